@@ -1,0 +1,35 @@
+# Each target makes its own virtual environment first. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+
+# A compilation cache inside the run: tests and their subprocesses share compiled programs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache/$(VERSION)
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+
+.PHONY: demo test lint notebooks clean
+
+demo: $(VENV)/train.stamp
+	$(BIN)/jax-lstm demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 tests $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+notebooks: $(VENV)/dev.stamp
+	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
+
+$(VENV)/%.stamp: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv .jax_cache runs

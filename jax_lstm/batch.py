@@ -1,0 +1,66 @@
+"""A batch of sequences: `jax.vmap` with the right axes."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_lstm.cells import door
+from jax_lstm.sequence import lstm, unroll, unroll_states
+
+
+def batched(fn: Callable, *, time_major: bool = False) -> Callable:
+    """`fn` over a batch: `jax.vmap` with the right axes for every array, by position or by keyword.
+
+    xs, mask and reset get a batch axis: (B, T, ...), or (T, B, ...) if `time_major`; the state's leaves get a
+    leading one; params have none. So do the results.
+
+    Args:
+        fn: `unroll`, `unroll_states` or `lstm`, or a `functools.partial` of one that fixes choices.
+        time_major: whether time comes before the batch.
+
+    Returns:
+        A function with fn's arguments.
+
+    Raises:
+        TypeError: fn is none of these, or `time_major` is no bool.
+        ValueError: xs has no batch axis, or a batch axis of mask, reset or state differs from that of xs.
+    """
+    plain = fn.func if isinstance(fn, partial) else fn
+    if plain not in (unroll, unroll_states, lstm):
+        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states or jl.lstm, but is {fn!r}")
+    axis = 1 if door.flag("batched", "time_major", time_major) else 0
+    signature = inspect.signature(plain)
+    axes = {"xs": axis, "mask": axis, "reset": axis, "state": 0}
+
+    def run_batch(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        arrays = {name: given.pop(name) for name in tuple(axes) if given.get(name) is not None}
+        _check_batch(arrays, axis)
+        in_axes = ({name: axes[name] for name in arrays},)
+        out_axes = axis if plain is unroll_states else (0, axis)
+        return jax.vmap(lambda arrays: fn(**given, **arrays), in_axes, out_axes)(arrays)
+
+    return run_batch
+
+
+def _check_batch(arrays: dict[str, Any], axis: int) -> None:
+    """Every batch axis as long, and lying on devices, as that of xs."""
+    shapes = {name: door.array("batched", name, a) for name, a in arrays.items() if name != "state"}
+    xs = shapes["xs"]
+    if xs.ndim != 3:
+        layout = "(T, B, I)" if axis else "(B, T, I)"
+        raise ValueError(f"batched: xs must be {layout}, but has {xs.ndim} axes (xs.shape={xs.shape})")
+    for name, a in shapes.items():
+        if name != "xs" and a.shape != xs.shape[:-1]:
+            raise ValueError(f"batched: {name} must have shape {xs.shape[:-1]}, as xs has, but has {a.shape}")
+        door.same_placement("batched", name, a, xs)
+    for leaf in jax.tree.leaves(arrays.get("state")):
+        if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != xs.shape[axis]:
+            raise ValueError(
+                f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs says, "
+                f"but one has shape {jnp.shape(leaf)}"
+            )

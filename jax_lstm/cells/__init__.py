@@ -1,0 +1,1 @@
+"""Cells, one a file: each its equations, its params, its state."""

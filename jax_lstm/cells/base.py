@@ -1,0 +1,141 @@
+"""What a cell is.
+
+A cell is three pure functions and two sizes. With only these it runs as a plain scan:
+
+    params   = cell.init(key, dtype)
+    state    = cell.initial_state(params)
+    state, y = cell.step(params, state, x)
+
+A cell whose step splits where the work splits runs on the fast engine (recurrence.py) instead:
+
+    zx_t = project(params, x_t)                  needs no state: all steps in one product before the loop
+    zh_t = recur(params, s_{t−1})                linear in the state: the only product inside the loop
+    s_t  = update(params, s_{t−1}, zx_t, zh_t)   pointwise in the state; may use any parameter
+
+No base class is needed for either. `SplitCell` may be inherited: it composes `step` from the three parts.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+
+
+class Cell(Protocol):
+    """A recurrent cell. Plain Python values, hashable, equal by value; it holds no arrays."""
+
+    @property
+    def input_size(self) -> int:
+        """I, the number of features of x."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the number of units."""
+        ...
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
+        """Draw the params, a pytree of arrays."""
+        ...
+
+    def initial_state(self, params: Any, like: Array | None = None) -> Any:
+        """The state before the first step, a pytree of arrays."""
+        ...
+
+    def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
+        """One step: the next state and the output."""
+        ...
+
+
+class SplitCell(ABC):
+    """A cell that splits its step into project, recur and update; `step` is their composition."""
+
+    @abstractmethod
+    def project(self, params: Any, x: Array) -> Any:
+        """zx_t: what the input contributes. A pytree; one leaf a gate keeps the loop's streams apart."""
+
+    @abstractmethod
+    def recur(self, params: Any, state: Any) -> Any:
+        """zh_t: what the state contributes. Linear in the state."""
+
+    @abstractmethod
+    def update(self, params: Any, state: Any, zx: Any, zh: Any) -> Any:
+        """s_t: pointwise in s_{t−1}, zx and zh. Keep matrices out of it: its linearisation is kept for every step."""
+
+    def output(self, state: Any) -> Array:
+        """y_t, the part of the state that a step shows."""
+        return state.h
+
+    def step(self, params: Any, state: Any, x: ArrayLike) -> tuple[Any, Array]:
+        """One step of one sequence, in the convention of `lax.scan`.
+
+        As if by::
+
+            state = update(params, state, project(params, x), recur(params, state))
+            return state, output(state)
+
+        Args:
+            params: what `init` gave.
+            state: what `initial_state` or the step before gave.
+            x: (I,), floats no wider than the params' dtype.
+
+        Returns:
+            The next state and the output, shape (H,), in the params' dtype.
+
+        Raises:
+            ValueError, TypeError: an argument of another shape, dtype or type; the message names it.
+        """
+        params, dtype = door.params("step", self, params)
+        state = door.state("step", self, state, dtype)
+        x = door.data("step", "x", x, self, dtype, "(I,)")
+        state = self.update(params, state, self.project(params, x), self.recur(params, state))
+        return state, self.output(state)
+
+    def params_from(self, tree: Any) -> Any:
+        """The params from a dict of arrays (what a checkpoint without a template gives back), or from params.
+
+        Raises:
+            ValueError: a missing, unknown or misshapen leaf, named.
+            TypeError: leaves that are not float arrays of one dtype.
+        """
+        want = type(door.params_shapes(self))
+        if isinstance(tree, dict):
+            if unknown := sorted(set(tree) - set(want._fields)):
+                raise ValueError(
+                    f"params_from: {unknown[0]!r} is no leaf of {want.__name__}; it takes {', '.join(want._fields)}"
+                )
+            tree = want(**{name: tree.get(name) for name in want._fields})
+        return door.params("params_from", self, tree)[0]
+
+
+def is_split(cell: Any) -> bool:
+    """Whether the fast engine can run this cell."""
+    return all(hasattr(cell, part) for part in ("project", "recur", "update"))
+
+
+def output(cell: Any, state: Any) -> Array:
+    """The output a split cell shows of a state: `cell.output(state)`, or `state.h` where it does not say."""
+    return cell.output(state) if hasattr(cell, "output") else state.h
+
+
+def check_fields(cell: Any) -> None:
+    """Make a built-in cell's sizes Python ints and its compute dtype a name, or say which is wrong."""
+    where = type(cell).__name__
+    for name in ("input_size", "hidden_size"):
+        object.__setattr__(cell, name, door.size(where, name, getattr(cell, name)))
+    if cell.compute_dtype is not None:
+        name = door.float_dtype(where, "compute_dtype", cell.compute_dtype).name
+        object.__setattr__(cell, "compute_dtype", name)
+
+
+def zeros(size: int, dtype: DTypeLike, like: Array | None) -> Float[Array, "*B size"]:
+    """Zeros (size,), or with `like` (*B, T, I) zeros (*B, size) that lie on devices as `like`'s leading axes do."""
+    if like is None:
+        return jnp.zeros(size, dtype)
+    # A sum of zeros, not a slice: it has the type of the data (mesh axes and all) even where T is 0.
+    zero = jnp.zeros_like(like, dtype=dtype).sum(axis=(-2, -1))
+    return jnp.broadcast_to(zero[..., None], (*zero.shape, size))

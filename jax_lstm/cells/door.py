@@ -1,0 +1,282 @@
+"""The door: every check of an argument, made at trace time.
+
+A message is one sentence: where, what was wanted, what came, what to do. ValueError for shapes and values, TypeError
+for dtypes and types.
+"""
+
+import operator
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def size(where: str, name: str, value: Any) -> int:
+    """A positive Python int from any integer but a bool (NumPy's count)."""
+    if isinstance(value, bool):
+        raise TypeError(f"{where}: {name} must be an integer, but is the bool {value}")
+    try:
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{where}: {name} must be a Python integer, but is {value!r} ({type(value).__name__})"
+        ) from None
+    if n < 1:
+        raise ValueError(f"{where}: {name} must be at least 1, but is {n}")
+    return n
+
+
+def number(where: str, name: str, value: Any) -> float:
+    """A finite Python float."""
+    if isinstance(value, bool | str | jax.Array):
+        raise TypeError(f"{where}: {name} must be a Python number, but is {value!r} ({type(value).__name__})")
+    try:
+        x = float(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be a Python number, but is {value!r} ({type(value).__name__})") from None
+    if not -float("inf") < x < float("inf"):
+        raise ValueError(f"{where}: {name} must be finite, but is {x}")
+    return x
+
+
+def knob(where: str, name: str, value: Any) -> Any:
+    """A Python value; an array or a tracer is refused (vmap and jit turn every keyword into one)."""
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{where}: {name} must be a Python value, but is a traced or device array; fix it before the "
+            f"transformation, for example jax.vmap(functools.partial(jl.{where}, {name}=...))"
+        )
+    return value
+
+
+def flag(where: str, name: str, value: Any) -> bool:
+    """A Python bool."""
+    if not isinstance(knob(where, name, value), bool):
+        raise TypeError(f"{where}: {name} must be True or False, but is {value!r} ({type(value).__name__})")
+    return value
+
+
+def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of the named choices."""
+    if knob(where, name, value) not in choices:
+        raise ValueError(f"{where}: {name} must be one of {', '.join(choices)}, but is {value!r}")
+    return value
+
+
+def float_dtype(where: str, name: str, value: Any) -> jnp.dtype:
+    """A real floating dtype."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be a floating dtype, but is {value!r}") from None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{where}: {name} must be a floating dtype, but is {dtype}")
+    return dtype
+
+
+def prng_key(where: str, key: Any) -> jax.Array:
+    """A key array made by jax.random.key, or by the older jax.random.PRNGKey."""
+    if isinstance(key, jax.Array) and (
+        (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
+        or (key.dtype == jnp.uint32 and key.ndim == 1)
+    ):
+        return key
+    raise TypeError(f"{where}: key must be one random key, but is {_describe(key)}; make one with jax.random.key(seed)")
+
+
+def array(where: str, name: str, value: Any) -> jax.Array:
+    """A JAX array from a JAX or NumPy array. Lists and Python numbers are refused: their dtype would be a guess."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return jnp.asarray(value)
+    raise TypeError(
+        f"{where}: {name} must be a JAX or NumPy array, but is a {type(value).__name__}; "
+        f"jnp.asarray({name}) makes it one"
+    )
+
+
+def data(where: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
+    """The input: xs "(T, I)" or x "(I,)", in a float dtype that the params' dtype holds without loss."""
+    x = array(where, name, value)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{where}: {name} must hold floats, but holds {x.dtype}; cast it, for example {name}.astype(jnp.float32)"
+        )
+    ndim = axes.count(",") + (not axes.endswith(",)"))
+    if x.ndim == ndim + 1 and ndim == 2:
+        raise ValueError(
+            f"{where}: {name} must be one sequence {axes}, but has 3 axes ({name}.shape={x.shape}). "
+            "Batch-major (B, T, I): jax.vmap with in_axes=(None, 0). "
+            "Time-major (T, B, I): in_axes=(None, 1), out_axes=(0, 1). Or jl.batched."
+        )
+    if x.ndim != ndim:
+        raise ValueError(f"{where}: {name} must have shape {axes}, but has {x.ndim} axes ({name}.shape={x.shape})")
+    if x.shape[-1] != cell.input_size:
+        raise ValueError(
+            f"{where}: {name} has {x.shape[-1]} features on its last axis, but cell {_name(cell)} takes "
+            f"{cell.input_size} ({name}.shape={x.shape})"
+        )
+    mine, theirs = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    if mine.nmant > theirs.nmant or mine.maxexp > theirs.maxexp:
+        raise TypeError(
+            f"{where}: {name} is {x.dtype}, which the params' {dtype} cannot hold; "
+            f"cast one of them, for example {name}.astype(jnp.{dtype})"
+        )
+    return x
+
+
+def flags(where: str, name: str, value: Any, like: jax.Array) -> jax.Array | None:
+    """Mask or reset: None, or bools over the leading axes of `like`, placed on devices as it is."""
+    if value is None:
+        return None
+    b = array(where, name, value)
+    if b.dtype != jnp.bool_:
+        raise TypeError(f"{where}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
+    if b.shape != like.shape[:-1]:
+        raise ValueError(f"{where}: {name} must have shape {like.shape[:-1]}, one bool a step, but has {b.shape}")
+    same_placement(where, name, b, like)
+    return b
+
+
+def same_placement(where: str, name: str, b: jax.Array, xs: jax.Array) -> None:
+    """Refuse a mask or reset that lies on an explicit mesh, or varies inside shard_map, unlike the data."""
+    b_type, x_type = jax.typeof(b), jax.typeof(xs)
+    b_spec, x_spec = b_type.sharding.spec, x_type.sharding.spec[: b.ndim]
+    b_vary, x_vary = b_type.manual_axis_type.varying, x_type.manual_axis_type.varying
+    if tuple(b_spec) != tuple(x_spec) or not b_vary <= x_vary:
+        raise ValueError(
+            f"{where}: {name} must be sharded as the data is, but {name} is {b_type} and the data is {x_type}; "
+            "place both with the same leading axes of their PartitionSpec"
+        )
+
+
+@lru_cache(maxsize=256)
+def params_shapes(cell: Any) -> Any:
+    """The shapes that `cell.init` gives."""
+    return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+@lru_cache(maxsize=256)
+def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
+    """The shapes and dtypes that `cell.initial_state` gives for params of this dtype."""
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
+    return jax.eval_shape(cell.initial_state, params)
+
+
+def cell(where: str, value: Any) -> Any:
+    """A cell: init, initial_state, step, input_size, hidden_size; hashable, so that compiled programs are found again."""
+    for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
+        if isinstance(value, type) or not hasattr(value, name):
+            raise TypeError(
+                f"{where}: cell must have init, initial_state, step, input_size and hidden_size, but "
+                f"{_describe(value)} has no {name}" + ("; make an instance of it" * isinstance(value, type))
+            )
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{where}: cell {_name(value)} is not hashable; a cell holds plain Python values, arrays go in params"
+        ) from None
+    return value
+
+
+def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
+    """Refuse a cell whose step reads a tracer that is not an argument: its gradient would be lost or leak."""
+    x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+    consts = jax.make_jaxpr(cell.step)(params, state, x).consts
+    if any(isinstance(c, jax.core.Tracer) for c in consts):
+        raise TypeError(
+            f"{where}: cell {_name(cell)} closes over a traced array; put that array in params, "
+            "so that transformations see it"
+        )
+
+
+def linear_in_state(where: str, cell: Any, params: Any, state: Any) -> None:
+    """Refuse a split cell whose `recur` cannot be transposed: the engine's gradient rests on its linearity."""
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+    try:
+        zh = jax.eval_shape(cell.recur, params, shapes)
+        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), shapes), zh)
+    except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{where}: recur of cell {_name(cell)} must be linear in the state; move what is not into update ({error})"
+        ) from error
+
+
+def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
+    """The params as JAX arrays of the cell's shapes, and their one dtype."""
+    want = params_shapes(cell)
+    if isinstance(value, dict) and not isinstance(want, dict):
+        raise ValueError(
+            f"{where}: params must be {type(want).__name__}, but is a dict; cell.params_from(params) converts it"
+        )
+    value = _checked(where, "params", cell, want, value)
+    dtypes = {_path(p): jnp.dtype(a.dtype) for p, a in jax.tree_util.tree_leaves_with_path(value)}
+    for name, dtype in dtypes.items():
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"{where}: params.{name} must hold floats, but holds {dtype}")
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(
+            f"{where}: params must have one dtype, but has "
+            + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        )
+    return value, next(iter(dtypes.values()), jnp.dtype(jnp.float32))
+
+
+def state(where: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
+    """The state as JAX arrays of the shapes and dtypes that the cell's initial state has."""
+    want = state_shapes(cell, dtype)
+    if type(value) is not type(want):
+        raise TypeError(
+            f"{where}: state must be a {type(want).__name__}, but is {_describe(value)}; "
+            "cell.initial_state(params) makes one"
+        )
+    value = _checked(where, "state", cell, want, value)
+    for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
+        if a.dtype != w.dtype:
+            raise TypeError(
+                f"{where}: state.{_path(path)} must be {w.dtype}, as the params are, but is {a.dtype}; cast it"
+            )
+    return value
+
+
+def _checked(where: str, what: str, cell: Any, want: Any, value: Any) -> Any:
+    """`value` as arrays, if it has the leaves and shapes of `want`; otherwise a ValueError that names the leaf."""
+    want_leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(want)}
+    leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(value)}
+    for name in want_leaves:
+        if name not in leaves:
+            raise ValueError(
+                f"{where}: {what} lacks {name}, which cell {_name(cell)} needs with shape {want_leaves[name].shape}; "
+                f"it has {', '.join(leaves) or 'no leaves'}"
+            )
+    for name in leaves:
+        if name not in want_leaves:
+            raise ValueError(
+                f"{where}: {what} has {name}, which cell {_name(cell)} does not know; it takes {', '.join(want_leaves)}"
+            )
+    for name, leaf in leaves.items():
+        leaf = array(where, f"{what}.{name}", leaf)
+        if leaf.shape != want_leaves[name].shape:
+            raise ValueError(
+                f"{where}: {what}.{name} has shape {leaf.shape}, but cell {_name(cell)} takes {want_leaves[name].shape}"
+            )
+    if jax.tree.structure(value) != jax.tree.structure(want):
+        raise ValueError(
+            f"{where}: {what} must be {type(want).__name__}, as cell {_name(cell)} makes it, but is {_describe(value)}"
+        )
+    return jax.tree.map(jnp.asarray, value)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _name(cell: Any) -> str:
+    return type(cell).__name__
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"

@@ -1,0 +1,186 @@
+"""The LSTM cell (Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber & Cummins 2000).
+
+    [z_i, z_f, z_g, z_o] = x_t w_x + h_{t−1} w_h + b
+    i = σ(z_i)    f = σ(z_f)    g = tanh(z_g)    o = σ(z_o)
+    c_t = f ⊙ c_{t−1} + i ⊙ g
+    h_t = o ⊙ tanh(c_t)
+
+Gates stand in the order i, f, g, o; weights are (in, out). The textbook writes the same with one matrix a gate,
+W (H, H + I) acting on the column [h, x]: `to_textbook` and `from_textbook` go between the two.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm import gates
+from jax_lstm.cells import door
+from jax_lstm.cells.base import SplitCell, check_fields, zeros
+from jax_lstm.cells.weights import at_least_float32, bounded, draw_per_gate, lecun_normal, orthogonal, product
+from jax_lstm.gates import Gates
+
+
+class LSTMParams(NamedTuple):
+    """w_x acts on the input, w_h on h, b is added: gates side by side in the order i, f, g, o."""
+
+    w_x: Float[Array, "I 4*H"]
+    w_h: Float[Array, "H 4*H"]
+    b: Float[Array, " 4*H"]
+
+
+class LSTMState(NamedTuple):
+    """The output h and the cell state c."""
+
+    h: Float[Array, " H"]
+    c: Float[Array, " H"]
+
+
+class TextbookParams(NamedTuple):
+    """One matrix and one bias a gate, acting on the column [h, x]: z_f = W_f [h, x] + b_f, and so on."""
+
+    W_f: Float[Array, "H H+I"]
+    W_i: Float[Array, "H H+I"]
+    W_C: Float[Array, "H H+I"]
+    W_o: Float[Array, "H H+I"]
+    b_f: Float[Array, " H"]
+    b_i: Float[Array, " H"]
+    b_C: Float[Array, " H"]
+    b_o: Float[Array, " H"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class LSTM(SplitCell):
+    """The LSTM: choices only; its arrays are in LSTMParams.
+
+    Args:
+        input_size: I, the number of features of x.
+        hidden_size: H, the number of units.
+        forget_bias: what b_f starts at, added once, by `init`. 1 if neither this nor `chrono` is given.
+        chrono: T_max, the longest dependency in steps: b_f = log U(1, T_max − 1) and b_i = −b_f, so that the units'
+            memories spread over 1 to T_max steps (Tallec & Ollivier 2018). Instead of `forget_bias`.
+        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+
+    Raises:
+        ValueError, TypeError: a field out of range or of another type; the message names it.
+    """
+
+    input_size: int
+    hidden_size: int
+    forget_bias: float | None = None
+    chrono: float | None = None
+    compute_dtype: str | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.chrono is None:
+            b_f = 1.0 if self.forget_bias is None else door.number("LSTM", "forget_bias", self.forget_bias)
+            object.__setattr__(self, "forget_bias", b_f)
+            return
+        if self.forget_bias is not None:
+            raise ValueError(
+                f"LSTM: chrono sets the forget bias itself, but forget_bias={self.forget_bias} came with it; give one"
+            )
+        chrono = door.number("LSTM", "chrono", self.chrono)
+        if chrono <= 2:
+            raise ValueError(f"LSTM: chrono must be longer than 2 steps, but is {chrono}")
+        object.__setattr__(self, "chrono", chrono)
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> LSTMParams:
+        """w_x LeCun normal and w_h orthogonal, each a gate at a time; b zero but for the forget bias.
+
+        Args:
+            key: one random key; consumed.
+            dtype: of every leaf. Numbers are drawn in float32 or wider, then cast.
+
+        Raises:
+            TypeError: key is no key, or dtype is not floating.
+        """
+        key, dtype = door.prng_key("LSTM.init", key), door.float_dtype("LSTM.init", "dtype", dtype)
+        H = self.hidden_size
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        zero = jnp.zeros(H, dtype)
+        if self.chrono is None:
+            b_i, b_f = zero, jnp.full_like(zero, self.forget_bias or 0.0)
+        else:
+            wide = at_least_float32(dtype)
+            b_f = jnp.log(jax.random.uniform(key_b, (H,), wide, 1.0, self.chrono - 1.0)).astype(dtype)
+            b_i = -b_f
+        return LSTMParams(
+            w_x=draw_per_gate(lecun_normal, key_x, 4, (self.input_size, H), dtype),
+            w_h=draw_per_gate(orthogonal, key_h, 4, (H, H), dtype),
+            b=jnp.concatenate([b_i, b_f, zero, zero]),
+        )
+
+    def initial_state(self, params: LSTMParams, like: Array | None = None) -> LSTMState:
+        """H = c = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        h = zeros(self.hidden_size, params.w_h.dtype, like)
+        return LSTMState(h=h, c=h)
+
+    def project(self, params: LSTMParams, x: Float[Array, " I"]) -> Gates:
+        """Zx = x w_x + b, a leaf a gate."""
+        x = bounded(x, params.w_x.dtype)
+        return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 4))
+
+    def recur(self, params: LSTMParams, state: LSTMState) -> Gates:
+        """Zh = h w_h, a leaf a gate."""
+        return Gates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 4))
+
+    def update(self, params: LSTMParams, state: LSTMState, zx: Gates, zh: Gates) -> LSTMState:
+        """(h_t, c_t) from the gates of z = zx + zh."""
+        z = Gates(*(a + b for a, b in zip(zx, zh, strict=True)))
+        return LSTMState(*gates.lstm_state(state.c, gates.lstm_gates(z)))
+
+    def gates(self, params: LSTMParams, state: LSTMState, x: Float[Array, " I"]) -> Gates:
+        """i, f, g, o of one step, from the state before it."""
+        zx, zh = self.project(params, x), self.recur(params, state)
+        return gates.lstm_gates(Gates(*(a + b for a, b in zip(zx, zh, strict=True))))
+
+
+def cell_for(where: str, params: Any) -> LSTM:
+    """The plain LSTM whose sizes these params have."""
+    if not isinstance(params, LSTMParams):
+        raise TypeError(
+            f"{where}: params must be LSTMParams(w_x, w_h, b), but is a {type(params).__name__}; "
+            f"for another cell call jl.unroll(cell, params, ...)"
+        )
+    w_x, w_h, b = (door.array(where, f"params.{n}", a) for n, a in zip(params._fields, params, strict=True))
+    if w_h.ndim != 2 or w_h.shape[1] != 4 * w_h.shape[0]:
+        raise ValueError(f"{where}: params.w_h must have shape (H, 4H), but has {w_h.shape}")
+    if w_x.ndim != 2 or w_x.shape[1] != w_h.shape[1]:
+        raise ValueError(f"{where}: params.w_x must have shape (I, {w_h.shape[1]}), but has {w_x.shape}")
+    if b.shape != (w_h.shape[1],):
+        raise ValueError(f"{where}: params.b must have shape {(w_h.shape[1],)}, but has {b.shape}")
+    return LSTM(w_x.shape[0], w_h.shape[0])
+
+
+def to_textbook(params: LSTMParams) -> TextbookParams:
+    """The same weights as one matrix W (H, H + I) and one bias (H,) a gate, acting on the column [h, x]."""
+    cell_for("to_textbook", params)
+    W = jnp.concatenate([params.w_h, params.w_x]).T
+    W_i, W_f, W_C, W_o = jnp.split(W, 4)
+    b_i, b_f, b_C, b_o = jnp.split(jnp.asarray(params.b), 4)
+    return TextbookParams(W_f, W_i, W_C, W_o, b_f, b_i, b_C, b_o)
+
+
+def from_textbook(textbook: TextbookParams) -> LSTMParams:
+    """LSTMParams from the textbook's matrices; the inverse of `to_textbook`, bit for bit.
+
+    Raises:
+        ValueError: matrices that are not all (H, H + I), or biases that are not all (H,).
+    """
+    t = TextbookParams(*(door.array("from_textbook", n, a) for n, a in zip(textbook._fields, textbook, strict=True)))
+    H = t.b_f.shape[0] if t.b_f.ndim == 1 else 0
+    for name, a in zip(t._fields, t, strict=True):
+        wide = a.ndim == 2 and a.shape == t.W_f.shape and a.shape[0] == H < a.shape[1]
+        if not (wide if name.startswith("W") else a.shape == (H,)):
+            raise ValueError(
+                f"from_textbook: {name} has shape {a.shape}; W_* must all be (H, H + I) and b_* (H,), "
+                f"as W_f {t.W_f.shape} and b_f {t.b_f.shape} say"
+            )
+    w = jnp.concatenate([t.W_i, t.W_f, t.W_C, t.W_o]).T
+    return LSTMParams(w_x=w[H:], w_h=w[:H], b=jnp.concatenate([t.b_i, t.b_f, t.b_C, t.b_o]))

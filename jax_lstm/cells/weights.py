@@ -1,0 +1,49 @@
+"""How weights are drawn, a gate at a time, and how they multiply.
+
+LeCun normal (LeCun et al. 1998): variance 1 / fan-in. Orthogonal (Saxe et al. 2014): QᵀQ = I for every gate's
+own block, so that at rest the recurrence neither grows nor shrinks a direction more than its gates do.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+lecun_normal = jax.nn.initializers.lecun_normal()
+orthogonal = jax.nn.initializers.orthogonal()
+
+
+def at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    """The dtype to draw in: numbers are drawn wide and then cast, so that a narrow dtype rounds only the result."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def draw_per_gate(
+    draw: Callable[..., Array], key: Key[Array, ""], gates: int, shape: tuple[int, int], dtype: DTypeLike
+) -> Float[Array, "fan_in gates*H"]:
+    """One block of `shape` a gate, each from a key of its own, side by side."""
+    wide = at_least_float32(dtype)
+    blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
+    return jnp.concatenate(blocks, axis=1).astype(dtype)
+
+
+def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
+    """X @ w in w's dtype; with a compute dtype its operands are rounded to that, its sums are not."""
+    if compute_dtype is None:
+        return x @ w
+    return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
+
+
+def bounded(x: Float[Array, " n"], dtype: DTypeLike) -> Float[Array, " n"]:
+    """X in `dtype`, finite entries cut at ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ pass: they are never hidden.
+
+    In float32 the cut is at 6e28: far past where any gate saturates, far below where a product overflows.
+    float16 needs none (its sums are wider than it), and max^¾ there would be a value that data can have.
+    """
+    x = x.astype(dtype)
+    if dtype == jnp.float16:
+        return x
+    limit = jnp.asarray(float(jnp.finfo(dtype).max) ** 0.75, dtype)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit))

@@ -1,0 +1,61 @@
+"""The gates and the state updates, as equations: one step, one example, no params, no time, no batch.
+
+LSTM (Hochreiter & Schmidhuber 1997; forget gate by Gers, Schmidhuber & Cummins 2000), from the four
+pre-activations z = [h, x] W + b:
+
+    i = σ(z_i)    f = σ(z_f)    g = tanh(z_g)    o = σ(z_o)
+    c_t = f ⊙ c_{t−1} + i ⊙ g
+    h_t = o ⊙ tanh(c_t)
+
+GRU (Cho et al. 2014, in the form that cuDNN and PyTorch compute), with its products kept apart:
+
+    r = σ(zx_r + zh_r)    z = σ(zx_z + zh_z)    n = tanh(zx_n + r ⊙ (zh_n + b_hn))
+    h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Gates(NamedTuple):
+    """One array for each of the LSTM's four gates, in the order i, f, g, o."""
+
+    i: Float[Array, " H"]
+    f: Float[Array, " H"]
+    g: Float[Array, " H"]
+    o: Float[Array, " H"]
+
+
+class GRUGates(NamedTuple):
+    """One array for each of the GRU's gates, in the order r, z, n."""
+
+    r: Float[Array, " H"]
+    z: Float[Array, " H"]
+    n: Float[Array, " H"]
+
+
+def lstm_gates(z: Gates) -> Gates:
+    """The gates i, f, g, o from their pre-activations."""
+    return Gates(jax.nn.sigmoid(z.i), jax.nn.sigmoid(z.f), jnp.tanh(z.g), jax.nn.sigmoid(z.o))
+
+
+def lstm_state(c_tm1: Float[Array, " H"], gates: Gates) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+    """(h_t, c_t) from c_{t−1} and the gates: the sum through which the gradient survives."""
+    i, f, g, o = gates
+    c_t = f * c_tm1 + i * g
+    return o * jnp.tanh(c_t), c_t
+
+
+def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Float[Array, " H"]) -> GRUGates:
+    """The gates r, z, n from the input's and the state's pre-activations."""
+    r = jax.nn.sigmoid(zx.r + zh.r)
+    z = jax.nn.sigmoid(zx.z + zh.z)
+    return GRUGates(r, z, jnp.tanh(zx.n + r * (zh.n + b_hn)))
+
+
+def gru_state(h_tm1: Float[Array, " H"], gates: GRUGates) -> Float[Array, " H"]:
+    """h_t: a blend of the candidate n and the state before, by the update gate z."""
+    return (1 - gates.z) * gates.n + gates.z * h_tm1

@@ -1,0 +1,201 @@
+"""Recurrent cells as Flax Linen modules: names for the core's arrays, and no arithmetic.
+
+Every leaf of a cell's params is one variable of the collection "params" under its own name (for the LSTM: w_x, w_h,
+b), in the core's own layout. So weights move between a module and the core unchanged, both ways:
+`variables = {"params": params._asdict()}` and `params = module.bind(variables).params`, or
+`cell.params_from(variables["params"])`. Any cell of the library goes in, not only the LSTM.
+"""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import ArrayLike, DTypeLike
+
+from jax_lstm.batch import batched
+from jax_lstm.cells import door
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.lstm import LSTMState
+from jax_lstm.sequence import unroll
+
+
+class Weights(nn.Module):
+    """A cell and its params, one variable a leaf: what the modules below share."""
+
+    cell: Cell
+    param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self):
+        door.cell(type(self).__name__, self.cell)
+        super().__post_init__()
+
+    def setup(self):
+        """Make `params`, the core's own, from the variables, which are drawn all at once if they are not there."""
+
+        @cache
+        def drawn() -> dict[str, jax.Array]:
+            params = self.cell.init(self.make_rng("params"), self.param_dtype)
+            return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+        # `variable` rather than `param`: a weight of another shape is then refused by the core, in its own words.
+        self.params = jax.tree_util.tree_map_with_path(
+            lambda path, _: self.variable("params", _name(path), lambda: drawn()[_name(path)]).value,
+            door.params_shapes(self.cell),
+        )
+
+
+class LSTM(Weights):
+    """A recurrent layer over a batch of sequences: `jl.batched(jl.unroll)` with the weights held here.
+
+    As if by::
+
+        params = cell.params_from(variables["params"])
+        state, hs = jl.batched(jl.unroll)(cell, params, xs, state, mask, reset, reverse=reverse)
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> from jax_lstm.linen import LSTM
+    >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4))
+    >>> xs = jnp.zeros((2, 6, 3))
+    >>> variables = lstm.init(jax.random.key(0), xs)
+    >>> lengths = jnp.array([6, 4])
+    >>> state, hs = lstm.apply(variables, xs, mask=jnp.arange(6) < lengths[:, None])
+    >>> state.h.shape, state.c.shape, hs.shape
+    ((2, 4), (2, 4), (2, 6, 4))
+    >>> lstm.bind(variables).params.w_h.shape, variables["params"]["w_h"].shape
+    ((4, 16), (4, 16))
+
+    Args:
+        cell: any cell of the library: jl.LSTM, jl.GRU, jl.RNN, or one with the same methods. Static.
+        param_dtype: of every weight; float32 if not given.
+
+    Raises:
+        TypeError: cell is no cell; at `init`, param_dtype is not floating.
+    """
+
+    def __call__(
+        self,
+        xs: ArrayLike,
+        state: Any = None,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        reverse: bool = False,
+    ) -> tuple[Any, jax.Array]:
+        """The last states and the outputs of every step.
+
+        Args:
+            xs: (B, T, I), floats no wider than the weights' dtype.
+            state: the states before the first step, leaves (B, H); the cell's initial state if None.
+            mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
+            reset: (B, T) bools. Where True the state starts anew before the step.
+            reverse: process the steps from last to first.
+
+        Returns:
+            The states after the last step, leaves (B, H), and hs (B, T, H).
+
+        Raises:
+            ValueError, TypeError: as `jl.batched` and `jl.unroll`.
+        """
+        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, reverse=reverse)
+
+
+class LSTMCell(Weights, nn.RNNCellBase):
+    """One step, for `nn.RNN` and whatever else takes an `nn.RNNCellBase`.
+
+    Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
+    as it is for any other.
+
+    As if by::
+
+        state, y = cell.step(cell.params_from(variables["params"]), state, x)      for every example
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> from flax import linen as nn
+    >>> from jax_lstm.linen import LSTMCell
+    >>> rnn = nn.RNN(LSTMCell(jl.LSTM(3, 4)), return_carry=True)
+    >>> variables = rnn.init(jax.random.key(0), jnp.zeros((2, 6, 3)))
+    >>> (c, h), hs = rnn.apply(variables, jnp.zeros((2, 6, 3)))
+    >>> c.shape, h.shape, hs.shape
+    ((2, 4), (2, 4), (2, 6, 4))
+
+    `nn.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
+    data is, or use `LSTM`, which does so itself.
+
+    Args and Raises are those of `LSTM`.
+    """
+
+    def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
+        """One step.
+
+        Args:
+            carry: leaves (*B, H).
+            inputs: (*B, I), floats no wider than the weights' dtype.
+
+        Returns:
+            The next carry, and the output (*B, H).
+
+        Raises:
+            TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
+            ValueError: shapes that do not fit the cell or each other.
+        """
+        x = door.array("LSTMCell", "inputs", inputs)
+        state, step = _state(self.cell, self.params, carry, x), self.cell.step
+        for _ in x.shape[:-1]:
+            step = jax.vmap(step, in_axes=(None, 0, 0))
+        state, y = step(self.params, state, x)
+        return _carry(state), y
+
+    @nn.nowrap
+    def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
+        """The cell's initial state as a carry, for a batch of inputs of shape (*B, I).
+
+        `rng` is used only where the module has no weights yet, by a cell whose initial state depends on them.
+        """
+        if self.scope is not None:
+            state = self.cell.initial_state(self.params)
+        else:  # under jit, so that weights nobody looks at are not drawn
+            state = jax.jit(lambda key: self.cell.initial_state(self.cell.init(key, self.param_dtype)))(rng)
+        return _carry(jax.tree.map(lambda a: jnp.broadcast_to(a, (*input_shape[:-1], *a.shape)), state))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """1: inputs are (*B, I)."""
+        return 1
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _carry(state: Any) -> Any:
+    """Flax's form of a state."""
+    if isinstance(state, LSTMState):
+        return state.c, state.h
+    leaves = jax.tree.leaves(state)
+    return leaves[0] if len(leaves) == 1 else state
+
+
+def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
+    """The inverse of `_carry`, checked against x."""
+    shapes = cell.initial_state(params)
+    if isinstance(shapes, LSTMState):
+        # An LSTMState is a pair too, but the other way round.
+        if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
+            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
+        state = LSTMState(h=carry[1], c=carry[0])
+    else:
+        leaves, treedef = jax.tree.flatten(shapes)
+        state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
+    for leaf in jax.tree.leaves(state):
+        if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
+            raise ValueError(
+                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
+                f"but one has shape {jnp.shape(leaf)}"
+            )
+    return state

@@ -1,0 +1,208 @@
+"""Recurrent cells as Flax NNX modules: names for the core's arrays, and no arithmetic.
+
+Every leaf of a cell's params is one `nnx.Param` under its own name (for the LSTM: w_x, w_h, b), in the core's own
+layout. So weights move between a module and the core unchanged, both ways: `params = module.params` and
+`module.params = params`. Any cell of the library goes in, not only the LSTM.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
+
+from jax_lstm.batch import batched
+from jax_lstm.cells import door
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.lstm import LSTMState
+from jax_lstm.sequence import unroll
+
+
+class Weights(nnx.Module):
+    """A cell and its params, one `nnx.Param` a leaf: what the modules below share."""
+
+    def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
+        where = type(self).__name__
+        if not isinstance(rngs, nnx.Rngs):
+            raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; nnx.Rngs(seed) makes one")
+        self.cell = nnx.static(door.cell(where, cell))
+        leaves = jax.tree_util.tree_leaves_with_path(cell.init(rngs.params(), param_dtype))
+        for path, leaf in leaves:
+            setattr(self, _name(path), nnx.Param(leaf))
+
+    @property
+    def params(self) -> Any:
+        """The core's params: for the LSTM, LSTMParams(w_x, w_h, b). Assign params to it to put other weights in."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: getattr(self, _name(path))[...], door.params_shapes(self.cell)
+        )
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        params, _ = door.params(type(self).__name__, self.cell, params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            getattr(self, _name(path)).set_value(leaf)
+
+
+class LSTM(Weights):
+    """A recurrent layer over a batch of sequences: `jl.batched(jl.unroll)` with the weights held here.
+
+    As if by::
+
+        state, hs = jl.batched(jl.unroll)(cell, module.params, xs, state, mask, reset, reverse=reverse)
+
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> from flax import nnx
+    >>> from jax_lstm.nnx import LSTM
+    >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4), rngs=nnx.Rngs(0))
+    >>> xs = jnp.zeros((2, 6, 3))
+    >>> lengths = jnp.array([6, 4])
+    >>> state, hs = lstm(xs, mask=jnp.arange(6) < lengths[:, None])
+    >>> state.h.shape, state.c.shape, hs.shape
+    ((2, 4), (2, 4), (2, 6, 4))
+    >>> lstm.params.w_h.shape, lstm.w_h[...].shape
+    ((4, 16), (4, 16))
+
+    Args:
+        cell: any cell of the library: jl.LSTM, jl.GRU, jl.RNN, or one with the same methods. Static.
+        rngs: `cell.init` gets one key of its stream "params".
+        param_dtype: of every weight; float32 if not given.
+
+    Raises:
+        TypeError: cell is no cell, rngs no nnx.Rngs, param_dtype not floating.
+    """
+
+    def __call__(
+        self,
+        xs: ArrayLike,
+        state: Any = None,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        reverse: bool = False,
+    ) -> tuple[Any, jax.Array]:
+        """The last states and the outputs of every step.
+
+        Args:
+            xs: (B, T, I), floats no wider than the weights' dtype.
+            state: the states before the first step, leaves (B, H); the cell's initial state if None.
+            mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
+            reset: (B, T) bools. Where True the state starts anew before the step.
+            reverse: process the steps from last to first.
+
+        Returns:
+            The states after the last step, leaves (B, H), and hs (B, T, H).
+
+        Raises:
+            ValueError, TypeError: as `jl.batched` and `jl.unroll`.
+        """
+        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, reverse=reverse)
+
+
+class LSTMCell(Weights, nnx.RNNCellBase):
+    """One step, for `nnx.RNN` and whatever else takes an `nnx.RNNCellBase`.
+
+    Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
+    as it is for any other.
+
+    As if by::
+
+        state, y = cell.step(module.params, state, x)      for every example
+
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> from flax import nnx
+    >>> from jax_lstm.nnx import LSTMCell
+    >>> rnn = nnx.RNN(LSTMCell(jl.LSTM(3, 4), rngs=nnx.Rngs(0)), return_carry=True)
+    >>> (c, h), hs = rnn(jnp.zeros((2, 6, 3)))
+    >>> c.shape, h.shape, hs.shape
+    ((2, 4), (2, 4), (2, 6, 4))
+
+    `nnx.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
+    data is, or use `LSTM`, which does so itself.
+
+    Args and Raises are those of `LSTM`.
+    """
+
+    def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:  # pyrefly: ignore
+        """One step.
+
+        Args:
+            carry: leaves (*B, H).
+            inputs: (*B, I), floats no wider than the weights' dtype.
+
+        Returns:
+            The next carry, and the output (*B, H).
+
+        Raises:
+            TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
+            ValueError: shapes that do not fit the cell or each other.
+        """
+        x = door.array("LSTMCell", "inputs", inputs)
+        params = self.params
+        state, step = _state(self.cell, params, carry, x), self.cell.step
+        for _ in x.shape[:-1]:
+            step = jax.vmap(step, in_axes=(None, 0, 0))
+        state, y = step(params, state, x)
+        return _carry(state), y
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: nnx.Initializer | None = None,
+    ) -> Any:
+        """The cell's initial state as a carry, for a batch of inputs of shape (*B, I).
+
+        With `carry_init` its leaves are drawn by that instead, from the stream "carry" of `rngs`.
+
+        Raises:
+            ValueError: `carry_init` without `rngs`.
+        """
+        state = self.cell.initial_state(self.params)
+        state = jax.tree.map(lambda a: jnp.broadcast_to(a, (*input_shape[:-1], *a.shape)), state)
+        if carry_init is not None:
+            stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+            if stream is None:
+                raise ValueError("LSTMCell: carry_init draws at random, but rngs is None; pass rngs=nnx.Rngs(seed)")
+            state = jax.tree.map(lambda a: carry_init(stream(), a.shape, a.dtype), state)
+        return _carry(state)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """1: inputs are (*B, I)."""
+        return 1
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _carry(state: Any) -> Any:
+    """Flax's form of a state."""
+    if isinstance(state, LSTMState):
+        return state.c, state.h
+    leaves = jax.tree.leaves(state)
+    return leaves[0] if len(leaves) == 1 else state
+
+
+def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
+    """The inverse of `_carry`, checked against x."""
+    shapes = cell.initial_state(params)
+    if isinstance(shapes, LSTMState):
+        # An LSTMState is a pair too, but the other way round.
+        if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
+            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
+        state = LSTMState(h=carry[1], c=carry[0])
+    else:
+        leaves, treedef = jax.tree.flatten(shapes)
+        state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
+    for leaf in jax.tree.leaves(state):
+        if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
+            raise ValueError(
+                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
+                f"but one has shape {jnp.shape(leaf)}"
+            )
+    return state

@@ -1,0 +1,250 @@
+"""One sequence in, one sequence out: what a user calls.
+
+xs is (T, I), without a batch axis; a batch is the caller's `vmap`, or `batched`. Arrays go by position, because
+`jax.vmap` maps every keyword over axis 0; choices go by keyword and are Python values.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from jax_lstm.cells import door
+from jax_lstm.cells import lstm as lstm_cell
+from jax_lstm.cells.base import Cell, is_split
+from jax_lstm.gates import Gates
+from jax_lstm.recurrence import Flags, run
+
+ENGINES = ("hoisted", "plain")
+
+
+def unroll(
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+    *,
+    key: Any = None,
+    reverse: bool = False,
+    remat_every: int | None = None,
+    engine: str = "hoisted",
+) -> tuple[Any, jax.Array]:
+    """Run a cell over one sequence: the last state, and the output of every step.
+
+    As if by::
+
+        hs = [None] * T
+        for t in reversed(range(T)) if reverse else range(T):
+            if mask[t]:
+                if reset[t]:
+                    state = cell.initial_state(params)
+                state, hs[t] = cell.step(params, state, xs[t])
+            else:
+                hs[t] = 0
+
+    Args:
+        cell: anything with `init`, `initial_state`, `step`, `input_size` and `hidden_size`; static.
+        params: what `cell.init` gave.
+        xs: (T, I), floats no wider than the params' dtype. T may be 0.
+        state: the state before the first step; `cell.initial_state(params)` if None.
+        mask: (T,) bools. Where False the step does not happen: the state stays, the output is 0, and nothing in
+            that x (NaN, inf) reaches an output or a gradient. A length is `jnp.arange(T) < length`; the last
+            output is then `state.h`, not `hs[-1]`.
+        reset: (T,) bools. Where True the state goes back to `cell.initial_state(params)` *before* that step, and
+            the gradient is cut there: `reset[t]` says that xs[t] is the first observation of an episode.
+            A reset on a masked step is dropped: it does NOT carry over to the next live step.
+        key: a random key, for cells that draw; None for those that do not.
+        reverse: process the steps from last to first; hs[t] still belongs to xs[t].
+        remat_every: n: keep every n-th state only, and compute the others again in the backward pass; memory beyond
+            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time.
+        engine: "hoisted" (the input product before the loop, the weight gradients after it) or "plain" (a scan of
+            `step`): same numbers. "plain" needs O(1) memory over T in forward mode, "hoisted" O(T).
+
+    Returns:
+        The state after the last step, and hs (T, H), in the params' dtype.
+
+    Raises:
+        ValueError: an argument of the wrong shape or value; the message names it, what was wanted and what came.
+        TypeError: an argument of the wrong dtype or type; a traced `reverse`, `remat_every` or `engine`.
+    """
+    args = _door("unroll", cell, params, xs, state, mask, reset, key)
+    return _run(*args, "unroll", "outputs", **_knobs("unroll", reverse, remat_every, engine))
+
+
+def unroll_states(
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+    *,
+    key: Any = None,
+    reverse: bool = False,
+    remat_every: int | None = None,
+    engine: str = "hoisted",
+) -> Any:
+    """Every state that `unroll` goes through, stacked over time: for the LSTM, LSTMState(h (T, H), c (T, H)).
+
+    Arguments and errors are those of `unroll`. At a masked step the state is the one before it.
+    """
+    args = _door("unroll_states", cell, params, xs, state, mask, reset, key)
+    return _run(*args, "unroll_states", "states", **_knobs("unroll_states", reverse, remat_every, engine))[1]
+
+
+def lstm(
+    params: lstm_cell.LSTMParams,
+    xs: ArrayLike,
+    state: lstm_cell.LSTMState | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+    *,
+    reverse: bool = False,
+    remat_every: int | None = None,
+) -> tuple[lstm_cell.LSTMState, jax.Array]:
+    """`unroll` for the plain LSTM, which needs no cell: the params' shapes say it all.
+
+    Args, Returns, Raises: as `unroll`.
+    """
+    args = _door("lstm", lstm_cell.cell_for("lstm", params), params, xs, state, mask, reset, None)
+    return _run(*args, "lstm", "outputs", **_knobs("lstm", reverse, remat_every, "hoisted"))
+
+
+def step(
+    cell: Cell,
+    params: Any,
+    state: Any,
+    x: ArrayLike,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+) -> tuple[Any, jax.Array]:
+    """One step of `unroll`, for acting while the sequence is still being made.
+
+    As if by::
+
+        if mask:
+            return cell.step(params, cell.initial_state(params) if reset else state, x)
+        return state, 0
+
+    Args:
+        cell, params: as for `unroll`.
+        state: from the step before, or `cell.initial_state(params)`.
+        x: (I,), floats no wider than the params' dtype.
+        mask: one bool. Where False the step does not happen.
+        reset: one bool. Where True, x is the first observation of an episode. Dropped where `mask` is False.
+
+    Returns:
+        The next state and the output (H,). A loop of these equals one `unroll`.
+
+    Raises:
+        ValueError, TypeError: as `unroll`.
+    """
+    cell = door.cell("step", cell)
+    params, dtype = door.params("step", cell, params)
+    x = door.data("step", "x", x, cell, dtype, "(I,)")
+    mask, reset = door.flags("step", "mask", mask, x), door.flags("step", "reset", reset, x)
+    one = jax.tree.map(lambda a: a[None], (x, mask, reset))
+    state, ys = _run(
+        cell, params, door.state("step", cell, state, dtype), *one, "step", "outputs",
+        reverse=False, remat_every=None, hoist=False,
+    )  # fmt: skip
+    return state, jax.tree.map(lambda a: a[0], ys)
+
+
+def lstm_step(
+    params: lstm_cell.LSTMParams, state: lstm_cell.LSTMState, x: ArrayLike
+) -> tuple[lstm_cell.LSTMState, jax.Array]:
+    """One step of the plain LSTM: the next state and h (H,). Raises as `step`."""
+    return step(lstm_cell.cell_for("lstm_step", params), params, state, x)
+
+
+def gates_of(
+    cell: lstm_cell.LSTM,
+    params: lstm_cell.LSTMParams,
+    xs: ArrayLike,
+    state: lstm_cell.LSTMState | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+) -> Gates:
+    """i, f, g, o of every step, (T, H) each; zeros where `mask` is False. Arguments and errors as `unroll`."""
+    if not hasattr(cell, "gates"):
+        raise TypeError(f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}")
+    cell, params, state, xs, mask, reset = _door("gates_of", cell, params, xs, state, mask, reset, None)
+    return _run(_Gated(cell), params, state, xs, mask, reset, "gates_of", "outputs",
+                reverse=False, remat_every=None, hoist=False)[1]  # fmt: skip
+
+
+def _door(where: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, ...]:
+    """The arguments of a run, checked, as arrays."""
+    cell = door.cell(where, cell)
+    params, dtype = door.params(where, cell, params)
+    xs = door.data(where, "xs", xs, cell, dtype, "(T, I)")
+    state = cell.initial_state(params) if state is None else door.state(where, cell, state, dtype)
+    mask, reset = door.flags(where, "mask", mask, xs), door.flags(where, "reset", reset, xs)
+    if key is not None:
+        raise ValueError(
+            f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
+        )
+    return cell, params, state, xs, mask, reset
+
+
+def _knobs(where: str, reverse: Any, remat_every: Any, engine: Any) -> dict[str, Any]:
+    """The choices of a run, checked, as Python values."""
+    if remat_every is not None:
+        remat_every = door.size(where, "remat_every", door.knob(where, "remat_every", remat_every))
+    return {
+        "reverse": door.flag(where, "reverse", reverse),
+        "remat_every": remat_every,
+        "hoist": door.choice(where, "engine", engine, ENGINES) == "hoisted",
+    }
+
+
+# Jitted once, on the static cell: a second eager call with the same shapes compiles nothing.
+@partial(jax.jit, static_argnames=("cell", "where", "keep", "reverse", "remat_every", "hoist"))
+def _run(
+    cell: Any,
+    params: Any,
+    state: Any,
+    xs: Any,
+    mask: Any,
+    reset: Any,
+    where: str,
+    keep: str,
+    *,
+    reverse: bool,
+    remat_every: int | None,
+    hoist: bool,
+) -> tuple[Any, Any]:
+    """What mask and reset mean: a masked step is not alive; a reset restarts it, if it is."""
+    door.no_closed_over_tracer(where, cell, params, state, xs)
+    hoist = hoist and is_split(cell)
+    if hoist:
+        door.linear_in_state(where, cell, params, state)
+    restart = reset if reset is None or mask is None else reset & mask
+    s_restart = None if reset is None else cell.initial_state(params)
+    return run(cell, params, state, s_restart, xs, Flags(mask, restart),
+               reverse=reverse, hoist=hoist, remat_every=remat_every, keep=keep)  # fmt: skip
+
+
+class _Gated:
+    """A cell whose output is its gates."""
+
+    def __init__(self, cell: Any):
+        self.cell = cell
+
+    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Gates]:
+        """The cell's next state, and its gates for output."""
+        return self.cell.step(params, state, x)[0], self.cell.gates(params, state, x)
+
+    def initial_state(self, params: Any) -> Any:
+        """The cell's own."""
+        return self.cell.initial_state(params)
+
+    def __hash__(self) -> int:
+        return hash((_Gated, self.cell))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Gated) and self.cell == other.cell
