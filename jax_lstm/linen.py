@@ -32,18 +32,21 @@ class Weights(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        """Make `params`, the core's own, from the variables, which are drawn all at once if they are not there."""
+        """Find the variables, or draw them, all in one draw."""
 
         @cache
-        def drawn() -> dict[str, jax.Array]:
-            params = self.cell.init(self.make_rng("params"), self.param_dtype)
-            return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+        def drawn() -> list[jax.Array]:
+            return jax.tree.leaves(self.cell.init(self.make_rng("params"), self.param_dtype))
 
         # `variable` rather than `param`: a weight of another shape is then refused by the core, in its own words.
-        self.params = jax.tree_util.tree_map_with_path(
-            lambda path, _: self.variable("params", _name(path), lambda: drawn()[_name(path)]).value,
-            door.params_shapes(self.cell),
-        )
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(door.params_shapes(self.cell))]
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+        self._leaves = [self.variable("params", name, lambda k=k: drawn()[k]).value for k, name in enumerate(names)]
+
+    @property
+    def params(self) -> Any:
+        """The core's params, of a bound module: for the LSTM, LSTMParams(w_x, w_h, b)."""
+        return jax.tree.structure(door.params_shapes(self.cell)).unflatten(self._leaves)
 
 
 class LSTM(Weights):
@@ -59,10 +62,10 @@ class LSTM(Weights):
     >>> import jax_lstm as jl
     >>> from jax_lstm.linen import LSTM
     >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4))
-    >>> xs = jnp.zeros((2, 6, 3))
+    >>> xs = jnp.zeros((2, 6, 3), jnp.float32)
     >>> variables = lstm.init(jax.random.key(0), xs)
     >>> lengths = jnp.array([6, 4])
-    >>> state, hs = lstm.apply(variables, xs, mask=jnp.arange(6) < lengths[:, None])
+    >>> state, hs = lstm.apply(variables, xs, mask=jnp.arange(6)[None] < lengths[:, None])
     >>> state.h.shape, state.c.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
     >>> lstm.bind(variables).params.w_h.shape, variables["params"]["w_h"].shape
@@ -119,8 +122,8 @@ class LSTMCell(Weights, nn.RNNCellBase):
     >>> from flax import linen as nn
     >>> from jax_lstm.linen import LSTMCell
     >>> rnn = nn.RNN(LSTMCell(jl.LSTM(3, 4)), return_carry=True)
-    >>> variables = rnn.init(jax.random.key(0), jnp.zeros((2, 6, 3)))
-    >>> (c, h), hs = rnn.apply(variables, jnp.zeros((2, 6, 3)))
+    >>> variables = rnn.init(jax.random.key(0), jnp.zeros((2, 6, 3), jnp.float32))
+    >>> (c, h), hs = rnn.apply(variables, jnp.zeros((2, 6, 3), jnp.float32))
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
@@ -169,10 +172,6 @@ class LSTMCell(Weights, nn.RNNCellBase):
         return 1
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def _carry(state: Any) -> Any:
     """Flax's form of a state."""
     if isinstance(state, LSTMState):
@@ -183,14 +182,14 @@ def _carry(state: Any) -> Any:
 
 def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
     """The inverse of `_carry`, checked against x."""
-    shapes = cell.initial_state(params)
-    if isinstance(shapes, LSTMState):
+    s_0 = cell.initial_state(params)
+    if isinstance(s_0, LSTMState):
         # An LSTMState is a pair too, but the other way round.
         if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
             raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
         state = LSTMState(h=carry[1], c=carry[0])
     else:
-        leaves, treedef = jax.tree.flatten(shapes)
+        leaves, treedef = jax.tree.flatten(s_0)
         state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
     for leaf in jax.tree.leaves(state):
         if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:

@@ -2,7 +2,7 @@
 
 Every leaf of a cell's params is one `nnx.Param` under its own name (for the LSTM: w_x, w_h, b), in the core's own
 layout. So weights move between a module and the core unchanged, both ways: `params = module.params` and
-`module.params = params`. Any cell of the library goes in, not only the LSTM.
+`module.set_params(params)`. Any cell of the library goes in, not only the LSTM.
 """
 
 from typing import Any
@@ -33,13 +33,17 @@ class Weights(nnx.Module):
 
     @property
     def params(self) -> Any:
-        """The core's params: for the LSTM, LSTMParams(w_x, w_h, b). Assign params to it to put other weights in."""
+        """The core's params: for the LSTM, LSTMParams(w_x, w_h, b)."""
         return jax.tree_util.tree_map_with_path(
             lambda path, _: getattr(self, _name(path))[...], door.params_shapes(self.cell)
         )
 
-    @params.setter
-    def params(self, params: Any) -> None:
+    def set_params(self, params: Any) -> None:
+        """Put the core's params in, in place: every `nnx.Param` stays, with another value.
+
+        Raises:
+            ValueError, TypeError: params that are not the cell's; the message names the leaf.
+        """
         params, _ = door.params(type(self).__name__, self.cell, params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             getattr(self, _name(path)).set_value(leaf)
@@ -57,9 +61,9 @@ class LSTM(Weights):
     >>> from flax import nnx
     >>> from jax_lstm.nnx import LSTM
     >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4), rngs=nnx.Rngs(0))
-    >>> xs = jnp.zeros((2, 6, 3))
+    >>> xs = jnp.zeros((2, 6, 3), jnp.float32)
     >>> lengths = jnp.array([6, 4])
-    >>> state, hs = lstm(xs, mask=jnp.arange(6) < lengths[:, None])
+    >>> state, hs = lstm(xs, mask=jnp.arange(6)[None] < lengths[:, None])
     >>> state.h.shape, state.c.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
     >>> lstm.params.w_h.shape, lstm.w_h[...].shape
@@ -116,7 +120,7 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     >>> from flax import nnx
     >>> from jax_lstm.nnx import LSTMCell
     >>> rnn = nnx.RNN(LSTMCell(jl.LSTM(3, 4), rngs=nnx.Rngs(0)), return_carry=True)
-    >>> (c, h), hs = rnn(jnp.zeros((2, 6, 3)))
+    >>> (c, h), hs = rnn(jnp.zeros((2, 6, 3), jnp.float32))
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
@@ -126,7 +130,7 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     Args and Raises are those of `LSTM`.
     """
 
-    def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:  # pyrefly: ignore
+    def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
         """One step.
 
         Args:
@@ -190,14 +194,14 @@ def _carry(state: Any) -> Any:
 
 def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
     """The inverse of `_carry`, checked against x."""
-    shapes = cell.initial_state(params)
-    if isinstance(shapes, LSTMState):
+    s_0 = cell.initial_state(params)
+    if isinstance(s_0, LSTMState):
         # An LSTMState is a pair too, but the other way round.
         if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
             raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
         state = LSTMState(h=carry[1], c=carry[0])
     else:
-        leaves, treedef = jax.tree.flatten(shapes)
+        leaves, treedef = jax.tree.flatten(s_0)
         state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
     for leaf in jax.tree.leaves(state):
         if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:

@@ -144,39 +144,40 @@ def _trajectory_jvp(cell: Any, reverse: bool, primals: Any, tangents: Any) -> tu
     s_T, states, zhs = _forward(cell, reverse, params, s_0, s_restart, zxs, flags)
     states = checkpoint_name(states, "jax_lstm.state")
     zhs = checkpoint_name(zhs, "jax_lstm.preactivation")
-    s_tm1s = _before(states, s_0, reverse)
+    s_ins = jax.vmap(_enter, (0, None, 0))(flags, s_restart, _before(states, s_0, reverse))
 
     # The drive u_t: what reaches s_t from this step's own input and parameters, whatever came before.
-    def drive(s_tm1: Any, zx: Any, zh: Any, dzx: Any, flags_t: Flags) -> Any:
-        def recur(params: Any, s_restart: Any) -> Any:
-            return cell.recur(params, _enter(flags_t, s_restart, s_tm1))
+    def drive(s: Any, zx: Any, zh: Any, dzx: Any, flags_t: Flags) -> Any:
+        ds = None
+        if flags_t.restart is not None and ds_restart is not None:
+            ds = _where(flags_t.restart, ds_restart, _zeros(s), absent=None)
+        dzh = _pushforward(cell.recur, (params, s), (dparams, ds))
+        du = _pushforward(cell.update, (params, s, zx, zh), (dparams, ds, dzx, dzh))
+        return None if du is None else _without_dead(flags_t.live, du)
 
-        def leave(params: Any, s_restart: Any, zx: Any, zh: Any) -> Any:
-            return _update(cell, flags_t, params, s_restart, s_tm1, zx, zh)
+    # Nothing but tangent arithmetic may be left in the loop: JAX would compute the rest, a mere broadcast of a flag,
+    # a zero or a peephole, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
+    masks = Flags(*(None if f is None else jax.vmap(_like_state)(f, states) for f in flags))
+    masks, nought, full_params = _like_data((masks, _zeros(s_0), params), zhs)
 
-        moving = (dparams, None if flags_t.restart is None else ds_restart)
-        dzh = _pushforward(recur, (params, s_restart), moving)
-        return _pushforward(leave, (params, s_restart, zx, zh), (*moving, dzx, dzh))
+    # The coefficients of the loop, a pytree of streams that scan hands out step by step.
+    def linearised(s: Any, zx: Any, zh: Any) -> Any:
+        return jax.linearize(lambda s, zh: cell.update(full_params, s, zx, zh), s, zh)[1]
 
-    # The coefficients of the loop, pytrees of streams that scan hands out step by step. Flags are linearised in
-    # bulk too: one comparison left in the loop would make JAX compute it in a loop of its own.
-    def linearised(s_tm1: Any, zx: Any, zh: Any, flags_t: Flags) -> Any:
-        R_t = jax.linearize(lambda s: _enter(flags_t, s_restart, s), s_tm1)[1]
-        L_t = jax.linearize(lambda s, zh: _update(cell, flags_t, params, s_restart, s, zx, zh), s_tm1, zh)[1]
-        return R_t, L_t
-
-    us = jax.vmap(drive)(s_tm1s, zxs, zhs, dzxs, flags)
-    RLs = jax.vmap(linearised)(s_tm1s, zxs, zhs, flags)
+    us = jax.vmap(drive)(s_ins, zxs, zhs, dzxs, flags)
+    Ls = _like_data(jax.vmap(linearised)(s_ins, zxs, zhs), zhs)
     recur = jax.linearize(partial(cell.recur, params), s_0)[1]
 
     def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
-        (R_t, L_t), u_t = stream
-        ds_t = L_t(ds_tm1, recur(R_t(ds_tm1)))
+        L_t, u_t, masks_t = stream
+        ds_in = ds_tm1 if masks_t.restart is None else jax.tree.map(jax.lax.select, masks_t.restart, nought, ds_tm1)
+        ds_t = L_t(ds_in, recur(ds_in))
+        ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
         ds_t = ds_t if u_t is None else jax.tree.map(jnp.add, ds_t, u_t)
         return ds_t, ds_t
 
     ds_0 = _zeros(s_0) if ds_0 is None else ds_0
-    ds_T, dstates = jax.lax.scan(body, ds_0, (RLs, us), reverse=reverse)
+    ds_T, dstates = jax.lax.scan(body, ds_0, (Ls, us, masks), reverse=reverse)
     return (s_T, states), (ds_T, dstates)
 
 
@@ -187,8 +188,9 @@ def _forward(
 
     def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:
         zx_t, flags_t = stream
-        zh_t = cell.recur(params, _enter(flags_t, s_restart, s_tm1))
-        s_t = _update(cell, flags_t, params, s_restart, s_tm1, zx_t, zh_t)
+        s_in = _enter(flags_t, s_restart, s_tm1)
+        zh_t = cell.recur(params, s_in)
+        s_t = _leave(flags_t, s_tm1, cell.update(params, s_in, zx_t, zh_t))
         return s_t, (s_t, zh_t)
 
     s_T, (states, zhs) = jax.lax.scan(body, s_0, (zxs, flags), reverse=reverse)
@@ -205,11 +207,6 @@ def _leave(flags_t: Flags, s_tm1: Any, s_t: Any) -> Any:
     return _where(flags_t.live, s_t, s_tm1, absent=s_t)
 
 
-def _update(cell: Any, flags_t: Flags, params: Any, s_restart: Any, s_tm1: Any, zx_t: Any, zh_t: Any) -> Any:
-    """s_t under the flags, from s_{t−1}."""
-    return _leave(flags_t, s_tm1, cell.update(params, _enter(flags_t, s_restart, s_tm1), zx_t, zh_t))
-
-
 def _before(states: Any, s_0: Any, reverse: bool) -> Any:
     """s_{t−1} for every t, in the order of processing."""
     if reverse:
@@ -218,26 +215,32 @@ def _before(states: Any, s_0: Any, reverse: bool) -> Any:
 
 
 def _where(flag: Bool[Array, "..."] | None, a: Any, b: Any, *, absent: Any) -> Any:
-    """A where the flag is True, else b, leaf by leaf; a flag a step meets leaves a step; without a flag, `absent`."""
+    """a where the flag is True, else b, leaf by leaf; a flag a step meets leaves a step; without a flag, `absent`."""
     if flag is None:
         return absent
     return jax.tree.map(lambda a, b: jnp.where(flag.reshape(flag.shape + (1,) * (b.ndim - flag.ndim)), a, b), a, b)
 
 
-def _without_dead(live: Bool[Array, " T"] | None, xs: Any) -> Any:
-    """Xs with zeros where a step does not live, so that nothing there, NaN included, is ever computed with."""
+def _like_state(flag: Bool[Array, ""], state: Any) -> Any:
+    """The flag, once for every entry of the state."""
+    return jax.tree.map(lambda s: jnp.broadcast_to(flag, s.shape), state)
+
+
+def _without_dead(live: Bool[Array, "*T"] | None, xs: Any) -> Any:
+    """xs with zeros where a step does not live, so that nothing there, NaN included, is ever computed with."""
     return _where(live, xs, _zeros(xs), absent=xs)
 
 
 def _like_data(state: Any, *data: Any) -> Any:
     """state, bit for bit, with the type that follows from the data: a carry must not change its type in the loop.
 
-    On an explicit mesh and inside shard_map a type says how an array lies on devices. The choice below is between
-    two equal values, by a flag of the data's type; the compiler removes it.
+    On an explicit mesh and inside shard_map a type says how an array lies on devices, and under vmap a value may have
+    a batch axis or none. The choice below is between two equal values, by a flag of the data's type, which is False
+    for NaN too; the compiler removes both.
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
-        never = never | jnp.zeros_like(leaf, dtype=bool).any()
+        never = never | (leaf < leaf).any()
     return jax.tree.map(lambda s: jnp.where(never, s, s), state)
 
 

@@ -72,16 +72,16 @@ class GRU(SplitCell):
         )
 
     def initial_state(self, params: GRUParams, like: Array | None = None) -> GRUState:
-        """H = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
         return GRUState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def project(self, params: GRUParams, x: Float[Array, " I"]) -> GRUGates:
-        """Zx = x w_x + b, a leaf a gate."""
+        """zx = x w_x + b, a leaf a gate."""
         x = bounded(x, params.w_x.dtype)
         return GRUGates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 3))
 
     def recur(self, params: GRUParams, state: GRUState) -> GRUGates:
-        """Zh = h w_h, a leaf a gate."""
+        """zh = h w_h, a leaf a gate."""
         return GRUGates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 3))
 
     def update(self, params: GRUParams, state: GRUState, zx: GRUGates, zh: GRUGates) -> GRUState:

@@ -71,8 +71,8 @@ class LSTM(SplitCell):
 
     input_size: int
     hidden_size: int
-    forget_bias: float | None = None
-    chrono: float | None = None
+    forget_bias: float | int | None = None
+    chrono: float | int | None = None
     compute_dtype: str | None = None
 
     def __post_init__(self):
@@ -117,17 +117,17 @@ class LSTM(SplitCell):
         )
 
     def initial_state(self, params: LSTMParams, like: Array | None = None) -> LSTMState:
-        """H = c = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """h = c = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
         h = zeros(self.hidden_size, params.w_h.dtype, like)
         return LSTMState(h=h, c=h)
 
     def project(self, params: LSTMParams, x: Float[Array, " I"]) -> Gates:
-        """Zx = x w_x + b, a leaf a gate."""
+        """zx = x w_x + b, a leaf a gate."""
         x = bounded(x, params.w_x.dtype)
         return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 4))
 
     def recur(self, params: LSTMParams, state: LSTMState) -> Gates:
-        """Zh = h w_h, a leaf a gate."""
+        """zh = h w_h, a leaf a gate."""
         return Gates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 4))
 
     def update(self, params: LSTMParams, state: LSTMState, zx: Gates, zh: Gates) -> LSTMState:

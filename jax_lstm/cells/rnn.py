@@ -68,15 +68,15 @@ class RNN(SplitCell):
         )
 
     def initial_state(self, params: RNNParams, like: Array | None = None) -> RNNState:
-        """H = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
         return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def project(self, params: RNNParams, x: Float[Array, " I"]) -> Float[Array, " H"]:
-        """Zx = x w_x + b."""
+        """zx = x w_x + b."""
         return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype) + params.b
 
     def recur(self, params: RNNParams, state: RNNState) -> Float[Array, " H"]:
-        """Zh = h w_h."""
+        """zh = h w_h."""
         return product(state.h, params.w_h, self.compute_dtype)
 
     def update(self, params: RNNParams, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:

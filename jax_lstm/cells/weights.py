@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 lecun_normal = jax.nn.initializers.lecun_normal()
 orthogonal = jax.nn.initializers.orthogonal()
@@ -21,8 +21,8 @@ def at_least_float32(dtype: DTypeLike) -> DTypeLike:
 
 
 def draw_per_gate(
-    draw: Callable[..., Array], key: Key[Array, ""], gates: int, shape: tuple[int, int], dtype: DTypeLike
-) -> Float[Array, "fan_in gates*H"]:
+    draw: Callable[..., Array], key: Array, gates: int, shape: tuple[int, int], dtype: DTypeLike
+) -> Float[Array, "fan_in width"]:
     """One block of `shape` a gate, each from a key of its own, side by side."""
     wide = at_least_float32(dtype)
     blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
@@ -30,14 +30,14 @@ def draw_per_gate(
 
 
 def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
-    """X @ w in w's dtype; with a compute dtype its operands are rounded to that, its sums are not."""
+    """x @ w in w's dtype; with a compute dtype its operands are rounded to that, its sums are not."""
     if compute_dtype is None:
         return x @ w
     return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
 
 
 def bounded(x: Float[Array, " n"], dtype: DTypeLike) -> Float[Array, " n"]:
-    """X in `dtype`, finite entries cut at ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ pass: they are never hidden.
+    """x in `dtype`, finite entries cut at ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ pass: they are never hidden.
 
     In float32 the cut is at 6e28: far past where any gate saturates, far below where a product overflows.
     float16 needs none (its sums are wider than it), and max^¾ there would be a value that data can have.

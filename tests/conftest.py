@@ -1,0 +1,24 @@
+"""Every test runs with float64 on, strict promotion, eight CPU devices, and the shapes in signatures checked."""
+
+import os
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1") not in ("0", "false", "False"))
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)
+
+# The doors (batch, sequence, cells.door) are left out: there our own messages speak, not the type checker's.
+CHECKED = ("gates", "cells.base", "cells.lstm", "cells.rnn", "cells.gru", "cells.weights", "recurrence", "layers")
+install_import_hook([f"jax_lstm.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture(params=["LSTM", "RNN", "GRU"])
+def cell(request):
+    """One of the library's cells, 3 features into 4 units."""
+    import jax_lstm as jl
+
+    return getattr(jl, request.param)(3, 4)

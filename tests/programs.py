@@ -1,0 +1,75 @@
+"""What a compiled program is made of: loops, products and collectives, read off its jaxpr and its HLO text."""
+
+import re
+from collections.abc import Iterator
+
+import jax
+
+
+def equations(jaxpr) -> Iterator:
+    """Every equation, those of inner jaxprs included."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from equations(inner)
+
+
+def scans(jaxpr) -> list:
+    """The scan equations."""
+    return [eqn for eqn in equations(jaxpr) if eqn.primitive.name == "scan"]
+
+
+def products(jaxpr) -> int:
+    """How many dot_general equations, those of inner jaxprs included."""
+    return sum(eqn.primitive.name == "dot_general" for eqn in equations(jaxpr))
+
+
+def carried_shapes(scan) -> list[tuple[int, ...]]:
+    """The shapes that a scan carries from step to step."""
+    first = scan.params["num_consts"]
+    return [v.aval.shape for v in scan.invars[first : first + scan.params["num_carry"]]]
+
+
+def shapes(jaxpr) -> set[tuple[int, ...]]:
+    """The shape of every value computed."""
+    return {v.aval.shape for eqn in equations(jaxpr) for v in eqn.outvars if hasattr(v.aval, "shape")}
+
+
+class HLO:
+    """Optimised HLO text as named computations."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, list[str]] = {}
+        name = ""
+        for line in text.splitlines():
+            if opened := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+                name = opened.group(1)
+                self.computations[name] = []
+            elif name:
+                self.computations[name].append(line)
+
+    def loop_bodies(self) -> list[str]:
+        """The names of the bodies of the while loops."""
+        lines = [line for lines in self.computations.values() for line in lines]
+        return [m.group(1) for line in lines if (m := re.search(r" while\(.*body=%?([\w.\-]+)", line))]
+
+    def within(self, name: str) -> list[str]:
+        """The instructions of a computation and of all that it calls."""
+        lines, todo, seen = [], [name], set()
+        while todo:
+            here = todo.pop()
+            if here in seen:
+                continue
+            seen.add(here)
+            lines += self.computations.get(here, [])
+            for line in self.computations.get(here, []):
+                todo += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", line)
+        return lines
+
+    def count(self, name: str, kind: str) -> int:
+        """How many instructions of a kind ("dot", "all-reduce") stand in a computation and in what it calls."""
+        return sum(bool(re.search(rf" {kind}(-start)?\(", line)) for line in self.within(name))
