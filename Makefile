@@ -14,7 +14,7 @@ demo: $(VENV)/train.stamp
 	$(BIN)/jax-lstm demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
-"""A cell with a parameter wherever one can be: peepholes, a learned scale, a projection of what recurs, and a low-rank
-update of w_h. Written as a user would, with no base class; and the same step in NumPy."""
+"""A cell with a parameter wherever one can be, written as a user would, with no base class.
+
+Peepholes, a learned scale, a projection of what recurs, and a low-rank update of w_h; and the same step in NumPy.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,11 +37,13 @@ class Everything:
 
     def init(self, key, dtype=jnp.float32):
         n, H, P, R = self.input_size, self.hidden_size, self.projected, self.rank
-        shapes = Params((n, 4 * H), (P, 4 * H), (P, R), (R, 4 * H), (H, P), (4 * H,), (3, H), (4 * H,))
-        keys = Params(*jax.random.split(key, len(shapes)))
-        return Params(
-            *(0.5 * jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True))
-        )._replace(scale=1 + 0.3 * jax.random.normal(key, (4 * H,), dtype))
+        shapes = {
+            "w_x": (n, 4 * H), "w_h": (P, 4 * H), "u": (P, R), "v": (R, 4 * H), "w_p": (H, P), "b": (4 * H,),
+            "p": (3, H), "scale": (4 * H,),
+        }  # fmt: skip
+        keys = jax.random.split(key, len(shapes))
+        drawn = {name: 0.4 * jax.random.normal(k, s, dtype) for k, (name, s) in zip(keys, shapes.items(), strict=True)}
+        return Params(**drawn | {"scale": 1 + drawn["scale"]})
 
     def initial_state(self, params, like=None):
         zero = jnp.zeros(self.hidden_size, params.b.dtype)

@@ -43,7 +43,7 @@ def jaxpr_of(name, flags, engine="hoisted"):
 
 @cache
 def hlo_of(name, flags, engine="hoisted"):
-    return HLO(jax.jit(step(CELLS[name], engine)).lower(*batch(CELLS[name], flags)).compile().as_text())
+    return HLO(jax.jit(step(CELLS[name], engine)).lower(*batch(CELLS[name], flags)).compile().as_text() or "")
 
 
 def products_per_loop(name, flags, engine="hoisted"):
@@ -106,7 +106,7 @@ def collectives_per_loop(engine):
     params, *data = batch(cell, True)
     data = jax.device_put(data, NamedSharding(mesh, PartitionSpec("data")))
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    hlo = HLO(jax.jit(step(cell, engine)).lower(params, *data).compile().as_text())
+    hlo = HLO(jax.jit(step(cell, engine)).lower(params, *data).compile().as_text() or "")
     kinds = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
     entry = next(reversed(hlo.computations))
     assert sum(hlo.count(entry, kind) for kind in kinds) > 0
@@ -149,7 +149,7 @@ def test_with_remat_every_the_loop_over_segments_has_the_only_weight_gradients()
 def test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient(remat_every):
     cell = CELLS["Everything"]
     params, xs, mask, reset = batch(cell, True, jnp.float64)
-    xs, mask, reset = xs[3], mask[3], reset[3]
+    xs, mask, reset = (a[3] for a in (xs, mask, reset) if a is not None)
     weights = np.random.default_rng(0).normal(size=(T, H))
 
     def ours(params, xs):

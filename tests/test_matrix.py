@@ -1,5 +1,7 @@
-"""Every transformation, of every cell, in every mode, against the NumPy loop, its complex-step derivatives, or the
-plain engine, which the same table holds to them."""
+"""Every transformation, of every cell, in every mode.
+
+Against the NumPy loop, its complex-step derivatives, or the plain engine, which the same table holds to them.
+"""
 
 from functools import cache, partial
 
@@ -127,9 +129,7 @@ def test_vmap_equals_a_python_loop(cell, mode, dtype, over):
         p.params if over == "xs" else params, p.xs if over == "params" else xs, p.state
     )
     for k, arguments_k in enumerate(runs):
-        assert_close(
-            jax.tree.map(lambda a, k=k: a[k], ours), numpy_run(p)(*as_numpy(arguments_k)), OUTPUTS[dtype]
-        )
+        assert_close(jax.tree.map(lambda a, k=k: a[k], ours), numpy_run(p)(*as_numpy(arguments_k)), OUTPUTS[dtype])
 
 
 @TABLE
@@ -137,9 +137,7 @@ def test_vmap_of_grad_equals_a_python_loop_of_gradients(cell, mode, dtype):
     p, q = case(cell, mode, dtype), case(cell, mode, dtype, 1)
     both = jax.tree.map(lambda *a: jnp.stack(a), arguments(p), arguments(q))
     ours = jax.jit(jax.vmap(jax.grad(p.loss, (0, 1, 2))))(*both)
-    assert_close(
-        jax.tree.map(lambda a: a[0], ours), reference_gradient(cell, mode, dtype), DERIVATIVES[dtype]
-    )
+    assert_close(jax.tree.map(lambda a: a[0], ours), reference_gradient(cell, mode, dtype), DERIVATIVES[dtype])
     second = reference.jacobian(numpy_loss(p), as_numpy(arguments(q)))
     assert_close(jax.tree.map(lambda a: a[1], ours), second, DERIVATIVES[dtype])
 
@@ -151,7 +149,7 @@ def test_grad_of_vmap_of_grad_of_vmap_equals_the_plain_engine(cell, mode, dtype)
 
     def nested(engine, params, xs):
         def mean(xs):
-            return jax.vmap(lambda x: p.loss(params, x, p.state, engine))(xs).mean()
+            return jnp.mean(jax.vmap(lambda x: p.loss(params, x, p.state, engine))(xs))
 
         return jnp.sum(jax.vmap(jax.grad(mean))(jnp.stack([xs, -xs])) ** 2)
 

@@ -419,7 +419,9 @@ def test_a_bare_vmap_turns_a_keyword_mask_and_batched_does_not():
     xs, mask = batch["xs"].swapaxes(0, 1), batch["mask"].T
     right = jl.batched(jl.unroll)(cell, params, batch["xs"], mask=batch["mask"])[1].swapaxes(0, 1)
     bare = jax.vmap(partial(jl.unroll, cell), in_axes=(None, 1), out_axes=(0, 1))(params, xs, mask=mask)[1]
-    by_position = jax.vmap(partial(jl.unroll, cell), in_axes=(None, 1, None, 1), out_axes=(0, 1))(params, xs, None, mask)[1]
+    by_position = jax.vmap(partial(jl.unroll, cell), in_axes=(None, 1, None, 1), out_axes=(0, 1))(
+        params, xs, None, mask
+    )[1]
     assert_close(jl.batched(jl.unroll, time_major=True)(cell, params, xs, mask=mask)[1], right)
     assert_close(by_position, right)
     assert not np.allclose(bare, right, atol=1e-3)
@@ -452,7 +454,9 @@ def test_lstm_is_unroll_of_the_lstm_its_params_describe():
     params, xs, s_0 = params_of(cell), normal(1, T, I), state_of(cell)
     for knobs in ({}, {"reverse": True}, {"remat_every": 3}):
         ours = jl.lstm(params, xs, s_0, MASKS["gaps"], RESET, **knobs)
-        jax.tree.map(np.testing.assert_array_equal, ours, jl.unroll(cell, params, xs, s_0, MASKS["gaps"], RESET, **knobs))
+        jax.tree.map(
+            np.testing.assert_array_equal, ours, jl.unroll(cell, params, xs, s_0, MASKS["gaps"], RESET, **knobs)
+        )
     jax.tree.map(np.testing.assert_array_equal, jl.lstm_step(params, s_0, xs[0]), jl.step(cell, params, s_0, xs[0]))
     assert not np.allclose(jl.lstm(params, xs, s_0)[1], jl.lstm(params, xs)[1], atol=1e-3)
 

@@ -1,0 +1,87 @@
+"""The house: what may import what, and that the core needs nothing but jax."""
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "jax_lstm"
+ABSENT = ("flax", "optax", "chex", "orbax", "matplotlib", "sklearn", "jsonargparse", "rich", "tensorboardX")
+
+# A module that is None in sys.modules cannot be imported.
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({absent!r})); import jax_lstm as jl; {code}"
+USE = (
+    "import jax; cell = jl.LSTM(2, 3); params = cell.init(jax.random.key(0)); "
+    "xs = jax.random.normal(jax.random.key(1), (4, 2)); "
+    "g = jax.grad(lambda p: jl.lstm(p, xs)[1].sum())(params); "
+    "print(float(abs(g.w_h).sum()) > 0, jl.gradflow.sensitivity(cell, params, xs).shape)"
+)
+
+
+def run_without(absent, code):
+    command = [sys.executable, "-c", WITHOUT.format(absent=absent, code=code)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_core_runs_with_flax_optax_and_chex_absent():
+    result = run_without(ABSENT, USE)
+    assert result.stdout.split("\n")[0] == "True (5,)", result.stderr
+
+
+def test_the_test_above_would_notice_an_import_of_flax():
+    result = run_without(ABSENT, "import jax_lstm.nnx")
+    assert "ModuleNotFoundError" in result.stderr
+
+
+def test_the_import_contract_is_kept():
+    result = subprocess.run(["lint-imports"], cwd=ROOT, env=with_bin(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_import_contract_can_be_broken(tmp_path):
+    folder = tmp_path / "jax_lstm"
+    for file in PACKAGE.rglob("*.py"):
+        target = folder / file.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(file.read_text())
+    (folder / "gates.py").write_text(
+        (folder / "gates.py").read_text() + "\nimport flax\nfrom jax_lstm import sequence\n"
+    )
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    result = subprocess.run(
+        ["lint-imports", "--no-cache"], cwd=tmp_path, env=with_bin() | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "0 broken" not in result.stdout
+
+
+def with_bin():
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_no_file_serialises_code_or_reaches_into_jax(file):
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] + [getattr(node, "module", "") or ""]
+            assert not any(n.split(".")[0] in ("pickle", "marshal", "shelve", "dill") for n in names)
+            assert not any("_src" in n for n in names)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            unsafe = ast.unparse(node.func) in ("yaml.load", "yaml.unsafe_load", "yaml.full_load")
+            assert not unsafe
+            assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) == "True" for k in node.keywords)
+
+
+def test_torch_is_installed_where_its_tests_must_run():
+    required = os.environ.get("REQUIRE_TORCH") == "1"
+    assert importlib.util.find_spec("torch") is not None or not required

@@ -1,0 +1,93 @@
+"""The tests can fail: each named fault, put into a copy of the package, turns the test that should catch it red."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GRADIENT = "tests/test_matrix.py::test_grad_equals_the_complex_step_derivative_in_every_leaf[hoisted-LSTM-{}-float64]"
+OUTPUT = "tests/test_matrix.py::test_jit_equals_the_numpy_loop[LSTM-{}-float64]"
+STRUCTURE = "tests/test_engine.py::test_no_loop_carries_anything_of_a_parameters_shape[LSTM-False]"
+TEXTBOOK = "tests/cells/test_cells.py"
+
+# A fault: the file, what stands there, what is put in its place, and the test that must go red.
+MUTANTS = {
+    "no mask in the tangent": (
+        "recurrence.py",
+        "ds_t = ds_t if masks_t.live is None else",
+        "ds_t = ds_t if True else",
+        GRADIENT.format("flags"),
+    ),
+    "no reset in the tangent": (
+        "recurrence.py",
+        "ds_in = ds_tm1 if masks_t.restart is None else",
+        "ds_in = ds_tm1 if True else",
+        GRADIENT.format("flags"),
+    ),
+    "reset after the step": (
+        "recurrence.py",
+        "s_t = _leave(flags_t, s_tm1, cell.update(params, s_in, zx_t, zh_t))",
+        "s_t = _enter(flags_t, s_restart, _leave(flags_t, s_tm1, cell.update(params, s_in, zx_t, zh_t)))",
+        OUTPUT.format("flags"),
+    ),
+    "parameters of update left out of the drive": (
+        "recurrence.py",
+        "du = _pushforward(cell.update, (params, s, zx, zh), (dparams, ds, dzx, dzh))",
+        "du = _pushforward(cell.update, (params, s, zx, zh), (None, ds, dzx, dzh))",
+        "tests/test_engine.py::test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient[None]",
+    ),
+    "forget bias dropped": (
+        "cells/lstm.py",
+        "b_i, b_f = zero, jnp.full_like(zero, self.forget_bias or 0.0)",
+        "b_i, b_f = zero, zero",
+        TEXTBOOK,
+    ),
+    "gates swapped": (
+        "gates.py",
+        "i, f, g, o = gates",
+        "f, i, g, o = gates",
+        OUTPUT.format("plain"),
+    ),
+    "weight gradient in the loop": (
+        "sequence.py",
+        "    hoist = hoist and is_split(cell)",
+        "    hoist = False",
+        STRUCTURE,
+    ),
+}
+
+
+def copy_of_the_project(folder):
+    shutil.copytree(ROOT / "jax_lstm", folder / "jax_lstm")
+    shutil.copytree(ROOT / "tests", folder / "tests")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def run(folder, test):
+    """pytest's exit code: 0 if all passed, 1 if some failed."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_an_untouched_copy_is_green(tmp_path):
+    copy_of_the_project(tmp_path)
+    result = run(tmp_path, OUTPUT.format("flags"))
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", list(MUTANTS))
+def test_a_fault_in_the_package_turns_a_test_red(tmp_path, name):
+    file, stands, put, test = MUTANTS[name]
+    copy_of_the_project(tmp_path)
+    source = (tmp_path / "jax_lstm" / file).read_text()
+    assert source.count(stands) == 1
+    (tmp_path / "jax_lstm" / file).write_text(source.replace(stands, put))
+    result = run(tmp_path, test)
+    assert result.returncode == 1, result.stdout
+    assert " failed" in result.stdout
+    assert "ImportError" not in result.stdout
