@@ -17,7 +17,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jax_lstm.batch import batched
 from jax_lstm.cells import door
 from jax_lstm.cells.base import Cell
-from jax_lstm.cells.lstm import LSTMState
+from jax_lstm.layers import carry as flax_carry
 from jax_lstm.sequence import unroll
 
 
@@ -147,12 +147,7 @@ class LSTMCell(Weights, nn.RNNCellBase):
             TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
             ValueError: shapes that do not fit the cell or each other.
         """
-        x = door.array("LSTMCell", "inputs", inputs)
-        state, step = _state(self.cell, self.params, carry, x), self.cell.step
-        for _ in x.shape[:-1]:
-            step = jax.vmap(step, in_axes=(None, 0, 0))
-        state, y = step(self.params, state, x)
-        return _carry(state), y
+        return flax_carry.step(self.cell, self.params, carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
@@ -161,40 +156,14 @@ class LSTMCell(Weights, nn.RNNCellBase):
         `rng` is used only where the module has no weights yet, by a cell whose initial state depends on them.
         """
         if self.scope is not None:
-            state = self.cell.initial_state(self.params)
+            state = flax_carry.first(self.cell, self.params, input_shape[:-1])
         else:  # under jit, so that weights nobody looks at are not drawn
-            state = jax.jit(lambda key: self.cell.initial_state(self.cell.init(key, self.param_dtype)))(rng)
-        return _carry(jax.tree.map(lambda a: jnp.broadcast_to(a, (*input_shape[:-1], *a.shape)), state))
+            state = jax.jit(
+                lambda key: flax_carry.first(self.cell, self.cell.init(key, self.param_dtype), input_shape[:-1])
+            )(rng)
+        return flax_carry.carry_of(state)
 
     @property
     def num_feature_axes(self) -> int:
         """1: inputs are (*B, I)."""
         return 1
-
-
-def _carry(state: Any) -> Any:
-    """Flax's form of a state."""
-    if isinstance(state, LSTMState):
-        return state.c, state.h
-    leaves = jax.tree.leaves(state)
-    return leaves[0] if len(leaves) == 1 else state
-
-
-def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
-    """The inverse of `_carry`, checked against x."""
-    s_0 = cell.initial_state(params)
-    if isinstance(s_0, LSTMState):
-        # An LSTMState is a pair too, but the other way round.
-        if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
-            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
-        state = LSTMState(h=carry[1], c=carry[0])
-    else:
-        leaves, treedef = jax.tree.flatten(s_0)
-        state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
-    for leaf in jax.tree.leaves(state):
-        if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
-            raise ValueError(
-                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
-                f"but one has shape {jnp.shape(leaf)}"
-            )
-    return state

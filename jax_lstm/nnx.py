@@ -15,7 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jax_lstm.batch import batched
 from jax_lstm.cells import door
 from jax_lstm.cells.base import Cell
-from jax_lstm.cells.lstm import LSTMState
+from jax_lstm.layers import carry as flax_carry
 from jax_lstm.sequence import unroll
 
 
@@ -144,13 +144,7 @@ class LSTMCell(Weights, nnx.RNNCellBase):
             TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
             ValueError: shapes that do not fit the cell or each other.
         """
-        x = door.array("LSTMCell", "inputs", inputs)
-        params = self.params
-        state, step = _state(self.cell, params, carry, x), self.cell.step
-        for _ in x.shape[:-1]:
-            step = jax.vmap(step, in_axes=(None, 0, 0))
-        state, y = step(params, state, x)
-        return _carry(state), y
+        return flax_carry.step(self.cell, self.params, carry, inputs)
 
     def initialize_carry(
         self,
@@ -165,14 +159,13 @@ class LSTMCell(Weights, nnx.RNNCellBase):
         Raises:
             ValueError: `carry_init` without `rngs`.
         """
-        state = self.cell.initial_state(self.params)
-        state = jax.tree.map(lambda a: jnp.broadcast_to(a, (*input_shape[:-1], *a.shape)), state)
+        state = flax_carry.first(self.cell, self.params, input_shape[:-1])
         if carry_init is not None:
             stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
             if stream is None:
                 raise ValueError("LSTMCell: carry_init draws at random, but rngs is None; pass rngs=nnx.Rngs(seed)")
             state = jax.tree.map(lambda a: carry_init(stream(), a.shape, a.dtype), state)
-        return _carry(state)
+        return flax_carry.carry_of(state)
 
     @property
     def num_feature_axes(self) -> int:
@@ -182,31 +175,3 @@ class LSTMCell(Weights, nnx.RNNCellBase):
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _carry(state: Any) -> Any:
-    """Flax's form of a state."""
-    if isinstance(state, LSTMState):
-        return state.c, state.h
-    leaves = jax.tree.leaves(state)
-    return leaves[0] if len(leaves) == 1 else state
-
-
-def _state(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
-    """The inverse of `_carry`, checked against x."""
-    s_0 = cell.initial_state(params)
-    if isinstance(s_0, LSTMState):
-        # An LSTMState is a pair too, but the other way round.
-        if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
-            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
-        state = LSTMState(h=carry[1], c=carry[0])
-    else:
-        leaves, treedef = jax.tree.flatten(s_0)
-        state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
-    for leaf in jax.tree.leaves(state):
-        if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
-            raise ValueError(
-                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
-                f"but one has shape {jnp.shape(leaf)}"
-            )
-    return state

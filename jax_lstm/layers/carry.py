@@ -1,0 +1,54 @@
+"""A state as the carry of a Flax cell, and one step on it: (c, h) for an LSTM, h for a cell whose state is h alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jax_lstm.cells import door
+from jax_lstm.cells.lstm import LSTMState
+
+
+def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
+    """One step over any leading batch axes: carry leaves (*B, H) and inputs (*B, I) to carry and output (*B, H)."""
+    x = door.array("LSTMCell", "inputs", inputs)
+    state, over_batch = _state_of(cell, params, carry, x), cell.step
+    for _ in x.shape[:-1]:
+        over_batch = jax.vmap(over_batch, in_axes=(None, 0, 0))
+    state, y = over_batch(params, state, x)
+    return carry_of(state), y
+
+
+def first(cell: Any, params: Any, batch_shape: tuple[int, ...]) -> Any:
+    """The cell's initial state with leading batch axes."""
+    state = cell.initial_state(params)
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch_shape, *a.shape)), state)
+
+
+def carry_of(state: Any) -> Any:
+    """Flax's form of a state."""
+    if isinstance(state, LSTMState):
+        return state.c, state.h
+    leaves = jax.tree.leaves(state)
+    return leaves[0] if len(leaves) == 1 else state
+
+
+def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
+    """The inverse of `carry_of`, checked against x."""
+    s_0 = cell.initial_state(params)
+    if isinstance(s_0, LSTMState):
+        # An LSTMState is a pair too, but the other way round.
+        if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
+            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
+        state = LSTMState(h=carry[1], c=carry[0])
+    else:
+        leaves, treedef = jax.tree.flatten(s_0)
+        state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
+    for leaf in jax.tree.leaves(state):
+        if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
+            raise ValueError(
+                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
+                f"but one has shape {jnp.shape(leaf)}"
+            )
+    return state
