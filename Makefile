@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache/$(VERSION)
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 
+# LAPACK's threads get in each other's way on matrices of a state's size: one is faster.
+export OPENBLAS_NUM_THREADS ?= 1
+
 .PHONY: demo test lint notebooks clean
 
 demo: $(VENV)/train.stamp
@@ -23,7 +26,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 notebooks: $(VENV)/dev.stamp
-	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 	$(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
 
 $(VENV)/%.stamp: pyproject.toml

@@ -16,7 +16,7 @@ No base class is needed for either. `SplitCell` may be inherited: it composes `s
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from jax_lstm.cells import door
 
 
+@runtime_checkable
 class Cell(Protocol):
     """A recurrent cell. Plain Python values, hashable, equal by value; it holds no arrays."""
 

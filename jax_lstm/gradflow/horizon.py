@@ -1,0 +1,127 @@
+"""The memory horizon, in steps: after how many the gradient has fallen by a factor e.
+
+At one point, from the spectral radius ρ of the step's Jacobian: −1 / log ρ. Along data, from the slope of the
+log-norms ℓ_k = log ‖∂s_T/∂s_k‖₂ over k.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.gradflow.jacobians import jacobian
+from jax_lstm.gradflow.sensitivity import sensitivity
+
+SQUARINGS = 64  # J to the power 2⁶⁴: what is left of a constant in log ‖Jⁿ‖ / n is below float64's resolution
+
+
+def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = None) -> Float[Array, ""]:
+    """The memory horizon at one state and input, at rest unless told otherwise.
+
+        −1 / log ρ        ρ the spectral radius of J = ∂s_t/∂s_{t−1}
+
+    At rest an LSTM of the default initialisation has ρ = max |σ(b_f) + λ(U_g)/4|. An orthogonal tanh RNN has ρ = 1
+    there, whatever it forgets on data: beside a trained network show `data_horizon`.
+
+    As if by::
+
+        radius = max(abs(np.linalg.eigvals(J)))
+        return np.inf if radius >= 1 - 10 * eps * N else -1 / np.log(radius)
+
+    It needs no eigenvalues, which not every backend computes: ρ = lim ‖Jⁿ‖^(1/n) (Gelfand 1941) for n = 2, 4, 8, ….
+
+    Args:
+        cell: any cell; one with only `step` too.
+        params: what `cell.init` gave.
+        state: where the Jacobian is taken; all zeros if None.
+        x: (I,), the input there; zeros if None.
+
+    Returns:
+        Steps, never negative, in the params' dtype or float32, whichever is wider: inf where ρ is 1 or more up to
+        rounding, 0 where ρ is 0.
+
+    Raises:
+        ValueError, TypeError: as `step`.
+    """
+    cell = door.cell("horizon", cell)
+    params, dtype = door.params("horizon", cell, params)
+    if state is None:
+        state = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
+    state = door.state("horizon", cell, state, dtype)
+    x = jnp.zeros(cell.input_size, dtype) if x is None else door.data("horizon", "x", x, cell, dtype, "(I,)")
+    return _horizon(cell, params, state, x)
+
+
+@partial(jax.jit, static_argnames="cell")
+def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float[Array, ""]:
+    door.no_closed_over_tracer("horizon", cell, params, state, x[None])
+    J = jacobian(cell, params, state, x)
+    return _steps(_log_radius(J.astype(at_least_float32(J.dtype))), len(J))
+
+
+def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, ""]:
+    """The memory horizon along a sequence: the figure to show beside a trained network.
+
+        1 / slope of ℓ_k over k, by least squares        ℓ_k = log ‖∂s_T/∂s_k‖₂
+
+    As if by::
+
+        slope, _ = np.polyfit(np.arange(T + 1), sensitivity(cell, params, xs, state), 1)
+        return np.inf if slope <= 10 * eps * N else 1 / slope
+
+    Args:
+        cell, params, xs, state: as for `sensitivity`; T at least 1. The mean over a batch is best taken of its
+            inverse: a sequence whose gradient does not fall has an infinite horizon.
+
+    Returns:
+        Steps, never negative, in the dtype of `sensitivity`: inf where the norm does not fall. Entries of −inf are left
+        out of the fit; 0 where the very last Jacobian is zero.
+
+    Raises:
+        ValueError: xs has no step; the rest as `unroll`.
+        TypeError: as `unroll`.
+    """
+    cell = door.cell("data_horizon", cell)
+    params, dtype = door.params("data_horizon", cell, params)
+    xs = door.data("data_horizon", "xs", xs, cell, dtype, "(T, I)")
+    if len(xs) == 0:
+        raise ValueError(f"data_horizon: xs must have at least 1 step, but has none (xs.shape={xs.shape})")
+    state = cell.initial_state(params) if state is None else door.state("data_horizon", cell, state, dtype)
+    size = sum(leaf.size for leaf in jax.tree.leaves(state))
+    return _steps(-_slope(sensitivity(cell, params, xs, state)), size)
+
+
+def _steps(log_ratio: Float[Array, ""], size: int) -> Float[Array, ""]:
+    """−1 / log_ratio, the log of what a step leaves of the norm; inf from a ratio of 1 up, up to rounding."""
+    stays = log_ratio >= jnp.log1p(-10 * size * jnp.finfo(log_ratio.dtype).eps)
+    return jnp.where(stays, jnp.inf, -1 / jnp.where(stays, -1, log_ratio))
+
+
+def _log_radius(J: Float[Array, "N N"]) -> Float[Array, ""]:
+    """The log of ρ(J) = lim ‖Jⁿ‖^(1/n), with the norm n_m taken out before squaring m: log ρ = Σ_m log n_m / 2^m."""
+
+    def square(A: Float[Array, "N N"], weight: Float[Array, ""]) -> tuple[Float[Array, "N N"], Float[Array, ""]]:
+        norm = jnp.linalg.norm(A)
+        A = A / jnp.where(norm == 0, 1, norm)
+        return A @ A, weight * jnp.log(norm)
+
+    with jax.default_matmul_precision("highest"):
+        weights = 0.5 ** jnp.arange(SQUARINGS, dtype=J.dtype)
+        return jax.lax.scan(square, J, weights)[1].sum()
+
+
+def _slope(log_norms: Float[Array, " K"]) -> Float[Array, ""]:
+    """The least-squares slope over k of the entries above −inf; inf where only the last one is."""
+    known = log_norms != -jnp.inf
+    n = known.sum().astype(log_norms.dtype)
+    k = jnp.arange(len(log_norms), dtype=log_norms.dtype)
+    y = jnp.where(known, log_norms, 0)
+    dk = jnp.where(known, k - jnp.where(known, k, 0).sum() / n, 0)
+    rise, run = (dk * y).sum(), (dk * dk).sum()
+    return jnp.where(run == 0, jnp.inf, rise / jnp.where(run == 0, 1, run))
