@@ -1,0 +1,32 @@
+"""`jax-lstm`: one command a file."""
+
+import sys
+from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train one experiment, all its seeds",
+    "evaluate": "score the best checkpoints of a run on the test split",
+    "gradflow": "measure how far gradients reach, in a run or in a fresh cell",
+    "demo": "LSTM against tanh RNN on digits and on adding, in a few minutes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    parser = ArgumentParser(
+        prog="jax-lstm",
+        description="Recurrent cells trained and measured.",
+        epilog="\n".join(f"{name:9s} {what}" for name, what in COMMANDS.items()),
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=list(COMMANDS), help="jax-lstm COMMAND --help says more")
+    parser.add_argument("arguments", nargs=REMAINDER, help="what the command takes")
+    values = parser.parse_args(argv)
+    command = import_module(f"jax_lstm.cli.{values.command}")  # only the one that runs pays for its imports
+    try:
+        return command.main(values.arguments)
+    except KeyboardInterrupt:
+        print(f"jax-lstm {values.command}: interrupted", file=sys.stderr)
+        return 130

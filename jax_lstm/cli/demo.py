@@ -1,0 +1,144 @@
+"""`jax-lstm demo`: an LSTM and a tanh RNN of the same width, on real digits and on the adding problem."""
+
+import json
+import shutil
+import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
+from jax_lstm.cli.evaluate import evaluate
+from jax_lstm.cli.experiment import Experiment, build_model
+from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.cli.profile import Profile, profiles
+from jax_lstm.cli.train import train
+from jax_lstm.gradflow.plots import plot_profile
+from jax_lstm.train import open_run, read_metrics
+
+TASKS, CELLS = ("digits", "adding"), ("lstm", "rnn")
+REPORT = "demo.json"  # also the mark by which the demo knows a directory as its own
+SEQUENCES = 4  # sequences a seed for the gradient flow: enough for a figure, in seconds
+
+
+class Row(NamedTuple):
+    """One run of the demo."""
+
+    experiment: Experiment
+    scores: list[float]
+    seconds: float
+    profiles: list[Profile]
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        task = self.experiment.task.build()
+        return {
+            "task": self.experiment.task.name,
+            "cell": self.experiment.model.cell,
+            "metric": f"test {task.metric}",
+            "scores": self.scores,
+            "mean": float(np.mean(self.scores)),
+            "blind": task.baseline,
+            "train_seconds": round(self.seconds, 1),
+            "gradient_flow": [p.as_data() for p in self.profiles],
+        }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the four runs, print one table, write figures."""
+    parser = ArgumentParser(
+        prog="jax-lstm demo",
+        description="Train an LSTM and a tanh RNN on digits and on adding; print one table. Keys of an experiment "
+        "(--train.steps 100) override those of the configs, for every run.",
+    )
+    parser.add_argument("--configs", default="configs", help="the directory of digits.yaml and adding.yaml")
+    parser.add_argument("--out", default="runs/demo", help="where to write; an earlier demo there is replaced")
+    values, overrides = parser.parse_known_args(argv)
+    configs, out = Path(values.configs), Path(values.out)
+    missing = [name for name in TASKS if not (configs / f"{name}.yaml").is_file()]
+    if missing:
+        parser.error(
+            f"--configs: {configs} has no {missing[0]}.yaml; run in the repository, or name its configs folder"
+        )
+    if out.exists() and not (out / REPORT).is_file() and (not out.is_dir() or any(out.iterdir())):
+        parser.error(f"--out: {out} exists and was not written by the demo; move it, or name another directory")
+    experiments = [
+        parse_experiment(
+            experiment_parser("demo", ""),
+            [str(configs / f"{task}.yaml"), *overrides, "--model.cell", cell, "--run_dir", str(out / f"{task}-{cell}")],
+        )[0]
+        for task in TASKS
+        for cell in CELLS
+    ]
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / REPORT).write_text("[]\n", encoding="utf-8")
+    console = Console()
+    rows = [_run(experiment, console) for experiment in experiments]
+    (out / REPORT).write_text(json.dumps([row.as_data() for row in rows], indent=2) + "\n", encoding="utf-8")
+    plot_learning_curves([_panel(task, rows) for task in TASKS], out / "learning_curves.png")
+    flows = {
+        f"{row.experiment.model.cell.upper()}, {row.experiment.task.name}": np.mean(
+            [p.log_norms for p in row.profiles], axis=0
+        )
+        for row in rows
+    }
+    plot_profile(flows, path=out / "gradient_flow.png", title="After training; mean over seeds and sequences")
+    console.print(_table(rows))
+    console.print(f"{out}/: {REPORT}, learning_curves.png, gradient_flow.png, and one directory a run")
+    return 0
+
+
+def _run(experiment: Experiment, console: Console) -> Row:
+    """Train, score the best checkpoints on the test split (once), and measure them on validation sequences."""
+    run_dir = Path(experiment.run_dir)
+    console.print(f"{experiment.task.name}, {experiment.model.cell}")
+    open_run(run_dir, experiment.as_data(), experiment.train.seeds, resume=False)
+    start = time.perf_counter()
+    state = train(experiment, resume=False, console=console)
+    seconds = time.perf_counter() - start
+    scores = evaluate(experiment, state, "test", run_dir)
+    task = experiment.task.build()
+    cell, xs = build_model(experiment, task).cell, task.validation().xs[:SEQUENCES]
+    return Row(experiment, scores, seconds, profiles(cell, state.best.params.cell, xs))
+
+
+def _panel(name: str, rows: Sequence[Row]) -> Panel:
+    runs = [row.experiment for row in rows if row.experiment.task.name == name]
+    task = runs[0].task.build()
+    return Panel(
+        task=f"{name}, T = {task.length}",
+        metric=task.metric,
+        blind=task.baseline,
+        blind_label="always the commonest digit" if task.maximise else "always the mean",
+        log=not task.maximise,
+        curves=[Curve(e.model.cell, read_metrics(Path(e.run_dir))) for e in runs],
+    )
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """Narrow enough for 80 columns."""
+    seeds = ", ".join(map(str, rows[0].experiment.train.seeds))
+    table = Table(title=f"Same width, steps, batches and optimiser; mean of seeds {seeds}, each below it")
+    for name in ("task", "cell"):
+        table.add_column(name)
+    for name in ("test score", "blind", "seconds", "horizon\non data,\nsteps", "log10\n‖∂s_T/∂s_0‖"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        task, flow = row.experiment.task.build(), row.profiles
+        table.add_row(
+            f"{row.experiment.task.name}\nT = {task.length}",
+            row.experiment.model.cell,
+            f"{task.metric} {np.mean(row.scores):.4f}\n" + " ".join(f"{score:.4f}" for score in row.scores),
+            f"{task.baseline:.4f}",
+            f"{row.seconds:.0f}",
+            f"{np.median([p.data_horizon for p in flow]):.1f}",
+            f"{np.mean([p.log10_norm(task.length) for p in flow]):.1f}",
+            end_section=True,
+        )
+    return table

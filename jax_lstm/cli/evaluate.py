@@ -1,0 +1,68 @@
+"""`jax-lstm evaluate`: the best checkpoint of each seed on a split that training did not see."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from jax_lstm.cli.experiment import Experiment, build_model, restore
+from jax_lstm.cli.parser import experiment_of_run, parse
+from jax_lstm.train import TrainState
+from jax_lstm.train.losses import BY_NAME
+
+Split = Literal["test", "validation"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate a run; write <split>.json into its directory."""
+    parser = ArgumentParser(prog="jax-lstm evaluate", description="Score each seed's best checkpoint of a run.")
+    parser.add_argument("run_dir", type=str, help="a run's directory")
+    parser.add_argument("--split", type=Split, default="test", help="what to score on")
+    values = parse(parser, argv)
+    run_dir = Path(values.run_dir)
+    experiment = experiment_of_run(parser, run_dir)
+    try:
+        state = restore(experiment, run_dir)
+    except FileNotFoundError as error:
+        parser.error(f"run_dir: {error}")
+    scores = evaluate(experiment, state, values.split, run_dir)
+    task = experiment.task.build()
+    table = Table("seed", "best step", f"{values.split} {task.metric}", title=f"{run_dir}")
+    for seed, step, score in zip(experiment.train.seeds, state.best.step, scores, strict=True):
+        table.add_row(str(seed), str(int(step)), f"{score:.4f}")
+    table.add_row("mean", "", f"{np.mean(scores):.4f}", style="bold")
+    table.add_row("blind", "", f"{task.baseline:.4f}", style="dim")
+    Console().print(table)
+    return 0
+
+
+def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: Path) -> list[float]:
+    """The score of each seed's best params; also written to run_dir/<split>.json."""
+    task = experiment.task.build()
+    model, metric = build_model(experiment, task), BY_NAME[task.metric]
+    batch = task.test() if split == "test" else task.validation()
+
+    @jax.jit
+    @jax.vmap
+    def score(params):
+        return metric(model.outputs(params, batch.xs), batch.targets)
+
+    scores = np.asarray(score(state.best.params), np.float64).tolist()
+    report = {
+        "split": split,
+        "metric": task.metric,
+        "size": len(batch.xs),
+        "seeds": list(experiment.train.seeds),
+        "best_step": state.best.step.tolist(),
+        "scores": scores,
+        "mean": float(np.mean(scores)),
+        "blind": task.baseline,
+    }
+    (run_dir / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return scores

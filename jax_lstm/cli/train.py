@@ -1,0 +1,45 @@
+"""`jax-lstm train`: one experiment, all its seeds."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jax_lstm.cli.experiment import Experiment, build_problem
+from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.train import NotFiniteError, TrainState, fit, open_run
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, refuse or train."""
+    parser = experiment_parser("train", "Train one experiment: jax-lstm train configs/digits.yaml --model.cell gru")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in run_dir")
+    experiment, values = parse_experiment(parser, argv)
+    try:
+        open_run(Path(experiment.run_dir), experiment.as_data(), experiment.train.seeds, values.resume)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    console = Console()
+    try:
+        state = train(experiment, values.resume, console)
+    except NotFiniteError as error:
+        print(f"jax-lstm train: {error}", file=sys.stderr)
+        return 1
+    metric = experiment.task.build().metric
+    for seed, score, step in zip(experiment.train.seeds, state.best.score, state.best.step, strict=True):
+        console.print(f"seed {seed}: best validation {metric} {float(score):.4f} at step {int(step)}")
+    console.print(f"{experiment.run_dir}: jax-lstm evaluate {experiment.run_dir} reads the test split")
+    return 0
+
+
+def train(experiment: Experiment, resume: bool, console: Console) -> TrainState:
+    """Train into a run's directory that `open_run` has made."""
+    return fit(
+        build_problem(experiment),
+        experiment.opt,
+        experiment.train,
+        Path(experiment.run_dir),
+        resume=resume,
+        console=console,
+    )

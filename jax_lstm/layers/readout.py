@@ -1,0 +1,76 @@
+"""The linear readout.
+
+    y = h w + b
+
+It stands after a cell: h is one output, or the outputs of every step.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.weights import draw_per_gate, lecun_normal
+
+
+class ReadoutParams(NamedTuple):
+    """w acts on the features, b is added."""
+
+    w: Float[Array, "H O"]
+    b: Float[Array, " O"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Readout:
+    """The linear readout: choices only; its arrays are in ReadoutParams.
+
+    Args:
+        input_size: H, the number of features of h.
+        output_size: O, the number of outputs.
+
+    Raises:
+        ValueError, TypeError: a field out of range or of another type; the message names it.
+    """
+
+    input_size: int
+    output_size: int
+
+    def __post_init__(self):
+        for name in ("input_size", "output_size"):
+            object.__setattr__(self, name, door.size("Readout", name, getattr(self, name)))
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ReadoutParams:
+        """Draw w LeCun normal; b is zero.
+
+        Args:
+            key: one random key; it is consumed.
+            dtype: the params' dtype, a float.
+        """
+        key, dtype = door.prng_key("Readout.init", key), door.float_dtype("Readout.init", "dtype", dtype)
+        return ReadoutParams(
+            w=draw_per_gate(lecun_normal, key, 1, (self.input_size, self.output_size), dtype),
+            b=jnp.zeros(self.output_size, dtype),
+        )
+
+    def apply(self, params: ReadoutParams, h: Float[Array, "*steps H"]) -> Float[Array, "*steps O"]:
+        """Compute y = h w + b, for one h or for one a step.
+
+        Args:
+            params: what `init` gave.
+            h: (H,), or (T, H): a cell's output, in the params' dtype.
+
+        Raises:
+            ValueError: h has another number of features.
+        """
+        if h.shape[-1] != self.input_size:
+            raise ValueError(
+                f"Readout.apply: h has {h.shape[-1]} features on its last axis, but the readout takes "
+                f"{self.input_size} (h.shape={h.shape})"
+            )
+        y = h @ params.w
+        return y + jnp.broadcast_to(params.b, y.shape)

@@ -1,0 +1,7 @@
+"""What is learned: one task a file, all of one protocol (base.py)."""
+
+from jax_lstm.tasks.adding import Adding
+from jax_lstm.tasks.base import Batch, Task
+from jax_lstm.tasks.digits import Digits
+
+__all__ = ["Adding", "Batch", "Digits", "Task"]

@@ -1,0 +1,74 @@
+"""The adding problem (Hochreiter & Schmidhuber 1997), in the form of Arjovsky, Shah & Bengio 2016.
+
+    x_t = (v_t, m_t)     v_t ~ U[0, 1];   m_t = 1 at one step of each half, else 0
+    y   = Σ_t m_t v_t    wanted after the last step
+
+The best constant is 1, the mean of y: its squared error is the variance of a sum of two uniforms, 1/12 + 1/12 = 1/6.
+A network beats it only by carrying the first marked value over about T/2 steps.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from jax_lstm.tasks.base import Batch
+
+VALIDATION_SEED, VALIDATION_SIZE = 1_000_001, 500
+TEST_SEED, TEST_SIZE = 1_000_002, 2_000
+
+
+@dataclass(frozen=True)
+class Adding:
+    """The adding problem over sequences of one length.
+
+    Args:
+        length: T, at least 2; each half has one mark (the first half is the shorter one of an odd T).
+
+    Raises:
+        ValueError: length is less than 2.
+    """
+
+    length: int = 100
+
+    input_size: ClassVar[int] = 2
+    output_size: ClassVar[int] = 1
+    loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
+    metric: ClassVar[Literal["accuracy", "mse"]] = "mse"
+    maximise: ClassVar[bool] = False
+    baseline: ClassVar[float] = 1 / 6
+
+    def __post_init__(self):
+        if self.length < 2:
+            raise ValueError(f"Adding: length must be at least 2, one step for each mark, but is {self.length}")
+
+    def sequences(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` fresh sequences: xs (size, T, 2) and targets (size, 1)."""
+        xs, ys = jax.vmap(lambda k: _one(k, self.length))(jax.random.split(key, size))
+        return Batch(xs, ys)
+
+    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
+        """Fresh sequences at every step."""
+        return self.sequences(jax.random.fold_in(key, step), size)
+
+    def validation(self) -> Batch:
+        """500 fixed sequences."""
+        return self.sequences(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE)
+
+    def test(self) -> Batch:
+        """2,000 fixed sequences, other than the validation ones."""
+        return self.sequences(jax.random.key(TEST_SEED), TEST_SIZE)
+
+
+def _one(key: Key[Array, ""], T: int) -> tuple[Float[Array, "T 2"], Float[Array, " 1"]]:
+    """One sequence and its sum."""
+    key_v, key_1, key_2 = jax.random.split(key, 3)
+    v = jax.random.uniform(key_v, (T,), jnp.float32)
+    t = jnp.arange(T)
+    first = jax.random.randint(key_1, (), 0, T // 2)
+    second = jax.random.randint(key_2, (), T // 2, T)
+    m = ((t == first) | (t == second)).astype(jnp.float32)
+    return jnp.stack([v, m], axis=1), jnp.sum(v * m)[None]

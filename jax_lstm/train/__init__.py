@@ -1,0 +1,26 @@
+"""Training: losses -> step -> loop. It trains any pure loss and knows of no cell and no task."""
+
+from jax_lstm.train.checkpoint import Checkpoints
+from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train.loop import NotFiniteError, fit
+from jax_lstm.train.metrics import read_metrics
+from jax_lstm.train.run_dir import open_run, read_config
+from jax_lstm.train.step import Best, Problem, Report, TrainState, init_state
+
+__all__ = [
+    "Best",
+    "Checkpoints",
+    "NotFiniteError",
+    "OptConfig",
+    "Problem",
+    "Report",
+    "TrainConfig",
+    "TrainState",
+    "fit",
+    "init_state",
+    "learning_rate",
+    "open_run",
+    "optimiser",
+    "read_config",
+    "read_metrics",
+]

@@ -1,0 +1,69 @@
+"""What a run reports: one JSON object a line in metrics.jsonl, and TensorBoard events where asked for.
+
+    {"step": 50, "split": "train", "loss": [0.61, 0.58], ...}
+
+A list has one number a seed, in the order of train.seeds.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+FILE = "metrics.jsonl"
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first."""
+    with open(run_dir / FILE, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+class MetricsWriter:
+    """Appends records to a run's metrics.jsonl; a context manager.
+
+    Args:
+        run_dir: the run's directory.
+        seeds: names the curves in TensorBoard.
+        tensorboard: also write events under run_dir/tensorboard.
+        after: keep the records up to this step and drop later ones, which a resumed run writes again.
+    """
+
+    def __init__(self, run_dir: Path, seeds: Sequence[int], tensorboard: bool, after: int):
+        path = run_dir / FILE
+        kept = [r for r in read_metrics(run_dir) if r["step"] <= after] if after and path.exists() else []
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (__exit__ closes it)
+        self._seeds = tuple(seeds)
+        self._events = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # optional, and slow to import
+
+            self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after + 1)
+        for record in kept:
+            self._line(record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+        """One record, on disk when this returns."""
+        self._line({"step": step, "split": split, **values})
+        if self._events is not None:
+            for name, value in values.items():
+                if isinstance(value, list):
+                    for seed, x in zip(self._seeds, value, strict=True):
+                        self._events.add_scalar(f"{split}/{name}/seed {seed}", x, step)
+                else:
+                    self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def _line(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()

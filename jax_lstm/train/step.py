@@ -1,0 +1,159 @@
+"""One training step as a pure function, for many seeds at once.
+
+    g      = ∇_params loss(params, batch(key, t))
+    params = params + optimiser(g)
+
+The state that continues (TrainState) is apart from what is reported (Report). Nothing here reads a clock, prints or
+writes; nothing here knows of cells or tasks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained: pure functions of one seed's params.
+
+    Args:
+        init: key -> params.
+        batch: (key, step) -> batch.
+        loss: (params, batch) -> (loss to minimise, score of this batch).
+        score: params -> validation score.
+        maximise: whether a larger score is better.
+        metric: the score's name.
+    """
+
+    init: Callable[[Any], Any]
+    batch: Callable[[Any, Any], Any]
+    loss: Callable[[Any, Any], tuple[Any, Any]]
+    score: Callable[[Any], Any]
+    maximise: bool
+    metric: str
+
+
+class Best(NamedTuple):
+    """The best so far: each seed's own params, chosen on its own validation score, and the best mean over seeds."""
+
+    params: PyTree[Array, "S ..."]
+    score: Float[Array, " S"]
+    step: Int[Array, " S"]
+    mean: Float[Array, ""]
+    stale: Int[Array, ""]  # validations since the mean was last better
+
+
+class TrainState(NamedTuple):
+    """All that the next step needs; every leaf but `step` and the mean has a leading axis over S seeds."""
+
+    step: Int[Array, ""]
+    data_key: Key[Array, " S"]
+    params: PyTree[Array, "S ..."]
+    opt_state: PyTree[Array, "S ..."]
+    best: Best
+
+
+class Report(NamedTuple):
+    """What a step saw; after n steps each leaf is (n, S, ...). `finite` is one flag a leaf of the gradient."""
+
+    loss: Float[Array, "*n S"]
+    score: Float[Array, "*n S"]
+    grad_norm: Float[Array, "*n S"]
+    finite: Bool[Array, "*n S leaves"]
+
+
+def init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds: tuple[int, ...]) -> TrainState:
+    """The state before the first step. A seed's numbers do not depend on the seeds beside it."""
+    return jax.jit(partial(_init_state, problem, optimiser))(jnp.asarray(seeds, jnp.uint32))
+
+
+def _init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds: UInt32[Array, " S"]) -> TrainState:
+    init_keys, data_keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)), out_axes=1)(seeds)
+    params = jax.vmap(problem.init)(init_keys)
+    S = len(seeds)
+    worst = jnp.asarray(-jnp.inf if problem.maximise else jnp.inf, jnp.float32)
+    best = Best(
+        params=jax.tree.map(jnp.copy, params),  # apart from params: both are donated
+        score=jnp.full(S, worst),
+        step=jnp.zeros(S, jnp.int32),
+        mean=worst,
+        stale=jnp.zeros((), jnp.int32),
+    )
+    return TrainState(jnp.zeros((), jnp.int32), data_keys, params, jax.vmap(optimiser.init)(params), best)
+
+
+def over_seeds(f: Callable, vmap: bool | None) -> Callable:
+    """`f` for every seed: all at once by `vmap`, or one after another in the same program; None: as suits the device.
+
+    On CPUs XLA's batched products are slow: three LSTMs of 64 units took 96 ms a step at once, 54 ms in turn.
+    """
+    if vmap or (vmap is None and jax.default_backend() != "cpu"):
+        return jax.vmap(f)
+    return lambda *args: jax.lax.map(lambda one: f(*one), args)
+
+
+def compile_steps(
+    problem: Problem, optimiser: optax.GradientTransformation, n: int, vmap: bool | None = None
+) -> Callable[[TrainState], tuple[TrainState, Report]]:
+    """Compile n steps of every seed into one program, state -> (state, Report); it donates its argument.
+
+    As if by::
+
+        for _ in range(n):
+            for s in range(S):
+                params[s], opt_state[s], report[t, s] = one_step(data_key[s], t, params[s], opt_state[s])
+            t = t + 1
+    """
+
+    def one_seed(t, key, params, opt_state):
+        batch = problem.batch(key, t)
+        (loss, score), g = jax.value_and_grad(problem.loss, has_aux=True)(params, batch)
+        # Read before clipping, which would spread one infinite entry over every leaf.
+        finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)])
+        updates, opt_state = optimiser.update(g, opt_state, params)
+        report = Report(loss, score, optax.tree.norm(g), finite)
+        return optax.apply_updates(params, updates), opt_state, report
+
+    def body(state: TrainState, _):
+        step = over_seeds(partial(one_seed, state.step), vmap)
+        params, opt_state, report = step(state.data_key, state.params, state.opt_state)
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), report
+
+    return jax.jit(lambda state: jax.lax.scan(body, state, length=n), donate_argnums=0)
+
+
+def compile_validation(
+    problem: Problem, vmap: bool | None = None
+) -> Callable[[TrainState], tuple[TrainState, Float[Array, " S"]]]:
+    """Compile into one program: score every seed, keep what is best; it donates its argument.
+
+    Of equal scores the later params win: a small validation set gives many ties, and as the learning rate falls the
+    earlier ones are the luckier. Early stopping counts only what is better than before.
+    """
+    better = jnp.greater if problem.maximise else jnp.less
+
+    def validate(state: TrainState):
+        old, score = state.best, over_seeds(problem.score, vmap)(state.params).astype(jnp.float32)
+        mean = jnp.mean(score)
+        won = ~better(old.score, score)
+        best = Best(
+            params=_where(won, state.params, old.params),
+            score=jnp.where(won, score, old.score),
+            step=jnp.where(won, state.step, old.step),
+            mean=jnp.where(better(mean, old.mean), mean, old.mean),
+            stale=jnp.where(better(mean, old.mean), 0, old.stale + 1),
+        )
+        return state._replace(best=best), score
+
+    return jax.jit(validate, donate_argnums=0)
+
+
+def _where(won: Bool[Array, " S"], new: PyTree, old: PyTree) -> PyTree:
+    """Each seed's new leaves where it won, else its old ones."""
+    return jax.vmap(lambda w, a, b: jax.tree.map(partial(jnp.where, w), a, b))(won, new, old)

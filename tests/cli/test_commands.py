@@ -1,0 +1,131 @@
+"""The commands from end to end, small."""
+
+import json
+from pathlib import Path
+
+import chex
+import pytest
+
+from jax_lstm.cli import main
+from jax_lstm.cli.evaluate import evaluate
+from jax_lstm.cli.experiment import restore
+from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.train import read_config, read_metrics
+
+TINY = [
+    *("--model.cell", "lstm", "--model.hidden_size", "6", "--task.name", "adding", "--task.length", "8"),
+    *("--opt.lr", "0.02", "--train.steps", "20", "--train.batch_size", "8", "--train.seeds", "[0, 5]"),
+    *("--train.log_every", "5", "--train.eval_every", "10"),
+]
+
+
+def train(run_dir, *flags):
+    return main(["train", *TINY, "--run_dir", str(run_dir), *flags])
+
+
+def state_of(run_dir):
+    experiment, _ = parse_experiment(experiment_parser("train", ""), [str(run_dir / "config.yaml")])
+    return experiment, restore(experiment, run_dir)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert train(run_dir) == 0
+    return run_dir
+
+
+def test_a_run_leaves_its_config_versions_device_seeds_metrics_and_checkpoints(run_dir):
+    assert read_config(run_dir)["train"]["seeds"] == [0, 5]
+    info = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    assert info["seeds"] == [0, 5]
+    assert {"python", "jax", "jaxlib", "optax"} <= set(info["versions"])
+    assert info["device"]["kind"]
+    assert [r["step"] for r in read_metrics(run_dir)] == [5, 10, 10, 15, 20, 20]
+    assert (run_dir / "checkpoints" / "20").is_dir()
+
+
+def test_the_same_config_twice_gives_the_same_bits(run_dir, tmp_path):
+    assert main(["train", str(run_dir / "config.yaml"), "--run_dir", str(tmp_path / "again")]) == 0
+    chex.assert_trees_all_equal(state_of(tmp_path / "again")[1], state_of(run_dir)[1])
+
+
+def test_training_again_into_a_runs_directory_is_refused_and_changes_nothing(run_dir, capsys):
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as left:
+        train(run_dir)
+    assert left.value.code == 2
+    assert "already has step 20; continue it with --resume" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_with_another_config_is_refused_by_its_keys(run_dir, capsys):
+    with pytest.raises(SystemExit) as left:
+        train(run_dir, "--resume", "--opt.lr", "0.5", "--train.seeds", "[0]")
+    assert left.value.code == 2
+    err = capsys.readouterr().err
+    assert "opt.lr=0.02 (now 0.5)" in err
+    assert "train.seeds=[0, 5] (now [0])" in err
+
+
+def test_a_shorter_run_resumed_equals_the_whole_run(run_dir, tmp_path):
+    assert train(tmp_path / "two", "--train.steps", "10") == 0
+    assert train(tmp_path / "two", "--resume") == 0
+    chex.assert_trees_all_equal(state_of(tmp_path / "two")[1], state_of(run_dir)[1])
+
+
+def test_evaluation_scores_the_best_params_of_each_seed(run_dir, capsys):
+    assert main(["evaluate", str(run_dir), "--split", "validation"]) == 0
+    assert "validation mse" in capsys.readouterr().out
+    report = json.loads((run_dir / "validation.json").read_text(encoding="utf-8"))
+    _, state = state_of(run_dir)
+    assert report["scores"] == pytest.approx(state.best.score.tolist(), rel=1e-5)
+    assert report["best_step"] == state.best.step.tolist()
+
+
+def test_the_test_split_is_read_by_evaluate_only(run_dir, monkeypatch, tmp_path):
+    from jax_lstm.tasks import Adding
+
+    reads = []
+    read = Adding.test
+    monkeypatch.setattr(Adding, "test", lambda self: reads.append(1) or read(self))
+    assert train(tmp_path / "run") == 0
+    assert reads == []
+    experiment, state = state_of(tmp_path / "run")
+    evaluate(experiment, state, "test", tmp_path / "run")
+    assert reads == [1]
+
+
+def test_a_diverging_run_exits_with_1_and_says_where(tmp_path, capsys):
+    flags = ["--opt.lr", "1e38", "--opt.clip", "null", "--model.cell", "rnn"]
+    assert train(tmp_path / "run", *flags) == 1
+    err = capsys.readouterr().err
+    assert "seed" in err
+    assert "opt.lr" in err
+    assert "Traceback" not in err
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["gradflow"], ["demo"]])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--help"])
+    assert left.value.code == 0
+    assert "usage: jax-lstm" in capsys.readouterr().out
+
+
+def test_the_help_of_train_lists_every_key_with_its_meaning(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert all(f"--{key}" in out for key in ("model.cell", "opt.lr", "train.seeds", "task.length", "run_dir"))
+    assert "peak learning rate" in out
+
+
+def test_an_interrupted_command_exits_with_130(monkeypatch, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jax_lstm.cli.train.fit", interrupt)
+    assert train(Path(tmp_path / "run")) == 130

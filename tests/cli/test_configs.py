@@ -1,0 +1,41 @@
+"""Every file in configs/: complete, data only, and alive."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jax_lstm.cli import main
+from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.train import read_config, read_metrics
+from jax_lstm.train.run_dir import flat
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def read(path):
+    return parse_experiment(experiment_parser("train", ""), [str(path)])[0]
+
+
+def test_there_are_configs():
+    assert {path.name for path in CONFIGS} >= {"digits.yaml", "adding.yaml"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_is_complete_and_comes_back_from_yaml_the_same(path, tmp_path):
+    experiment = read(path)
+    given = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert given == flat(experiment.as_data())
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(experiment.as_data()), encoding="utf-8")
+    assert read(again) == experiment
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_trains_two_steps(path, tmp_path):
+    run_dir = tmp_path / "run"
+    small = ["--train.steps", "2", "--opt.warmup_steps", "1", "--model.hidden_size", "4", "--train.batch_size", "4"]
+    assert main(["train", str(path), "--run_dir", str(run_dir), *small]) == 0
+    assert [r["step"] for r in read_metrics(run_dir)] == [2, 2]
+    assert flat(read_config(run_dir))["train.steps"] == 2
+    assert read(run_dir / "config.yaml").run_dir == str(run_dir)

@@ -1,0 +1,102 @@
+"""The run's choices: schedules, chunks, and what is refused."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_lstm.train import OptConfig, TrainConfig, learning_rate, optimiser
+
+
+def rates(steps=100, **choices):
+    lr = learning_rate(OptConfig(lr=0.1, **choices), steps)
+    return np.array([float(lr(t)) for t in range(steps + 1)])
+
+
+def test_a_constant_schedule_is_constant():
+    np.testing.assert_allclose(rates(schedule="constant"), 0.1, rtol=1e-6)
+
+
+def test_a_cosine_falls_from_the_peak_to_zero():
+    t = np.arange(101)
+    np.testing.assert_allclose(rates(schedule="cosine"), 0.05 * (1 + np.cos(np.pi * t / 100)), atol=1e-7)
+
+
+def test_a_warm_up_rises_in_a_line_and_stays():
+    np.testing.assert_allclose(
+        rates(schedule="warmup", warmup_steps=10), 0.1 * np.minimum(np.arange(101) / 10, 1), atol=1e-7
+    )
+
+
+def test_a_warm_up_cosine_rises_in_a_line_and_falls_to_zero_at_the_end():
+    t = np.arange(101)
+    fall = 0.05 * (1 + np.cos(np.pi * (t - 20) / 80))
+    expected = np.where(t < 20, 0.1 * t / 20, fall)
+    np.testing.assert_allclose(rates(schedule="warmup_cosine", warmup_steps=20), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("choices", "key"),
+    [
+        ({"lr": 0.0}, "opt.lr"),
+        ({"lr": float("nan")}, "opt.lr"),
+        ({"lr": float("inf")}, "opt.lr"),
+        ({"schedule": "linear"}, "opt.schedule"),
+        ({"schedule": "warmup"}, "opt.warmup_steps"),
+        ({"schedule": "cosine", "warmup_steps": 5}, "opt.warmup_steps"),
+        ({"clip": -1.0}, "opt.clip"),
+        ({"weight_decay": -0.1}, "opt.weight_decay"),
+    ],
+)
+def test_a_bad_optimiser_choice_is_refused_by_its_key(choices, key):
+    with pytest.raises(ValueError, match=f"^{key}: wanted .*, but got"):
+        OptConfig(**choices)
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    with pytest.raises(ValueError, match=r"^opt.warmup_steps: wanted fewer than train.steps \(10\), but got 10"):
+        learning_rate(OptConfig(schedule="warmup", warmup_steps=10), 10)
+
+
+@pytest.mark.parametrize(
+    ("choices", "key"),
+    [
+        ({"steps": 0}, "train.steps"),
+        ({"batch_size": 0}, "train.batch_size"),
+        ({"log_every": -1}, "train.log_every"),
+        ({"eval_every": 0}, "train.eval_every"),
+        ({"patience": 0}, "train.patience"),
+        ({"seeds": ()}, "train.seeds"),
+        ({"seeds": (1, 1)}, "train.seeds"),
+        ({"seeds": (-1,)}, "train.seeds"),
+        ({"seeds": (2**32,)}, "train.seeds"),
+    ],
+)
+def test_a_bad_choice_of_the_loop_is_refused_by_its_key(choices, key):
+    with pytest.raises(ValueError, match=f"^{key}: wanted .*, but got"):
+        TrainConfig(**choices)
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_every", "eval_every", "chunk"), [(1500, 50, 100, 50), (2, 50, 100, 2), (7, 5, 10, 1)]
+)
+def test_a_chunk_meets_every_log_every_validation_and_the_end(steps, log_every, eval_every, chunk):
+    train = TrainConfig(steps=steps, log_every=log_every, eval_every=eval_every)
+    assert train.chunk == chunk
+    assert all(n % train.chunk == 0 for n in (steps, log_every, eval_every))
+
+
+def test_without_decay_the_optimiser_is_adam_and_with_it_every_param_shrinks_by_lr_times_decay():
+    params = jnp.array([2.0, -3.0], jnp.float32)
+    g = jnp.array([0.3, 0.1], jnp.float32)
+
+    def update(tx) -> Any:
+        return tx.update(g, tx.init(params), params)[0]
+
+    def ours(weight_decay):
+        return update(optimiser(OptConfig(lr=0.1, clip=None, weight_decay=weight_decay), 10))
+
+    np.testing.assert_allclose(ours(0.0), update(optax.adam(0.1)), rtol=1e-6)
+    np.testing.assert_allclose(ours(0.5) - ours(0.0), -0.1 * 0.5 * params, rtol=1e-5)

@@ -1,0 +1,33 @@
+"""The losses and scores, against their definitions in NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_lstm.train.losses import BY_NAME
+
+RNG = np.random.default_rng(0)
+YS = jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32)
+CLASSES = jnp.array([0, 3, 1, 1, 2, 0], jnp.int32)
+
+
+def test_cross_entropy_is_the_mean_negative_log_of_the_softmax():
+    p = np.exp(YS) / np.exp(YS).sum(axis=1, keepdims=True)
+    expected = -np.mean([np.log(p[b, k]) for b, k in enumerate(CLASSES.tolist())])
+    np.testing.assert_allclose(BY_NAME["cross_entropy"](YS, CLASSES), expected, rtol=1e-6)
+
+
+def test_cross_entropy_is_finite_for_huge_logits():
+    assert np.isfinite(BY_NAME["cross_entropy"](YS * 1e30, CLASSES))
+
+
+def test_accuracy_counts_the_largest_outputs():
+    ys = np.full((6, 4), -1.0, np.float32)
+    ys[np.arange(6), CLASSES] = 1.0
+    assert BY_NAME["accuracy"](jnp.asarray(ys), CLASSES) == 1
+    ys[0] = ys[0, ::-1]
+    np.testing.assert_allclose(BY_NAME["accuracy"](jnp.asarray(ys), CLASSES), 5 / 6, rtol=1e-6)
+
+
+def test_mse_is_the_mean_square():
+    targets = jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32)
+    np.testing.assert_allclose(BY_NAME["mse"](YS, targets), np.mean((YS - targets) ** 2), rtol=1e-6)
