@@ -61,7 +61,8 @@ def stepper(cell):
 def loop(cell, params, xs, state, mask=ALWAYS, reset=NEVER, reverse=False):
     """What `unroll` means, as a Python loop: the last state, the outputs, the states."""
     steps = len(xs)
-    hs, states = [None] * steps, [None] * steps
+    hs: list[Any] = [None] * steps
+    states: list[Any] = [None] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         hs[t] = np.zeros(H, xs.dtype)
         if mask[t]:
@@ -243,8 +244,8 @@ def test_no_steps_at_all_give_the_initial_state_and_gradients_of_zero(cell, engi
 
         return jax.grad(loss, (0, 1, 2))(params, s_0, xs)
 
-    for given in ((), (flags,), (flags, flags)):
-        state, hs = jl.unroll(cell, params, xs, s_0, *given, engine=engine)
+    for some in ((), (flags,), (flags, flags)):
+        state, hs = jl.unroll(cell, params, xs, s_0, *some, engine=engine)
         jax.tree.map(np.testing.assert_array_equal, state, s_0)
         np.testing.assert_array_equal(hs, np.zeros((0, H)), strict=True)
     states = jl.unroll_states(cell, params, xs, s_0, engine=engine, reverse=True, remat_every=2)

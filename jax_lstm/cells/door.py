@@ -164,7 +164,7 @@ def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
 
 
 def cell(where: str, value: Any) -> Any:
-    """A cell: init, initial_state, step, input_size, hidden_size; hashable, so that compiled programs are found again."""
+    """A cell: init, initial_state, step and two sizes; hashable, so that compiled programs are found again."""
     for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
         if isinstance(value, type) or not hasattr(value, name):
             raise TypeError(
