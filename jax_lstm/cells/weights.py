@@ -12,7 +12,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 lecun_normal = jax.nn.initializers.lecun_normal()
-orthogonal = jax.nn.initializers.orthogonal()
+
+
+def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "m n"]:
+    """An orthogonal block; under vmap one after another.
+
+    Several batched QR decompositions in one program can wait for each other for ever on a machine with few cores
+    (jaxlib 0.10.2: four of three 64 × 64 matrices each stopped two cores within a few thousand calls; one at a time
+    never did).
+    """
+    return jax.custom_batching.sequential_vmap(lambda key: jax.nn.initializers.orthogonal()(key, shape, dtype))(key)
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
