@@ -33,12 +33,14 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     if plain not in (unroll, unroll_states, lstm):
         raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states or jl.lstm, but is {fn!r}")
     axis = 1 if door.flag("batched", "time_major", time_major) else 0
-    signature = inspect.signature(plain)
+    signature = inspect.signature(fn)
     axes = {"xs": axis, "mask": axis, "reset": axis, "state": 0}
 
     def run_batch(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         arrays = {name: given.pop(name) for name in tuple(axes) if given.get(name) is not None}
+        if "xs" not in arrays:
+            raise TypeError("batched: xs must be a JAX or NumPy array with a batch axis, but is not given or None")
         _check_batch(arrays, axis)
         in_axes = ({name: axes[name] for name in arrays},)
         out_axes = axis if plain is unroll_states else (0, axis)

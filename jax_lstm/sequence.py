@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jax_lstm.cells import door
+from jax_lstm.cells import contract, door
 from jax_lstm.cells import lstm as lstm_cell
 from jax_lstm.cells.base import Cell, is_split
 from jax_lstm.gates import Gates
@@ -46,7 +46,7 @@ def unroll(
                 hs[t] = 0
 
     Args:
-        cell: anything with `init`, `initial_state`, `step`, `input_size` and `hidden_size`; static.
+        cell: anything with `init`, `initial_state`, `step`, `input_size` and `hidden_size`; static: never change one.
         params: what `cell.init` gave.
         xs: (T, I), floats no wider than the params' dtype. T may be 0.
         state: the state before the first step; `cell.initial_state(params)` if None.
@@ -219,10 +219,10 @@ def _run(
     hoist: bool,
 ) -> tuple[Any, Any]:
     """What mask and reset mean: a masked step is not alive; a reset restarts it, if it is."""
-    door.no_closed_over_tracer(where, cell, params, state, xs)
+    contract.no_closed_over_tracer(where, cell, params, state, xs)
     hoist = hoist and is_split(cell)
     if hoist:
-        door.linear_in_state(where, cell, params, state)
+        contract.splits_well(where, cell, params, state, xs)
     restart = reset if reset is None or mask is None else reset & mask
     s_restart = None if reset is None else cell.initial_state(params)
     return run(cell, params, state, s_restart, xs, Flags(mask, restart),

@@ -24,10 +24,15 @@ from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
 
+PARTS = ("project", "recur", "update")
+
 
 @runtime_checkable
 class Cell(Protocol):
-    """A recurrent cell. Plain Python values, hashable, equal by value; it holds no arrays."""
+    """A recurrent cell. Plain Python values, hashable, equal by value; it holds no arrays.
+
+    It is static: compiled programs are found by it, so a cell is never changed; make another one.
+    """
 
     @property
     def input_size(self) -> int:
@@ -40,7 +45,7 @@ class Cell(Protocol):
         ...
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
-        """Draw the params, a pytree of arrays."""
+        """Draw the params, a pytree of float arrays of one dtype."""
         ...
 
     def initial_state(self, params: Any, like: Array | None = None) -> Any:
@@ -65,7 +70,10 @@ class SplitCell(ABC):
 
     @abstractmethod
     def update(self, params: Any, state: Any, zx: Any, zh: Any) -> Any:
-        """s_t: pointwise in s_{t−1}, zx and zh. Keep matrices out of it: its linearisation is kept for every step."""
+        """s_t: pointwise in s_{t−1}, zx and zh. Keep matrices out of it: its linearisation is kept for every step.
+
+        It is differentiated forwards: a derivative of your own is a `jax.custom_jvp`, not a `custom_vjp`.
+        """
 
     def output(self, state: Any) -> Array:
         """y_t, the part of the state that a step shows."""
@@ -104,7 +112,7 @@ class SplitCell(ABC):
             TypeError: leaves that are not float arrays of one dtype.
         """
         want = type(door.params_shapes(self))
-        if isinstance(tree, dict):
+        if isinstance(tree, dict) and hasattr(want, "_fields"):
             if unknown := sorted(set(tree) - set(want._fields)):
                 raise ValueError(
                     f"params_from: {unknown[0]!r} is no leaf of {want.__name__}; it takes {', '.join(want._fields)}"
@@ -114,8 +122,13 @@ class SplitCell(ABC):
 
 
 def is_split(cell: Any) -> bool:
-    """Whether the fast engine can run this cell."""
-    return all(hasattr(cell, part) for part in ("project", "recur", "update"))
+    """Whether the fast engine can run this cell: it has the three parts, and `step` is their composition.
+
+    A SplitCell whose `step` is overridden runs as a plain scan of that step. Of a cell without that base class the
+    parts are what is run.
+    """
+    overridden = isinstance(cell, SplitCell) and type(cell).step is not SplitCell.step
+    return not overridden and all(hasattr(cell, part) for part in PARTS)
 
 
 def output(cell: Any, state: Any) -> Array:

@@ -34,7 +34,7 @@ def from_config(config: dict[str, Any]) -> Cell:
         raise TypeError(f"from_config: config must be a dict, but is a {type(config).__name__}")
     rest = dict(config)
     name = rest.pop("cell", None)
-    if name not in CELLS:
+    if not isinstance(name, str) or name not in CELLS:
         raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {name!r}")
     known = {f.name for f in fields(CELLS[name])}
     if unknown := sorted(set(rest) - known):

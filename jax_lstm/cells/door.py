@@ -51,8 +51,11 @@ def knob(where: str, name: str, value: Any) -> Any:
 
 
 def flag(where: str, name: str, value: Any) -> bool:
-    """A Python bool."""
-    if not isinstance(knob(where, name, value), bool):
+    """A Python bool, or NumPy's."""
+    value = knob(where, name, value)
+    if getattr(value, "dtype", None) == jnp.bool_ and value.ndim == 0:
+        return bool(value)
+    if not isinstance(value, bool):
         raise TypeError(f"{where}: {name} must be True or False, but is {value!r} ({type(value).__name__})")
     return value
 
@@ -129,7 +132,7 @@ def flags(where: str, name: str, value: Any, like: jax.Array) -> jax.Array | Non
     """Mask or reset: None, or bools over the leading axes of `like`, placed on devices as it is."""
     if value is None:
         return None
-    b = array(where, name, value)
+    b = jnp.asarray(value) if isinstance(value, bool) else array(where, name, value)
     if b.dtype != jnp.bool_:
         raise TypeError(f"{where}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
     if b.shape != like.shape[:-1]:
@@ -156,9 +159,14 @@ def params_shapes(cell: Any) -> Any:
     return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
-@lru_cache(maxsize=256)
 def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
     """The shapes and dtypes that `cell.initial_state` gives for params of this dtype."""
+    return _state_shapes(cell, dtype, jnp.result_type(float))
+
+
+@lru_cache(maxsize=256)
+def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
+    """As above; `widest` is there because the answer depends on whether float64 is on."""
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
     return jax.eval_shape(cell.initial_state, params)
 
@@ -177,36 +185,17 @@ def cell(where: str, value: Any) -> Any:
         raise TypeError(
             f"{where}: cell {_name(value)} is not hashable; a cell holds plain Python values, arrays go in params"
         ) from None
+    if any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(getattr(value, "__dict__", {}).values()))
+    ):
+        raise TypeError(f"{where}: cell {_name(value)} holds a traced array; put that array in params")
     return value
-
-
-def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
-    """Refuse a cell whose step reads a tracer that is not an argument: its gradient would be lost or leak."""
-    x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
-    consts = jax.make_jaxpr(cell.step)(params, state, x).consts
-    if any(isinstance(c, jax.core.Tracer) for c in consts):
-        raise TypeError(
-            f"{where}: cell {_name(cell)} closes over a traced array; put that array in params, "
-            "so that transformations see it"
-        )
-
-
-def linear_in_state(where: str, cell: Any, params: Any, state: Any) -> None:
-    """Refuse a split cell whose `recur` cannot be transposed: the engine's gradient rests on its linearity."""
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-    try:
-        zh = jax.eval_shape(cell.recur, params, shapes)
-        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), shapes), zh)
-    except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{where}: recur of cell {_name(cell)} must be linear in the state; move what is not into update ({error})"
-        ) from error
 
 
 def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
     """The params as JAX arrays of the cell's shapes, and their one dtype."""
     want = params_shapes(cell)
-    if isinstance(value, dict) and not isinstance(want, dict):
+    if isinstance(value, dict) and hasattr(want, "_fields"):
         raise ValueError(
             f"{where}: params must be {type(want).__name__}, but is a dict; cell.params_from(params) converts it"
         )
@@ -220,7 +209,15 @@ def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
             f"{where}: params must have one dtype, but has "
             + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         )
-    return value, next(iter(dtypes.values()), jnp.dtype(jnp.float32))
+    dtype = next(iter(dtypes.values()), jnp.dtype(jnp.float32))
+    if dtype == jnp.float64 and jnp.result_type(float) != jnp.float64:
+        raise TypeError(f"{where}: params are float64, but jax_enable_x64 is off; turn it on, or cast them to float32")
+    compute = getattr(cell, "compute_dtype", None)
+    if compute is not None and jnp.finfo(compute).maxexp > jnp.finfo(dtype).maxexp:
+        raise TypeError(
+            f"{where}: params are {dtype}, whose range compute_dtype {compute} overflows; use a wider dtype"
+        )
+    return value, dtype
 
 
 def state(where: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:

@@ -83,7 +83,8 @@ class LSTM(SplitCell):
             return
         if self.forget_bias is not None:
             raise ValueError(
-                f"LSTM: chrono sets the forget bias itself, but forget_bias={self.forget_bias} came with it; give one"
+                f"LSTM: chrono sets the forget bias itself, but forget_bias={self.forget_bias} came with it; "
+                "give one, and None for the other"
             )
         chrono = door.number("LSTM", "chrono", self.chrono)
         if chrono <= 2:
@@ -172,7 +173,10 @@ def from_textbook(textbook: TextbookParams) -> LSTMParams:
 
     Raises:
         ValueError: matrices that are not all (H, H + I), or biases that are not all (H,).
+        TypeError: no TextbookParams.
     """
+    if not isinstance(textbook, TextbookParams):
+        raise TypeError(f"from_textbook: textbook must be TextbookParams, but is a {type(textbook).__name__}")
     t = TextbookParams(*(door.array("from_textbook", n, a) for n, a in zip(textbook._fields, textbook, strict=True)))
     H = t.b_f.shape[0] if t.b_f.ndim == 1 else 0
     for name, a in zip(t._fields, t, strict=True):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
+from jax_lstm.cells import contract, door
 from jax_lstm.cells.base import Cell
 from jax_lstm.cells.weights import at_least_float32
 from jax_lstm.gradflow.jacobians import jacobian
@@ -60,7 +60,7 @@ def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = No
 
 @partial(jax.jit, static_argnames="cell")
 def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float[Array, ""]:
-    door.no_closed_over_tracer("horizon", cell, params, state, x[None])
+    contract.no_closed_over_tracer("horizon", cell, params, state, x[None])
     J = jacobian(cell, params, state, x)
     return _steps(_log_radius(J.astype(at_least_float32(J.dtype))), len(J))
 

@@ -35,7 +35,8 @@ def sensitivity(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Fl
             product = product @ step_jacobians(cell, params, xs, state)[k - 1]
         log_norms[0] = np.log(np.linalg.norm(product, 2))
 
-    but without its underflow, and with memory O(T N + N²), not O(T N²).
+    but without its underflow, and with memory O(T N + N²), not O(T N²). It is a measurement and not a loss: the logs of
+    exact zeros inside make its own derivative NaN.
 
     Args:
         cell: any cell; one with only `step` too.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
+from jax_lstm.cells import contract, door
 from jax_lstm.sequence import unroll_states
 
 
@@ -21,6 +21,6 @@ def checked(where: str, cell: Any, params: Any, xs: Any, state: Any) -> tuple[An
 
 def states_before(where: str, cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:
     """s_0 .. s_{T−1}, stacked: the state that each step starts from."""
-    door.no_closed_over_tracer(where, cell, params, state, xs)
+    contract.no_closed_over_tracer(where, cell, params, state, xs)
     states = unroll_states(cell, params, xs, state)
     return jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], state, states)

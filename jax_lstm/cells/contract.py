@@ -1,0 +1,48 @@
+"""What a cell must be for its gradient to be right, checked on its own functions when they are traced."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_lstm.cells.base import PARTS
+
+
+def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
+    """Refuse a cell whose functions read a tracer that is not an argument: its gradient would be lost or leak."""
+    x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+
+    def everything(params: Any, state: Any, x: jax.Array) -> Any:
+        made = [cell.step(params, state, x), cell.initial_state(params)]
+        if all(hasattr(cell, part) for part in PARTS):
+            made.append(cell.update(params, state, cell.project(params, x), cell.recur(params, state)))
+        return made
+
+    consts = jax.make_jaxpr(everything)(params, state, x).consts
+    if any(isinstance(c, jax.core.Tracer) for c in consts):
+        raise TypeError(
+            f"{where}: cell {type(cell).__name__} closes over a traced array; put that array in params, "
+            "so that transformations see it"
+        )
+
+
+def splits_well(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
+    """Refuse parts that the engine cannot differentiate: anything but floats, and a nonlinear `recur`."""
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+    zx = jax.eval_shape(cell.project, params, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+    zh = jax.eval_shape(cell.recur, params, shapes)
+    for name, tree in (("the state", shapes), ("what project gives", zx), ("what recur gives", zh)):
+        leaves = jax.tree.leaves(tree)
+        if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+            held = ", ".join(str(leaf.dtype) for leaf in leaves) or "no array"
+            raise TypeError(
+                f"{where}: {name} in cell {type(cell).__name__} must hold floats for the hoisted engine, "
+                f'but holds {held}; engine="plain" takes it'
+            )
+    try:
+        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), shapes), zh)
+    except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{where}: recur of cell {type(cell).__name__} must be linear in the state; move what is not into update, "
+            'or use engine="plain"'
+        ) from error

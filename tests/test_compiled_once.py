@@ -1,0 +1,144 @@
+"""Nothing is traced or compiled twice: not for the same shapes, not for other masks, not for an equal cell."""
+
+import contextlib
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+
+I, H, T, B = 3, 4, 6, 5
+RNG = np.random.default_rng(0)
+XS = RNG.normal(size=(B, T, I)).astype(np.float32)
+
+
+def ragged(n):
+    """The n-th mask and reset of a batch: other lengths, other episodes, the same shapes."""
+    rng = np.random.default_rng(n)
+    return np.arange(T) < rng.integers(0, T + 1, size=B)[:, None], rng.random((B, T)) < 0.3
+
+
+def params_of(cell):
+    shapes = jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return jax.tree.map(lambda s: jnp.asarray(np.random.default_rng(1).normal(size=s.shape).astype(s.dtype)), shapes)
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that fills with everything JAX traces, lowers or compiles meanwhile."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event.startswith("/jax/core/compile/"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+CALLS = {
+    "unroll": lambda cell, params, xs: jl.unroll(cell, params, xs),
+    "unroll with a state, mask and reset": lambda cell, params, xs: jl.unroll(
+        cell, params, xs, cell.initial_state(params), *(f[0] for f in ragged(int(np.abs(xs).sum())))
+    ),
+    "unroll_states": lambda cell, params, xs: jl.unroll_states(cell, params, xs, reverse=True),
+    "remat_every": lambda cell, params, xs: jl.unroll(cell, params, xs, remat_every=4),
+    "plain": lambda cell, params, xs: jl.unroll(cell, params, xs, engine="plain"),
+    "step": lambda cell, params, xs: jl.step(cell, params, cell.initial_state(params), xs[0]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_second_eager_call_compiles_nothing(cell, call):
+    params, other = params_of(cell), jax.tree.map(lambda p: -p, params_of(cell))
+    CALLS[call](cell, params, XS[0])
+    with compilations() as seen:
+        # Other numbers, and an equal cell that is another object.
+        results = CALLS[call](type(cell)(I, H), other, XS[1])
+    assert seen == []
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(results))
+
+
+def test_a_second_eager_call_of_the_plain_lstm_and_of_its_gates_compiles_nothing():
+    cell = jl.LSTM(I, H)
+    params, other = params_of(cell), jax.tree.map(lambda p: -p, params_of(cell))
+    for call in (jl.lstm, partial(jl.gates_of, cell)):
+        call(params, XS[0])
+        with compilations() as seen:
+            call(other, XS[1])
+        assert seen == []
+
+
+def test_what_is_new_is_compiled_and_seen():
+    cell = jl.GRU(I, 7)  # a size of its own: no other test has compiled it
+    params = params_of(cell)
+    jl.unroll(cell, params, XS[0])
+    for xs, options in [(XS[0][:-1], {}), (XS[0], {"reverse": True, "remat_every": 5})]:
+        with compilations() as seen:
+            jl.unroll(cell, params, xs, **options)
+        assert any("compile" in event.split("/")[-1] for event in seen)
+
+
+def train_step(cell, params, xs, mask, reset):
+    def loss(params):
+        state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset)
+        return (hs**2).sum() + state.h.sum()
+
+    value, grads = jax.value_and_grad(loss)(params)
+    return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), value
+
+
+def test_a_hundred_training_steps_with_ragged_masks_are_one_trace(cell):
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(train_step, n=1))
+    params, values = params_of(cell), set()
+    for n in range(100):
+        params, value = step(cell, params, XS, *ragged(n))
+        values.add(float(value))
+    assert len(values) > 50
+    # One more step in time is another trace, and is noticed.
+    with pytest.raises(AssertionError, match="traced"):
+        step(cell, params, XS[:, :-1], *(f[:, :-1] for f in ragged(0)))
+
+
+class Counting(jl.GRU):
+    """A GRU that counts how often its update is traced."""
+
+    traces = 0
+
+    def update(self, params, state, zx, zh):
+        Counting.traces += 1
+        return super().update(params, state, zx, zh)
+
+
+@pytest.mark.parametrize("engine", ["hoisted", "plain"])
+def test_a_hundred_eager_calls_with_ragged_masks_trace_the_cell_as_one_does(engine):
+    cell = Counting(I, H)
+    params, batched = params_of(cell), jl.batched(partial(jl.unroll, engine=engine))
+    batched(cell, params, XS, None, *ragged(0))
+    after_one = Counting.traces
+    for n in range(100):
+        batched(cell, params, XS, None, *ragged(n))
+    assert Counting.traces == after_one > 0
+    batched(cell, params, XS[:, :-1], None, *(f[:, :-1] for f in ragged(0)))
+    assert Counting.traces > after_one
+
+
+def test_nothing_is_logged_as_compiled_on_the_second_call(cell, caplog):
+    params = params_of(cell)
+    call = partial(jl.unroll, cell, params, remat_every=5)
+    with jax.log_compiles(True):
+        call(XS[0])
+        first = [r.message for r in caplog.records if "ompil" in r.message]
+        caplog.clear()
+        call(XS[1])
+        again = [r.message for r in caplog.records if "ompil" in r.message]
+    assert first
+    assert again == []

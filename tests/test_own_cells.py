@@ -1,0 +1,118 @@
+"""Cells that a user writes: what the engine takes, what it leaves to the plain scan, and what it refuses."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+
+XS = np.random.default_rng(0).normal(size=(6, 3))
+
+
+@dataclass(frozen=True)
+class Clipped(jl.LSTM):
+    def step(self, params, state, x):
+        state, _ = super().step(params, state, x)
+        state = state._replace(c=jnp.clip(state.c, -0.1, 0.1))
+        return state, state.h
+
+
+def params_of(cell):
+    return cell.init(jax.random.key(0), jnp.float64)
+
+
+def test_a_step_that_is_overridden_is_the_one_that_runs():
+    cell = Clipped(3, 4)
+    params = params_of(cell)
+    state, _ = jl.unroll(cell, params, XS)
+    by_hand = cell.initial_state(params)
+    for x in XS:
+        by_hand, _ = jl.step(cell, params, by_hand, x)
+    np.testing.assert_allclose(state.c, by_hand.c, rtol=0, atol=1e-12)
+    assert np.abs(state.c).max() <= 0.1 < np.abs(jl.unroll(jl.LSTM(3, 4), params, XS)[0].c).max()
+
+
+@dataclass(frozen=True)
+class IntegerPart(jl.RNN):
+    def project(self, params, x):  # pyrefly: ignore[bad-override]
+        return (super().project(params, x), jnp.argmax(x))
+
+    def update(self, params, state, zx, zh):
+        return super().update(params, state, zx[0] + zx[1].astype(zh.dtype), zh)
+
+
+@dataclass(frozen=True)
+class NonlinearRecur(jl.RNN):
+    def recur(self, params, state):
+        return jnp.tanh(super().recur(params, state))
+
+
+@pytest.mark.parametrize(
+    ("cls", "error", "says"), [(IntegerPart, TypeError, "project.*int"), (NonlinearRecur, ValueError, "recur.*linear")]
+)
+def test_parts_that_the_engine_cannot_differentiate_are_refused_and_run_plain(cls, error, says):
+    cell = cls(3, 4)
+    params = params_of(cell)
+    with pytest.raises(error, match=says + r'.*engine="plain"'):
+        jax.grad(lambda p: jl.unroll(cell, p, XS)[1].sum())(params)
+    gradient = jax.grad(lambda p: jl.unroll(cell, p, XS, engine="plain")[1].sum())(params)
+    assert all(np.isfinite(a).all() and np.abs(a).max() > 0 for a in gradient)
+
+
+def test_a_batched_partial_may_fix_the_cell():
+    cell = jl.GRU(3, 4)
+    params, xs = params_of(cell), np.stack([XS, -XS])
+    expected = jl.batched(jl.unroll)(cell, params, xs)[1]
+    assert np.array_equal(jl.batched(partial(jl.unroll, cell))(params, xs)[1], expected)
+    assert np.array_equal(jl.batched(partial(jl.unroll, cell, reverse=False))(params, xs=xs)[1], expected)
+    with pytest.raises(TypeError, match="xs"):
+        jl.batched(jl.unroll)(cell, params, None)
+
+
+@pytest.mark.parametrize("flag", [True, np.bool_(True)])
+def test_a_step_takes_the_bools_that_environments_give(flag):
+    cell = jl.LSTM(3, 4)
+    params = params_of(cell)
+    state, _ = jl.unroll(cell, params, XS)
+    fresh, _ = jl.step(cell, params, cell.initial_state(params), XS[0])
+    assert np.array_equal(jl.step(cell, params, state, XS[0], None, flag)[0].h, fresh.h)
+    assert not np.array_equal(jl.step(cell, params, state, XS[0], None, not flag)[0].h, fresh.h)
+    assert np.array_equal(jl.unroll(cell, params, XS, reverse=flag)[1], jl.unroll(cell, params, XS, reverse=True)[1])
+
+
+def test_turning_float64_off_and_on_again_spoils_nothing():
+    cell = jl.LSTM(3, 6)
+    params = params_of(cell)
+    with jax.enable_x64(False), pytest.raises(TypeError, match=r"float64.*jax_enable_x64"):
+        jl.unroll(cell, params, XS.astype(np.float32))
+    assert jl.unroll(cell, params, XS, cell.initial_state(params))[1].dtype == jnp.float64
+
+
+def test_params_of_a_dict_go_through_params_from():
+    class Dicts(jl.SplitCell):
+        input_size, hidden_size = 3, 4
+
+        def init(self, key, dtype=jnp.float32):
+            return {"w": jax.random.normal(key, (3, 4), dtype)}
+
+        def initial_state(self, params, like=None):
+            return jl.RNNState(jnp.zeros(4, params["w"].dtype))
+
+        def project(self, params, x):
+            return x @ params["w"]
+
+        def recur(self, params, state):
+            return 0.5 * state.h
+
+        def update(self, params, state, zx, zh):
+            return jl.RNNState(jnp.tanh(zx + zh))
+
+    cell = Dicts()
+    params = params_of(cell)
+    assert np.array_equal(cell.params_from(params)["w"], params["w"])
+    with pytest.raises(ValueError, match="w"):
+        cell.params_from({"v": params["w"]})
