@@ -188,7 +188,7 @@ def cell(where: str, value: Any) -> Any:
     if any(
         isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(getattr(value, "__dict__", {}).values()))
     ):
-        raise TypeError(f"{where}: cell {_name(value)} holds a traced array; put that array in params")
+        raise TypeError(f"{where}: cell {_name(value)} closes over a traced array; put it in params")
     return value
 
 
