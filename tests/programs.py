@@ -29,9 +29,10 @@ def products(jaxpr) -> int:
 
 
 def carried_shapes(scan) -> list[tuple[int, ...]]:
-    """The shapes that a scan carries from step to step."""
-    first = scan.params["num_consts"]
-    return [v.aval.shape for v in scan.invars[first : first + scan.params["num_carry"]]]
+    """The shapes that a scan carries from step to step: what leaves the loop with no time axis more than its body."""
+    body = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
+    pairs = zip(body.outvars, scan.outvars, strict=True)
+    return [out.aval.shape for inner, out in pairs if inner.aval.shape == out.aval.shape]
 
 
 def shapes(jaxpr) -> set[tuple[int, ...]]:
