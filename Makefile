@@ -11,7 +11,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
 # LAPACK's threads get in each other's way on matrices of a state's size: one is faster.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint notebooks clean
+.PHONY: demo test lint notebooks bench clean
 
 demo: $(VENV)/train.stamp
 	$(BIN)/jax-lstm demo
@@ -28,6 +28,17 @@ lint: $(VENV)/dev.stamp
 notebooks: $(VENV)/dev.stamp
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 	$(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
+
+# No compilation cache: compile times are measured too.
+bench: export JAX_COMPILATION_CACHE_DIR =
+bench: export PYTHONPATH = $(CURDIR)
+bench: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py --devices 2
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/many.py
+	$(BIN)/python benchmarks/tables.py --write
+	$(BIN)/python benchmarks/tables.py
 
 $(VENV)/%.stamp: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -23,5 +23,8 @@ from jax_lstm.sequence import gates_of as gates_of
 from jax_lstm.sequence import lstm as lstm
 from jax_lstm.sequence import lstm_step as lstm_step
 from jax_lstm.sequence import step as step
+from jax_lstm.sequence import tbptt as tbptt
 from jax_lstm.sequence import unroll as unroll
 from jax_lstm.sequence import unroll_states as unroll_states
+from jax_lstm.stream import Stream as Stream
+from jax_lstm.stream import stream as stream

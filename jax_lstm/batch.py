@@ -1,4 +1,4 @@
-"""A batch of sequences: `jax.vmap` with the right axes."""
+"""A batch of sequences: what `jax.vmap` with the right axes gives, and faster on a CPU."""
 
 import inspect
 from collections.abc import Callable
@@ -8,18 +8,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_lstm.call import call_batch
 from jax_lstm.cells import door
-from jax_lstm.sequence import lstm, unroll, unroll_states
+from jax_lstm.cells.lstm import cell_for
+from jax_lstm.sequence import lstm, tbptt, unroll, unroll_states
+
+ARRAYS = ("xs", "state", "mask", "reset")
 
 
 def batched(fn: Callable, *, time_major: bool = False) -> Callable:
-    """`fn` over a batch: `jax.vmap` with the right axes for every array, by position or by keyword.
+    """`fn` over a batch: as `jax.vmap` with the right axes for every array, by position or by keyword.
 
     xs, mask and reset get a batch axis: (B, T, ...), or (T, B, ...) if `time_major`; the state's leaves get a
     leading one; params have none. So do the results.
 
     Args:
-        fn: `unroll`, `unroll_states` or `lstm`, or a `functools.partial` of one that fixes choices.
+        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one that fixes choices.
         time_major: whether time comes before the batch.
 
     Returns:
@@ -29,22 +33,24 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
         TypeError: fn is none of these, or `time_major` is no bool.
         ValueError: xs has no batch axis, or a batch axis of mask, reset or state differs from that of xs.
     """
-    plain = fn.func if isinstance(fn, partial) else fn
-    if plain not in (unroll, unroll_states, lstm):
-        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states or jl.lstm, but is {fn!r}")
+    fixed = fn if isinstance(fn, partial) else partial(fn)
+    plain = fixed.func
+    if plain not in (unroll, unroll_states, lstm, tbptt):
+        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {fn!r}")
     axis = 1 if door.flag("batched", "time_major", time_major) else 0
-    signature = inspect.signature(fn)
-    axes = {"xs": axis, "mask": axis, "reset": axis, "state": 0}
+    signature = inspect.signature(plain)
 
     def run_batch(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        arrays = {name: given.pop(name) for name in tuple(axes) if given.get(name) is not None}
+        given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs).arguments
+        arrays = {name: given.pop(name) for name in ARRAYS if given.get(name) is not None}
         if "xs" not in arrays:
             raise TypeError("batched: xs must be a JAX or NumPy array with a batch axis, but is not given or None")
         _check_batch(arrays, axis)
-        in_axes = ({name: axes[name] for name in arrays},)
-        out_axes = axis if plain is unroll_states else (0, axis)
-        return jax.vmap(lambda arrays: fn(**given, **arrays), in_axes, out_axes)(arrays)
+        given = {name: value for name, value in given.items() if name not in ARRAYS}
+        params = given.pop("params", None)
+        cell = cell_for("lstm", params) if plain is lstm else given.pop("cell", None)
+        state, ys = call_batch(plain.__name__, cell, params, arrays, axis, **given)
+        return ys if plain is unroll_states else (state, ys)
 
     return run_batch
 

@@ -11,6 +11,11 @@ GRU (Cho et al. 2014, in the form that cuDNN and PyTorch compute), with its prod
 
     r = σ(zx_r + zh_r)    z = σ(zx_z + zh_z)    n = tanh(zx_n + r ⊙ (zh_n + b_hn))
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
+
+The LSTM's state update along a direction (dc_{t−1}, dz), with σ' = σ(1 − σ) and tanh' = 1 − tanh²:
+
+    dc_t = f ⊙ dc_{t−1} + g i(1 − i) ⊙ dz_i + c_{t−1} f(1 − f) ⊙ dz_f + i(1 − g²) ⊙ dz_g
+    dh_t = o(1 − tanh² c_t) ⊙ dc_t + tanh(c_t) o(1 − o) ⊙ dz_o
 """
 
 from typing import NamedTuple
@@ -47,6 +52,16 @@ def lstm_state(c_tm1: Float[Array, " H"], gates: Gates) -> tuple[Float[Array, " 
     i, f, g, o = gates
     c_t = f * c_tm1 + i * g
     return o * jnp.tanh(c_t), c_t
+
+
+def lstm_along(
+    c_tm1: Float[Array, " H"], gates: Gates, dc_tm1: Float[Array, " H"], dz: Gates
+) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+    """(dh_t, dc_t) along (dc_{t−1}, dz), and linear in it, at the step that these gates took from c_{t−1}."""
+    i, f, g, o = gates
+    tanh_c = jnp.tanh(f * c_tm1 + i * g)
+    dc_t = f * dc_tm1 + g * i * (1 - i) * dz.i + c_tm1 * f * (1 - f) * dz.f + i * (1 - g * g) * dz.g
+    return o * (1 - tanh_c * tanh_c) * dc_t + tanh_c * o * (1 - o) * dz.o, dc_t
 
 
 def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Float[Array, " H"]) -> GRUGates:

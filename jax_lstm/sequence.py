@@ -4,19 +4,16 @@ xs is (T, I), without a batch axis; a batch is the caller's `vmap`, or `batched`
 `jax.vmap` maps every keyword over axis 0; choices go by keyword and are Python values.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 from jax.typing import ArrayLike
 
-from jax_lstm.cells import contract, door
+from jax_lstm.call import arguments, call, choices
+from jax_lstm.cells import door
 from jax_lstm.cells import lstm as lstm_cell
-from jax_lstm.cells.base import Cell, is_split
+from jax_lstm.cells.base import Cell
 from jax_lstm.gates import Gates
-from jax_lstm.recurrence import Flags, run
-
-ENGINES = ("hoisted", "plain")
 
 
 def unroll(
@@ -29,7 +26,7 @@ def unroll(
     *,
     key: Any = None,
     reverse: bool = False,
-    remat_every: int | None = None,
+    remat_every: int | str | None = None,
     engine: str = "hoisted",
 ) -> tuple[Any, jax.Array]:
     """Run a cell over one sequence: the last state, and the output of every step.
@@ -59,7 +56,7 @@ def unroll(
         key: a random key, for cells that draw; None for those that do not.
         reverse: process the steps from last to first; hs[t] still belongs to xs[t].
         remat_every: n: keep every n-th state only, and compute the others again in the backward pass; memory beyond
-            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time.
+            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time. "auto": √T.
         engine: "hoisted" (the input product before the loop, the weight gradients after it) or "plain" (a scan of
             `step`): same numbers. "plain" needs O(1) memory over T in forward mode, "hoisted" O(T).
 
@@ -70,8 +67,8 @@ def unroll(
         ValueError: an argument of the wrong shape or value; the message names it, what was wanted and what came.
         TypeError: an argument of the wrong dtype or type; a traced `reverse`, `remat_every` or `engine`.
     """
-    args = _door("unroll", cell, params, xs, state, mask, reset, key)
-    return _run(*args, "unroll", "outputs", **_knobs("unroll", reverse, remat_every, engine))
+    args = arguments("unroll", cell, params, xs, state, mask, reset, key)
+    return call(*args, **choices("unroll", args, reverse, remat_every, engine))
 
 
 def unroll_states(
@@ -84,15 +81,15 @@ def unroll_states(
     *,
     key: Any = None,
     reverse: bool = False,
-    remat_every: int | None = None,
+    remat_every: int | str | None = None,
     engine: str = "hoisted",
 ) -> Any:
     """Every state that `unroll` goes through, stacked over time: for the LSTM, LSTMState(h (T, H), c (T, H)).
 
     Arguments and errors are those of `unroll`. At a masked step the state is the one before it.
     """
-    args = _door("unroll_states", cell, params, xs, state, mask, reset, key)
-    return _run(*args, "unroll_states", "states", **_knobs("unroll_states", reverse, remat_every, engine))[1]
+    args = arguments("unroll_states", cell, params, xs, state, mask, reset, key)
+    return call(*args, **choices("unroll_states", args, reverse, remat_every, engine))[1]
 
 
 def lstm(
@@ -103,14 +100,59 @@ def lstm(
     reset: ArrayLike | None = None,
     *,
     reverse: bool = False,
-    remat_every: int | None = None,
+    remat_every: int | str | None = None,
 ) -> tuple[lstm_cell.LSTMState, jax.Array]:
     """`unroll` for the plain LSTM, which needs no cell: the params' shapes say it all.
 
     Args, Returns, Raises: as `unroll`.
     """
-    args = _door("lstm", lstm_cell.cell_for("lstm", params), params, xs, state, mask, reset, None)
-    return _run(*args, "lstm", "outputs", **_knobs("lstm", reverse, remat_every, "hoisted"))
+    args = arguments("lstm", lstm_cell.cell_for("lstm", params), params, xs, state, mask, reset, None)
+    return call(*args, **choices("lstm", args, reverse, remat_every, "hoisted"))
+
+
+def tbptt(
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+    *,
+    window: int,
+    stride: int | None = None,
+    key: Any = None,
+    reverse: bool = False,
+    engine: str = "hoisted",
+) -> tuple[Any, jax.Array]:
+    """`unroll`, with its gradient cut: truncated backpropagation through time (Williams & Peng 1990).
+
+    State and outputs are those of `unroll`. The gradient of an output goes back over the steps of its own block of
+    `stride` steps and on to `window` steps before the block's end, and no further: over window − stride + 1 to
+    `window` steps. Memory beyond inputs and outputs is O(T/stride + window).
+
+    As if by::
+
+        for start in range(0, T, stride):
+            end = start + stride
+            s = stop_gradient(states[end - window]) if end > window else state
+            _, ys = unroll(cell, params, xs[max(end - window, 0) : end], s)
+            hs[start:end] = ys[-stride:]
+
+    Args:
+        cell, params, xs, state, mask, reset, key, reverse, engine: as for `unroll`.
+        window: the most steps that a gradient goes back. From T on, nothing is cut: the gradient is `unroll`'s.
+        stride: steps a block; it divides `window`, and is `window` if None: blocks side by side. Each block runs
+            `window` steps, so time grows as window / stride.
+
+    Returns:
+        As `unroll`. To take an optimiser step between blocks, call `unroll` on each, and hand on its state.
+
+    Raises:
+        ValueError: `stride` does not divide `window`; the rest as `unroll`.
+        TypeError: as `unroll`.
+    """
+    args = arguments("tbptt", cell, params, xs, state, mask, reset, key)
+    return call(*args, **choices("tbptt", args, reverse, None, engine, window, stride))
 
 
 def step(
@@ -147,9 +189,9 @@ def step(
     x = door.data("step", "x", x, cell, dtype, "(I,)")
     mask, reset = door.flags("step", "mask", mask, x), door.flags("step", "reset", reset, x)
     one = jax.tree.map(lambda a: a[None], (x, mask, reset))
-    state, ys = _run(
-        cell, params, door.state("step", cell, state, dtype), *one, "step", "outputs",
-        reverse=False, remat_every=None, hoist=False,
+    state, ys = call(
+        cell, params, door.state("step", cell, state, dtype), *one,
+        where="step", keep="outputs", reverse=False, remat_every=None, truncate=None, layout=None,
     )  # fmt: skip
     return state, jax.tree.map(lambda a: a[0], ys)
 
@@ -172,61 +214,11 @@ def gates_of(
     """i, f, g, o of every step, (T, H) each; zeros where `mask` is False. Arguments and errors as `unroll`."""
     if not hasattr(cell, "gates"):
         raise TypeError(f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}")
-    cell, params, state, xs, mask, reset = _door("gates_of", cell, params, xs, state, mask, reset, None)
-    return _run(_Gated(cell), params, state, xs, mask, reset, "gates_of", "outputs",
-                reverse=False, remat_every=None, hoist=False)[1]  # fmt: skip
-
-
-def _door(where: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, ...]:
-    """The arguments of a run, checked, as arrays."""
-    cell = door.cell(where, cell)
-    params, dtype = door.params(where, cell, params)
-    xs = door.data(where, "xs", xs, cell, dtype, "(T, I)")
-    state = cell.initial_state(params) if state is None else door.state(where, cell, state, dtype)
-    mask, reset = door.flags(where, "mask", mask, xs), door.flags(where, "reset", reset, xs)
-    if key is not None:
-        raise ValueError(
-            f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
-        )
-    return cell, params, state, xs, mask, reset
-
-
-def _knobs(where: str, reverse: Any, remat_every: Any, engine: Any) -> dict[str, Any]:
-    """The choices of a run, checked, as Python values."""
-    if remat_every is not None:
-        remat_every = door.size(where, "remat_every", door.knob(where, "remat_every", remat_every))
-    return {
-        "reverse": door.flag(where, "reverse", reverse),
-        "remat_every": remat_every,
-        "hoist": door.choice(where, "engine", engine, ENGINES) == "hoisted",
-    }
-
-
-# Jitted once, on the static cell: a second eager call with the same shapes compiles nothing.
-@partial(jax.jit, static_argnames=("cell", "where", "keep", "reverse", "remat_every", "hoist"))
-def _run(
-    cell: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    mask: Any,
-    reset: Any,
-    where: str,
-    keep: str,
-    *,
-    reverse: bool,
-    remat_every: int | None,
-    hoist: bool,
-) -> tuple[Any, Any]:
-    """What mask and reset mean: a masked step is not alive; a reset restarts it, if it is."""
-    contract.no_closed_over_tracer(where, cell, params, state, xs)
-    hoist = hoist and is_split(cell)
-    if hoist:
-        contract.splits_well(where, cell, params, state, xs)
-    restart = reset if reset is None or mask is None else reset & mask
-    s_restart = None if reset is None else cell.initial_state(params)
-    return run(cell, params, state, s_restart, xs, Flags(mask, restart),
-               reverse=reverse, hoist=hoist, remat_every=remat_every, keep=keep)  # fmt: skip
+    cell, params, state, xs, mask, reset = arguments("gates_of", cell, params, xs, state, mask, reset, None)
+    return call(
+        _Gated(cell), params, state, xs, mask, reset,
+        where="gates_of", keep="outputs", reverse=False, remat_every=None, truncate=None, layout=None,
+    )[1]  # fmt: skip
 
 
 class _Gated:

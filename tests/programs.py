@@ -1,9 +1,26 @@
 """What a compiled program is made of: loops, products and collectives, read off its jaxpr and its HLO text."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 
 import jax
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that fills with everything JAX traces, lowers or compiles meanwhile."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event.startswith("/jax/core/compile/"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def equations(jaxpr) -> Iterator:

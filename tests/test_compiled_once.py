@@ -1,6 +1,5 @@
 """Nothing is traced or compiled twice: not for the same shapes, not for other masks, not for an equal cell."""
 
-import contextlib
 from functools import partial
 
 import chex
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import compilations
 
 import jax_lstm as jl
 
@@ -27,22 +27,6 @@ def params_of(cell):
     return jax.tree.map(lambda s: jnp.asarray(np.random.default_rng(1).normal(size=s.shape).astype(s.dtype)), shapes)
 
 
-@contextlib.contextmanager
-def compilations():
-    """A list that fills with everything JAX traces, lowers or compiles meanwhile."""
-    seen = []
-
-    def listen(event, duration, **_):
-        if event.startswith("/jax/core/compile/"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
 CALLS = {
     "unroll": lambda cell, params, xs: jl.unroll(cell, params, xs),
     "unroll with a state, mask and reset": lambda cell, params, xs: jl.unroll(
@@ -50,6 +34,8 @@ CALLS = {
     ),
     "unroll_states": lambda cell, params, xs: jl.unroll_states(cell, params, xs, reverse=True),
     "remat_every": lambda cell, params, xs: jl.unroll(cell, params, xs, remat_every=4),
+    "batched": lambda cell, params, xs: jl.batched(jl.unroll)(cell, params, xs[None]),
+    "tbptt": lambda cell, params, xs: jl.tbptt(cell, params, xs, window=4, stride=2),
     "plain": lambda cell, params, xs: jl.unroll(cell, params, xs, engine="plain"),
     "step": lambda cell, params, xs: jl.step(cell, params, cell.initial_state(params), xs[0]),
 }

@@ -71,6 +71,19 @@ def test_no_loop_carries_anything_of_a_parameters_shape(name, flags):
     assert parameter_shaped_carries(name, flags) == set()
 
 
+@pytest.mark.parametrize("cell", [jl.LSTM(32, 64), jl.RNN(32, 128)], ids=["LSTM", "RNN"])
+def test_a_large_batch_takes_its_input_product_into_the_forward_loop(cell):
+    rows, steps = 16, 128
+    params = cell.init(jax.random.key(0), jnp.float32)
+    xs = jax.random.normal(jax.random.key(1), (rows, steps, cell.input_size), jnp.float32)
+    jaxpr = jax.make_jaxpr(step(cell))(params, xs, None, None)
+    in_loops = [products(scan.params["jaxpr"]) for scan in scans(jaxpr)]
+    assert in_loops == [2, 1]
+    assert products(jaxpr) - sum(in_loops) == 3  # x̄ = z̄ w_xᵀ, [w̄_x, b̄] = [x, 1]ᵀ z̄ and w̄_h = hᵀ z̄
+    carried = {s for scan in scans(jaxpr) for s in carried_shapes(scan)}
+    assert not carried & {a.shape for a in params}
+
+
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_all_other_products_stand_outside_the_loops(name):
     # x w_x before; x̄ = z̄ w_xᵀ, w̄_x = xᵀ z̄ and w̄_h = hᵀ z̄ after.

@@ -17,27 +17,27 @@ TEXTBOOK = "tests/cells/test_cells.py"
 # A fault: the file, what stands there, what is put in its place, and the test that must go red.
 MUTANTS = {
     "no mask in the tangent": (
-        "recurrence.py",
+        "trajectory.py",
         "ds_t = ds_t if masks_t.live is None else",
         "ds_t = ds_t if True else",
         GRADIENT.format("flags"),
     ),
     "no reset in the tangent": (
-        "recurrence.py",
+        "trajectory.py",
         "ds_in = ds_tm1 if masks_t.restart is None else",
         "ds_in = ds_tm1 if True else",
         GRADIENT.format("flags"),
     ),
     "reset after the step": (
-        "recurrence.py",
-        "s_t = _leave(flags_t, s_tm1, cell.update(params, s_in, zx_t, zh_t))",
-        "s_t = _enter(flags_t, s_restart, _leave(flags_t, s_tm1, cell.update(params, s_in, zx_t, zh_t)))",
+        "trajectory.py",
+        "s_t = leave(flags_t, s_tm1, s_t)",
+        "s_t = enter(flags_t, s_restart, leave(flags_t, s_tm1, s_t))",
         OUTPUT.format("flags"),
     ),
     "parameters of update left out of the drive": (
-        "recurrence.py",
-        "du = _pushforward(cell.update, (params, s, zx, zh), (dparams, ds, dzx, dzh))",
-        "du = _pushforward(cell.update, (params, s, zx, zh), (None, ds, dzx, dzh))",
+        "trajectory.py",
+        "return _jvp(cell.update, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
+        "return _jvp(cell.update, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
         "tests/test_engine.py::test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient[None]",
     ),
     "forget bias dropped": (
@@ -48,14 +48,26 @@ MUTANTS = {
     ),
     "gates swapped": (
         "gates.py",
-        "i, f, g, o = gates",
-        "f, i, g, o = gates",
+        "jax.nn.sigmoid(z.i), jax.nn.sigmoid(z.f)",
+        "jax.nn.sigmoid(z.f), jax.nn.sigmoid(z.i)",
         OUTPUT.format("plain"),
     ),
+    "a coefficient of the derivative wrong": (
+        "gates.py",
+        "c_tm1 * f * (1 - f) * dz.f",
+        "c_tm1 * f * dz.f",
+        GRADIENT.format("plain"),
+    ),
+    "a truncated gradient not cut": (
+        "recurrence.py",
+        "cut_off = jax.lax.stop_gradient(s_next)",
+        "cut_off = s_next",
+        "tests/test_tbptt.py::test_an_output_feels_its_window_and_nothing_before_it[False]",
+    ),
     "weight gradient in the loop": (
-        "sequence.py",
-        "    hoist = hoist and is_split(cell)",
-        "    hoist = False",
+        "call.py",
+        'plan(cell, xs) if engine == "hoisted" and is_split(cell) else None',
+        "None",
         STRUCTURE,
     ),
 }

@@ -12,7 +12,15 @@ A cell whose step splits where the work splits runs on the fast engine (recurren
     zh_t = recur(params, s_{t−1})                linear in the state: the only product inside the loop
     s_t  = update(params, s_{t−1}, zx_t, zh_t)   pointwise in the state; may use any parameter
 
-No base class is needed for either. `SplitCell` may be inherited: it composes `step` from the three parts.
+A split cell whose `update` reads nothing but the sum zx + zh may bring its own derivative, where it needs to keep less
+for it than JAX would:
+
+    s_t, L_t = linearise(params, s_{t−1}, zx_t + zh_t)    update, and what its derivative hangs on, one leaf a vector
+    ds_t     = along(L_t, ds_{t−1}, dz_t)                 the derivative of update, linear in (ds, dz)
+    dz_t     = drive(params, dparams, x_t, dx_t, s_{t−1}) of the pre-activation; s fixed; None in, no such part out
+    ds ↦ zh  = recur_along(params)                        recur, its weights laid out for the transpose
+
+No base class is needed for any of these. `SplitCell` may be inherited: it composes `step` from the three parts.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +33,7 @@ from jaxtyping import Array, Float
 from jax_lstm.cells import door
 
 PARTS = ("project", "recur", "update")
+OWN_DERIVATIVE = ("linearise", "along", "drive", "recur_along")
 
 
 @runtime_checkable
@@ -129,6 +138,11 @@ def is_split(cell: Any) -> bool:
     """
     overridden = isinstance(cell, SplitCell) and type(cell).step is not SplitCell.step
     return not overridden and all(hasattr(cell, part) for part in PARTS)
+
+
+def is_linearised(cell: Any) -> bool:
+    """Whether a split cell brings its own derivative."""
+    return is_split(cell) and all(hasattr(cell, part) for part in OWN_DERIVATIVE)
 
 
 def output(cell: Any, state: Any) -> Array:

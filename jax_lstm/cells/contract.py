@@ -10,7 +10,7 @@ from jax_lstm.cells.base import PARTS
 
 def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
     """Refuse a cell whose functions read a tracer that is not an argument: its gradient would be lost or leak."""
-    x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+    x = jax.ShapeDtypeStruct(xs.shape[-1:], xs.dtype)
 
     def everything(params: Any, state: Any, x: jax.Array) -> Any:
         made = [cell.step(params, state, x), cell.initial_state(params)]
@@ -28,10 +28,9 @@ def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: ja
 
 def splits_well(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -> None:
     """Refuse parts that the engine cannot differentiate: anything but floats, and a nonlinear `recur`."""
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-    zx = jax.eval_shape(cell.project, params, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
-    zh = jax.eval_shape(cell.recur, params, shapes)
-    for name, tree in (("the state", shapes), ("what project gives", zx), ("what recur gives", zh)):
+    zx = jax.eval_shape(cell.project, params, jax.ShapeDtypeStruct(xs.shape[-1:], xs.dtype))
+    zh = jax.eval_shape(cell.recur, params, state)
+    for name, tree in (("the state", state), ("what project gives", zx), ("what recur gives", zh)):
         leaves = jax.tree.leaves(tree)
         if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
             held = ", ".join(str(leaf.dtype) for leaf in leaves) or "no array"
@@ -40,7 +39,7 @@ def splits_well(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -
                 f'but holds {held}; engine="plain" takes it'
             )
     try:
-        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), shapes), zh)
+        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), state), zh)
     except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(
             f"{where}: recur of cell {type(cell).__name__} must be linear in the state; move what is not into update, "

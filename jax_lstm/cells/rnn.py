@@ -3,6 +3,7 @@
 h_t = φ(x_t w_x + h_{t−1} w_h + b)    φ = tanh, σ, relu or the identity ("linear")
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,15 @@ from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
 from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, orthogonal, product
+from jax_lstm.cells.weights import (
+    affine_along,
+    bounded,
+    draw_per_gate,
+    lecun_normal,
+    orthogonal,
+    product,
+    product_by_transpose,
+)
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "linear": lambda z: z}
 
@@ -72,13 +81,35 @@ class RNN(SplitCell):
         return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def project(self, params: RNNParams, x: Float[Array, " I"]) -> Float[Array, " H"]:
-        """zx = x w_x + b."""
-        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype) + params.b
+        """zx = x w_x; b enters in `update`, where it costs no pass of its own."""
+        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
 
     def recur(self, params: RNNParams, state: RNNState) -> Float[Array, " H"]:
         """zh = h w_h."""
         return product(state.h, params.w_h, self.compute_dtype)
 
     def update(self, params: RNNParams, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:
-        """h_t = φ(zx + zh)."""
-        return RNNState(ACTIVATIONS[self.activation](zx + zh))
+        """h_t = φ(zx + zh + b)."""
+        return RNNState(ACTIVATIONS[self.activation](zx + zh + params.b))
+
+    def linearise(
+        self, params: RNNParams, state: RNNState, z: Float[Array, " H"]
+    ) -> tuple[RNNState, Float[Array, " H"]]:
+        """h_t = φ(z + b), and φ'(z + b)."""
+        h_t, slope = jax.jvp(ACTIVATIONS[self.activation], (z + params.b,), (jnp.ones_like(z),))
+        return RNNState(h_t), slope
+
+    def along(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
+        """dh_t = φ'(z) ⊙ dz; dh_{t−1} acts through dz alone."""
+        return RNNState(slope * dz)
+
+    def drive(
+        self, params: RNNParams, dparams: RNNParams | None, x: Array, dx: Array | None, state: RNNState
+    ) -> Float[Array, " H"] | None:
+        """dz = x dw_x + h dw_h + db + dx w_x."""
+        return affine_along(params, dparams, x, dx, state.h, self.compute_dtype)
+
+    def recur_along(self, params: RNNParams) -> Callable[[RNNState], Float[Array, " H"]]:
+        """dh ↦ dh w_h."""
+        w_t = params.w_h.T
+        return lambda dstate: product_by_transpose(dstate.h, w_t, self.compute_dtype)

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
 from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.experiment import Experiment, build_model
@@ -19,7 +20,7 @@ from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.cli.train import train
 from jax_lstm.gradflow.plots import plot_profile
-from jax_lstm.train import open_run, read_metrics
+from jax_lstm.train import count_devices, open_run, read_metrics
 
 TASKS, CELLS = ("digits", "adding"), ("lstm", "rnn")
 REPORT = "demo.json"  # also the mark by which the demo knows a directory as its own
@@ -51,6 +52,7 @@ class Row(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Train the four runs, print one table, write figures."""
+    make_cores_devices()
     parser = ArgumentParser(
         prog="jax-lstm demo",
         description="Train an LSTM and a tanh RNN on digits and on adding; print one table. Keys of an experiment "
@@ -75,6 +77,11 @@ def main(argv: Sequence[str]) -> int:
         for task in TASKS
         for cell in CELLS
     ]
+    try:
+        for experiment in experiments:
+            count_devices(experiment.train)
+    except ValueError as error:
+        parser.error(str(error))
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / REPORT).write_text("[]\n", encoding="utf-8")
@@ -98,7 +105,8 @@ def _run(experiment: Experiment, console: Console) -> Row:
     """Train, score the best checkpoints on the test split (once), and measure them on validation sequences."""
     run_dir = Path(experiment.run_dir)
     console.print(f"{experiment.task.name}, {experiment.model.cell}")
-    open_run(run_dir, experiment.as_data(), experiment.train.seeds, resume=False)
+    devices = count_devices(experiment.train)
+    open_run(run_dir, experiment.as_data(), experiment.train.seeds, devices, resume=False)
     start = time.perf_counter()
     state = train(experiment, resume=False, console=console)
     seconds = time.perf_counter() - start

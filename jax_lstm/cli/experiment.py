@@ -129,7 +129,7 @@ class Model(NamedTuple):
 
     def outputs(self, params: ModelParams, xs: Float[Array, "B T I"]) -> Float[Array, "B O"]:
         """What the readout gives after the last step of each sequence."""
-        state, _ = jax.vmap(jl.unroll, in_axes=(None, None, 0))(self.cell, params.cell, xs)
+        state, _ = jl.batched(jl.unroll)(self.cell, params.cell, xs)
         return self.readout.apply(params.readout, state.h)
 
 

@@ -6,18 +6,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.experiment import Experiment, build_problem
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.train import NotFiniteError, TrainState, fit, open_run
+from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_run
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, refuse or train."""
+    make_cores_devices()
     parser = experiment_parser("train", "Train one experiment: jax-lstm train configs/digits.yaml --model.cell gru")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in run_dir")
     experiment, values = parse_experiment(parser, argv)
     try:
-        open_run(Path(experiment.run_dir), experiment.as_data(), experiment.train.seeds, values.resume)
+        devices = count_devices(experiment.train)
+        open_run(Path(experiment.run_dir), experiment.as_data(), experiment.train.seeds, devices, values.resume)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     console = Console()

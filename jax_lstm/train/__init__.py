@@ -2,6 +2,7 @@
 
 from jax_lstm.train.checkpoint import Checkpoints
 from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train.devices import count_devices
 from jax_lstm.train.loop import NotFiniteError, fit
 from jax_lstm.train.metrics import read_metrics
 from jax_lstm.train.run_dir import open_run, read_config
@@ -16,6 +17,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "TrainState",
+    "count_devices",
     "fit",
     "init_state",
     "learning_rate",

@@ -37,13 +37,17 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, in the structure, shapes and dtypes of `like` (arrays, or jax.ShapeDtypeStruct).
 
+        It comes onto the devices of `like`, or the first one where `like` names none: never onto those it was saved
+        from, which may not be there.
+
         Raises:
             FileNotFoundError: there is none.
         """
         step = self._manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"{self._manager.directory} holds no checkpoint; train without --resume first")
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+        first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding or first), like)
         return cast(TrainState, self._manager.restore(step, args=ocp.args.StandardRestore(like)))
 
 

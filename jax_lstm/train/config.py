@@ -47,6 +47,7 @@ class TrainConfig:
     Args:
         steps: how many optimiser steps a seed takes at most.
         batch_size: sequences a step and seed.
+        devices: how many devices share each batch; auto: the most there are that divide batch_size.
         seeds: one run a seed, all in one program.
         vmap_seeds: true: all seeds at once by vmap; false: in turn, in the same program; null: in turn on a CPU only.
         log_every: steps between two lines of metrics.jsonl.
@@ -57,6 +58,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 64
+    devices: int | Literal["auto"] = "auto"
     seeds: tuple[int, ...] = (0,)
     vmap_seeds: bool | None = None
     log_every: int = 50
@@ -67,6 +69,11 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "eval_every"):
             _want(getattr(self, name) >= 1, f"train.{name}", "1 or more", getattr(self, name))
+        if self.devices != "auto":
+            count = self.devices if isinstance(self.devices, int) else 0
+            _want(count >= 1, "train.devices", "auto, or 1 or more", self.devices)
+            divides = self.batch_size % count == 0
+            _want(divides, "train.devices", f"a divisor of train.batch_size ({self.batch_size})", count)
         if self.patience is not None:
             _want(self.patience >= 1, "train.patience", "1 or more, or null", self.patience)
         _want(len(self.seeds) > 0, "train.seeds", "at least one seed", list(self.seeds))

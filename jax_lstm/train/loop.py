@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jax_lstm.train.checkpoint import Checkpoints
 from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train.devices import count_devices, data_mesh, whole
 from jax_lstm.train.metrics import MetricsWriter
 from jax_lstm.train.run_dir import CHECKPOINTS
 from jax_lstm.train.step import Problem, Report, TrainState, compile_steps, compile_validation, init_state
@@ -30,7 +31,7 @@ def fit(
     resume: bool = False,
     console: Console | None = None,
 ) -> TrainState:
-    """Train every seed, and give back the last state; `state.best.params` are the ones to use.
+    """Train every seed, and give back the last state, on one device; `state.best.params` are the ones to use.
 
     As if by::
 
@@ -45,15 +46,18 @@ def fit(
         opt: the optimiser.
         train: the loop's choices.
         run_dir: an existing directory; metrics.jsonl and checkpoints/ are written into it.
-        resume: go on from its newest checkpoint; the result is bit for bit that of a run never interrupted.
+        resume: go on from its newest checkpoint; on as many devices the result is bit for bit that of a run never
+            interrupted, on another number of them it is so to rounding.
         console: where the progress bar goes; it stays quiet when that is not a terminal.
 
     Raises:
         NotFiniteError: names the step, the seed, the loss and the first leaf of the gradient that is not finite.
         FileNotFoundError: `resume`, and there is no checkpoint.
+        ValueError: train.devices is more than there are, or they cannot share a batch of `problem`.
     """
+    mesh = data_mesh(count_devices(train))
     tx = optimiser(opt, train.steps)
-    state = init_state(problem, tx, train.seeds)
+    state = jax.device_put(init_state(problem, tx, train.seeds), whole(mesh))
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         if resume:
             state = checkpoints.restore(state)
@@ -61,7 +65,7 @@ def fit(
         stale, window, since = int(state.best.stale), [], time.perf_counter()
         # The checkpointed step is in the gcd because train.steps may have been another one then.
         chunk = math.gcd(train.chunk, step)
-        run_steps = compile_steps(problem, tx, chunk, train.vmap_seeds)
+        run_steps = compile_steps(problem, tx, chunk, train.vmap_seeds, mesh)
         validate = compile_validation(problem, train.vmap_seeds)
         with (
             MetricsWriter(run_dir, train.seeds, train.tensorboard, after=step) as metrics,
@@ -94,7 +98,7 @@ def fit(
                     checkpoints.save(step, state)
                     saved = step
                 progress.update(bar, completed=step)
-    return state
+    return jax.device_put(state, mesh.devices[0])
 
 
 def _means(window: list[Report], metric: str) -> dict[str, Any]:

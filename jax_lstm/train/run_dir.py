@@ -1,7 +1,7 @@
 """A run's directory.
 
     config.yaml     the effective config, complete
-    run.json        versions, device kind, seeds
+    run.json        versions, devices there and used, seeds
     metrics.jsonl   metrics.py writes it
     checkpoints/    checkpoint.py writes it
 
@@ -20,14 +20,14 @@ import yaml
 from jax_lstm.train.checkpoint import newest_step
 
 CONFIG, INFO, CHECKPOINTS = "config.yaml", "run.json", "checkpoints"
-MAY_CHANGE = ("train.steps", "train.patience", "train.tensorboard")
+MAY_CHANGE = ("train.steps", "train.patience", "train.tensorboard", "train.devices")
 
 
-def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], resume: bool) -> None:
+def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devices: int, resume: bool) -> None:
     """Make the directory and write what is known before the first step; a refusal writes nothing.
 
-    A resumed run has the config it began with, but for train.steps, train.patience and train.tensorboard. (More
-    steps stretch a cosine schedule.)
+    A resumed run has the config it began with, but for train.steps, train.patience, train.tensorboard and
+    train.devices. (More steps stretch a cosine schedule.) `devices` is how many of them it trains on.
 
     Raises:
         FileExistsError: it has checkpoints and `resume` is False, or it is a file.
@@ -61,6 +61,7 @@ def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], resu
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "count": jax.device_count(),
+            "used": devices,
         },
         "seeds": list(seeds),
     }

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+
+from jax_lstm.train.devices import split, whole
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Problem:
 
     Args:
         init: key -> params.
-        batch: (key, step) -> batch.
+        batch: (key, step) -> batch; the first axis of every leaf is over its sequences.
         loss: (params, batch) -> (loss to minimise, score of this batch).
         score: params -> validation score.
         maximise: whether a larger score is better.
@@ -99,7 +102,11 @@ def over_seeds(f: Callable, vmap: bool | None) -> Callable:
 
 
 def compile_steps(
-    problem: Problem, optimiser: optax.GradientTransformation, n: int, vmap: bool | None = None
+    problem: Problem,
+    optimiser: optax.GradientTransformation,
+    n: int,
+    vmap: bool | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState], tuple[TrainState, Report]]:
     """Compile n steps of every seed into one program, state -> (state, Report); it donates its argument.
 
@@ -109,10 +116,12 @@ def compile_steps(
             for s in range(S):
                 params[s], opt_state[s], report[t, s] = one_step(data_key[s], t, params[s], opt_state[s])
             t = t + 1
+
+    On a mesh its devices share each batch, and all have the whole state.
     """
 
     def one_seed(t, key, params, opt_state):
-        batch = problem.batch(key, t)
+        batch = split(problem.batch(key, t), mesh)
         (loss, score), g = jax.value_and_grad(problem.loss, has_aux=True)(params, batch)
         # Read before clipping, which would spread one infinite entry over every leaf.
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)])
@@ -125,7 +134,10 @@ def compile_steps(
         params, opt_state, report = step(state.data_key, state.params, state.opt_state)
         return state._replace(step=state.step + 1, params=params, opt_state=opt_state), report
 
-    return jax.jit(lambda state: jax.lax.scan(body, state, length=n), donate_argnums=0)
+    def steps(state: TrainState):
+        return jax.lax.scan(body, state, length=n)
+
+    return jax.jit(steps, donate_argnums=0, out_shardings=whole(mesh))
 
 
 def compile_validation(

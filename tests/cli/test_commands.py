@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import chex
+import numpy as np
 import pytest
 
 from jax_lstm.cli import main
@@ -42,6 +43,7 @@ def test_a_run_leaves_its_config_versions_device_seeds_metrics_and_checkpoints(r
     assert info["seeds"] == [0, 5]
     assert {"python", "jax", "jaxlib", "optax"} <= set(info["versions"])
     assert info["device"]["kind"]
+    assert info["device"]["count"] == info["device"]["used"] == 8
     assert [r["step"] for r in read_metrics(run_dir)] == [5, 10, 10, 15, 20, 20]
     assert (run_dir / "checkpoints" / "20").is_dir()
 
@@ -73,6 +75,15 @@ def test_a_shorter_run_resumed_equals_the_whole_run(run_dir, tmp_path):
     assert train(tmp_path / "two", "--train.steps", "10") == 0
     assert train(tmp_path / "two", "--resume") == 0
     chex.assert_trees_all_equal(state_of(tmp_path / "two")[1], state_of(run_dir)[1])
+
+
+def test_a_run_goes_on_with_the_same_losses_on_another_number_of_devices(run_dir, tmp_path):
+    assert train(tmp_path / "two", "--train.steps", "10", "--train.devices", "2") == 0
+    assert train(tmp_path / "two", "--resume", "--train.devices", "1") == 0
+    assert json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))["device"]["used"] == 1
+    assert read_config(tmp_path / "two")["train"]["devices"] == 1
+    ours, theirs = ([r["loss"] for r in read_metrics(path) if "loss" in r] for path in (tmp_path / "two", run_dir))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.max(theirs))
 
 
 def test_evaluation_scores_the_best_params_of_each_seed(run_dir, capsys):

@@ -42,6 +42,10 @@ def test_the_demo_trains_both_cells_on_both_tasks_and_leaves_its_files(tmp_path,
     (out / "demo.json").write_text("[]", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["demo", *SMALL, "--out", str(out), "--opt.lr", "-1"])
+    with pytest.raises(SystemExit) as left:
+        main(["demo", *SMALL, "--out", str(out), "--train.devices", "16", "--train.batch_size", "16"])
+    assert left.value.code == 2
+    assert "train.devices: wanted auto, or at most the 8 there are" in capsys.readouterr().err
     assert (out / "stale.txt").is_file()  # a refusal deletes nothing
 
 

@@ -65,6 +65,10 @@ def test_a_warm_up_as_long_as_the_run_is_refused():
     [
         ({"steps": 0}, "train.steps"),
         ({"batch_size": 0}, "train.batch_size"),
+        ({"devices": 0}, "train.devices"),
+        ({"devices": -2}, "train.devices"),
+        ({"devices": "all"}, "train.devices"),
+        ({"devices": 3}, "train.devices"),
         ({"log_every": -1}, "train.log_every"),
         ({"eval_every": 0}, "train.eval_every"),
         ({"patience": 0}, "train.patience"),
@@ -77,6 +81,11 @@ def test_a_warm_up_as_long_as_the_run_is_refused():
 def test_a_bad_choice_of_the_loop_is_refused_by_its_key(choices, key):
     with pytest.raises(ValueError, match=f"^{key}: wanted .*, but got"):
         TrainConfig(**choices)
+
+
+def test_a_number_of_devices_that_does_not_divide_the_batch_is_refused_with_both():
+    with pytest.raises(ValueError, match=r"^train.devices: wanted a divisor of train.batch_size \(64\), but got 3$"):
+        TrainConfig(devices=3)
 
 
 @pytest.mark.parametrize(

@@ -136,15 +136,18 @@ def test_the_validation_records_hold_the_score_of_the_params_at_that_step(tmp_pa
 
 
 def poisoned(at_step, poison):
-    """The toy problem with a loss that `poison`, of (loss, params, whether it is that step), spoils."""
+    """The toy problem with a loss that `poison`, of (loss, params, whether it is that step), spoils.
+
+    The last sequence of a batch carries the flag: where devices share the batch, one of them sees it.
+    """
 
     def bad_batch(key, step):
-        return (*batch(key, step), step == at_step)
+        return (*batch(key, step), (jnp.arange(8) == 7) & (step == at_step))
 
     def bad_loss(params, data):
         *points, now = data
         error, seen = loss(params, points)
-        return poison(error, params, now), seen
+        return poison(error, params, now.any()), seen
 
     return replace(PROBLEM, batch=bad_batch, loss=bad_loss)
 

@@ -1,0 +1,211 @@
+"""The tables and the picture of the results: read from results/*.json, written between markers into the READMEs.
+
+python benchmarks/tables.py            prints the tables
+python benchmarks/tables.py --write    puts them into README.md and benchmarks/README.md, and draws results/speed.png
+"""
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+OURS, TWIN, TORCH = "jax_lstm", "custom_vjp twin", "PyTorch"
+
+
+def read(name: str) -> dict[str, Any]:
+    """results/<name>.json."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def best(figures: dict[str, Any], kind: str) -> tuple[str, float]:
+    """The fastest JAX peer, and its figure."""
+    peers = {n: value(f[kind]) for n, f in figures.items() if n not in (OURS, TWIN, TORCH) and kind in f}
+    name = min(peers, key=peers.__getitem__)
+    return name, peers[name]
+
+
+def value(figure: Any) -> float:
+    """Milliseconds, or the number that it is."""
+    return figure["ms"] if isinstance(figure, dict) else figure
+
+
+def mean(ratios: list[float]) -> str:
+    """The geometric mean."""
+    return f"{math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}"
+
+
+def speed_summary() -> str:
+    """Ours over the best JAX peer, the twin and PyTorch."""
+    rows, columns = [], [[] for _ in range(6)]
+    for row in read("speed")["rows"]:
+        f = row["figures"]
+        ours, peer = value(f[OURS]["train"]), best(f, "train")
+        ratios = [
+            ours / peer[1],
+            ours / value(f[TWIN]["train"]),
+            ours / value(f[TORCH]["train"]),
+            value(f[OURS]["forward"]) / best(f, "forward")[1],
+            value(f[OURS]["stream"]) / best(f, "stream")[1],
+            f[OURS]["bytes"] / best(f, "bytes")[1],
+        ]
+        for column, ratio in zip(columns, ratios, strict=True):
+            column.append(ratio)
+        shape = ", ".join(map(str, row["shape"]))
+        rows.append(
+            [shape, f"{ours:.2f} ms", *(f"{r:.2f}" for r in ratios[:1]), peer[0], *(f"{r:.2f}" for r in ratios[1:])]
+        )
+    rows.append(["geometric mean", "", mean(columns[0]), "", *map(mean, columns[1:])])
+    head = ["B, T, I, H", "train step", "/ best JAX peer", "which is", "/ hand-written `custom_vjp`", "/ PyTorch",
+            "forward / best JAX peer", "streaming step / best JAX peer", "temporary bytes / best JAX peer"]  # fmt: skip
+    return table(head, rows)
+
+
+def speed_full(kind: str, digits: int = 2) -> str:
+    """Every library's figure, a column a shape."""
+    rows = read("speed")["rows"]
+    names = list(rows[0]["figures"])
+    lines = []
+    for name in names:
+        cells = []
+        for row in rows:
+            figure = row["figures"].get(name, {}).get(kind)
+            if figure is None:
+                cells.append("")
+            elif kind == "bytes":
+                cells.append(f"{figure / 1e6:.2f}")
+            elif isinstance(figure, dict):
+                cells.append(f"{figure['ms']:.{digits}f} (+{100 * figure['spread']:.0f} %)")
+            else:
+                cells.append(f"{figure:.{digits}f}")
+        if any(cells):
+            lines.append([name, *cells])
+    return table(["", *(", ".join(map(str, row["shape"])) for row in rows)], lines)
+
+
+def cores() -> str:
+    """The batch over two CPU devices."""
+    rows, columns = [], [[] for _ in range(3)]
+    for row in read("cores")["rows"]:
+        f = {name: value(figure["train"]) for name, figure in row["figures"].items()}
+        ours = min(v for n, v in f.items() if n.startswith(OURS))
+        peers = {
+            way: min(v for n, v in f.items() if n.endswith(way) and not n.startswith((OURS, TWIN)))
+            for way in ("jit", "shard_map")
+        }
+        ratios = [ours / f[TORCH], f[f"{OURS}, jit"] / peers["jit"], f[f"{OURS}, shard_map"] / peers["shard_map"]]
+        for column, ratio in zip(columns, ratios, strict=True):
+            column.append(ratio)
+        rows.append([", ".join(map(str, row["shape"])), f"{ours:.2f} ms", *(f"{r:.2f}" for r in ratios)])
+    rows.append(["geometric mean", "", *map(mean, columns)])
+    return table(["B, T, I, H", "train step", "/ PyTorch", "/ best JAX peer, both under jit",
+                  "/ best JAX peer, both under shard_map"], rows)  # fmt: skip
+
+
+def memory() -> str:
+    """Bytes and time of a gradient against T."""
+    figures = read("memory")["rows"]["figures"]
+    plain = {(f["T"], f["loss"]): f for f in figures if f["way"] == "plain"}
+    rows = []
+    for f in figures:
+        base = plain[f["T"], f["loss"]]
+        share, times = f["bytes"] / base["bytes"], f["ms"] / base["ms"]
+        size, time = f"{f['bytes'] / 1e6:,.1f} MB", f"{f['ms']:,.0f} ms"
+        rows.append([f"{f['T']:,}", f["loss"], f["way"], size, f"{100 * share:.1f} %", time, f"{times:.2f}"])
+    return table(["T", "loss on", "gradient", "temporary", "of plain", "time", "of plain"], rows)
+
+
+def many() -> str:
+    """Ensembles and per-example gradients."""
+    results = read("many")["rows"]
+    names = list(results[0]["figures"])
+    rows = [[n, *(f"{row['figures'][n]['ms']:.2f} ms" for row in results)] for n in names]
+    return table(["", *(", ".join(map(str, row["shape"])) for row in results)], rows)
+
+
+def compiled_only() -> str:
+    """What the compilers for targets that are not here say."""
+    return read("compile_only")["table"]
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    m = read("speed")["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    return f"{m['cpu']}, {m['cores']} cores, Python {m['python']}, {versions}; float32."
+
+
+TABLES = {
+    "speed": speed_summary,
+    "train": lambda: speed_full("train"),
+    "forward": lambda: speed_full("forward"),
+    "stream": lambda: speed_full("stream", 4),
+    "compile": lambda: speed_full("compile_s"),
+    "bytes": lambda: speed_full("bytes"),
+    "cores": cores,
+    "memory": memory,
+    "many": many,
+    "machine": machine,
+}
+
+
+def filled(text: str) -> str:
+    """A README with each of its marked tables made anew."""
+
+    def put(match: re.Match) -> str:
+        name = match.group(1)
+        return f"<!-- bench:{name} -->\n{TABLES[name]()}\n<!-- /bench:{name} -->"
+
+    return re.sub(r"<!-- bench:(\w+) -->.*?<!-- /bench:\1 -->", put, text, flags=re.DOTALL)
+
+
+def draw() -> None:
+    """results/speed.png: a train step of every library, over the best JAX peer's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = read("speed")["rows"]
+    names = [n for n in rows[0]["figures"] if "train" in rows[0]["figures"][n]]
+    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    width = 0.85 / len(names)
+    for k, name in enumerate(names):
+        heights = [value(r["figures"][name]["train"]) / best(r["figures"], "train")[1] for r in rows]
+        at = [i + (k - len(names) / 2) * width for i in range(len(rows))]
+        color = "#c0392b" if name == OURS else plt.get_cmap("Greys")(0.25 + 0.5 * k / len(names))
+        axes.bar(at, heights, width, label=name, color=color, align="edge")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), [", ".join(map(str, r["shape"])) for r in rows])
+    axes.set_xlabel("B, T, I, H")
+    axes.set_ylabel("train step / best JAX peer")
+    axes.set_title("Lower is faster; one CPU device, float32")
+    axes.legend(ncols=3, fontsize=8)
+    figure.savefig(RESULTS / "speed.png", dpi=120)
+
+
+def main() -> None:
+    """Print, or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        for path in FILES:
+            path.write_text(filled(path.read_text()))
+        draw()
+    else:
+        for name, make in TABLES.items():
+            print(f"\n{name}\n\n{make()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""From a caller's arguments to a run: checked, laid out, compiled once."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+
+from jax_lstm.cells import contract, door
+from jax_lstm.cells.base import is_split
+from jax_lstm.recurrence import run
+from jax_lstm.schedule import Plan, plan
+from jax_lstm.trajectory import Flags, like_data
+
+ENGINES = ("hoisted", "plain")
+
+
+def arguments(
+    where: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any
+) -> tuple[Any, ...]:
+    """The arguments of a run, checked, as arrays."""
+    cell = door.cell(where, cell)
+    params, dtype = door.params(where, cell, params)
+    xs = door.data(where, "xs", xs, cell, dtype, "(T, I)")
+    state = cell.initial_state(params) if state is None else door.state(where, cell, state, dtype)
+    mask, reset = door.flags(where, "mask", mask, xs), door.flags(where, "reset", reset, xs)
+    if key is not None:
+        raise ValueError(
+            f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
+        )
+    return cell, params, state, xs, mask, reset
+
+
+def choices(
+    where: str,
+    args: tuple[Any, ...],
+    reverse: Any,
+    remat_every: Any,
+    engine: Any,
+    window: Any = None,
+    stride: Any = None,
+) -> dict[str, Any]:
+    """The choices of a run, checked, as Python values; `args` are its arguments."""
+    cell, _, _, xs, *_ = args
+    engine = door.choice(where, "engine", engine, ENGINES)
+    if where == "tbptt":
+        window = door.size(where, "window", door.knob(where, "window", window))
+        stride = window if stride is None else door.size(where, "stride", door.knob(where, "stride", stride))
+        if window % stride:
+            raise ValueError(f"tbptt: stride must divide window, but window is {window} and stride is {stride}")
+    if isinstance(remat_every, str):
+        door.choice(where, "remat_every", remat_every, ("auto",))
+        remat_every = max(1, math.isqrt(xs.shape[0]))
+    elif remat_every is not None:
+        remat_every = door.size(where, "remat_every", door.knob(where, "remat_every", remat_every))
+    return {
+        "where": where,
+        "keep": "states" if where == "unroll_states" else "outputs",
+        "reverse": door.flag(where, "reverse", reverse),
+        "remat_every": remat_every,
+        "truncate": (window, stride) if where == "tbptt" else None,
+        "layout": plan(cell, xs) if engine == "hoisted" and is_split(cell) else None,
+    }
+
+
+# Jitted once, on the static cell: a second eager call with the same shapes compiles nothing.
+@partial(jax.jit, static_argnames=("cell", "where", "keep", "reverse", "remat_every", "truncate", "layout"))
+def call(
+    cell: Any,
+    params: Any,
+    state: Any,
+    xs: Any,
+    mask: Any,
+    reset: Any,
+    *,
+    where: str,
+    keep: str,
+    reverse: bool,
+    remat_every: int | None,
+    truncate: tuple[int, int] | None,
+    layout: Plan | None,
+) -> tuple[Any, Any]:
+    """What mask and reset mean: a masked step is not alive; a reset restarts it, if it is. xs is (T, *B, I)."""
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[xs.ndim - 2 :], a.dtype), state)
+    contract.no_closed_over_tracer(where, cell, params, one, xs)
+    if layout is not None:
+        contract.splits_well(where, cell, params, one, xs)
+    restart = reset if reset is None or mask is None else reset & mask
+    s_restart = None if reset is None else cell.initial_state(params)
+    if xs.ndim > 2:
+        s_restart = jax.vmap(like_data, (None, 1))(s_restart, xs)
+    return run(cell, params, state, s_restart, xs, Flags(mask, restart),
+               reverse=reverse, plan=layout, remat_every=remat_every, truncate=truncate, keep=keep)  # fmt: skip
+
+
+def call_batch(
+    where: str,
+    cell: Any,
+    params: Any,
+    arrays: dict[str, Any],
+    axis: int,
+    *,
+    key: Any = None,
+    reverse: Any = False,
+    remat_every: Any = None,
+    engine: Any = "hoisted",
+    window: Any = None,
+    stride: Any = None,
+) -> tuple[Any, Any]:
+    """The function of sequence.py that `where` names, over arrays with a batch axis; `batched` calls it.
+
+    The arguments are checked as those of one sequence are. Then the run itself has the batch for an axis, after time,
+    so that it can merge the two (schedule.py); under `jax.vmap` it could not see it.
+    """
+
+    def checked(arrays: dict[str, Any]) -> tuple[Any, ...]:
+        xs, state, mask, reset = (arrays.get(name) for name in ("xs", "state", "mask", "reset"))
+        return arguments(where, cell, params, xs, state, mask, reset, key)[1:]
+
+    in_axes = ({name: 0 if name == "state" else axis for name in arrays},)
+    args = (cell, *jax.vmap(checked, in_axes, (None, 0, 1, 1, 1))(arrays))
+    state, ys = call(*args, **choices(where, args, reverse, remat_every, engine, window, stride))
+    return state, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)

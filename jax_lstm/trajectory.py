@@ -1,0 +1,293 @@
+"""The states of a run, and their derivative: differentiate the recurrence, not the loop.
+
+A cell that splits its step goes through the states
+
+    s_t  = update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1}))
+
+The tangent of this is an affine recurrence, and is given to JAX as that. Of a cell that brings its own derivative
+(update reads only the sum zx + zh), what its derivative L_t hangs on leaves the forward loop itself, and the drive is
+in z:
+
+    dz_t = ∂z_t along (dparams, dx_t), with s_{t−1} held fixed     in bulk, before the loop
+    ds_t = L_t(ds_{t−1}, dz_t + recur(params, ds_{t−1}))           the loop
+
+Nothing there joins an array that has a batch axis to one that has none, nor two arrays end to end: under `vmap` JAX
+would move the batch axis before the time axis for it, and copy every stream.
+
+Of any other cell JAX finds the coefficients, in bulk, and the drive is in s, because update may read any parameter:
+
+    u_t  = ∂update along (dparams, dzx_t), with zh_t's own part recur(dparams, s_{t−1})
+    ds_t = L_t(ds_{t−1}, recur(params, ds_{t−1})) + u_t
+
+JAX transposes this by itself, and the transpose is backpropagation through time as one would write it: one reverse
+loop for the adjoint states, whose only product is with recur's weights, and then one product for all weight
+gradients. Plain differentiation of the loop would add a weight gradient, the size of the weights, at every step
+instead. As this is a `custom_jvp`, every transformation and every order of derivative stays; the second reverse pass
+over a first accumulates in its loop as usual.
+"""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Bool, Float
+
+from jax_lstm.cells import base
+from jax_lstm.schedule import Plan, merges
+
+
+class Flags(NamedTuple):
+    """live and restart, (T, *B) each, or None where every step lives, or none restarts.
+
+    Where `live` is False the state stays. Where `restart` is True the state is first set to `s_restart`.
+    """
+
+    live: Bool[Array, "T *B"] | None
+    restart: Bool[Array, "T *B"] | None
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def trajectory(
+    cell: Any,
+    reverse: bool,
+    plan: Plan,
+    params: Any,
+    s_0: Any,
+    s_restart: Any,
+    xs: Float[Array, "T *B I"],
+    flags: Flags,
+) -> tuple[Any, Any]:
+    """s_T and every s_t, laid out as `plan` says (schedule.py)."""
+
+    def update(s: Any, zx: Any) -> tuple[Any, None]:
+        return cell.update(params, s, zx, cell.recur(params, s)), None
+
+    s_T, (states, _) = _forward(reverse, *_inputs(cell, plan, params, xs, update), s_0, s_restart, flags)
+    return s_T, states
+
+
+@partial(trajectory.defjvp, symbolic_zeros=True)
+def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    _, s_0, _, _, flags = primals
+    dparams, ds_0, ds_restart, dxs = (_moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True))
+    parts = _own_parts if base.is_linearised(cell) else _found_parts
+    s_T, states, along, recur, Ls, dzs, us = parts(cell, reverse, plan, primals, dparams, dxs)
+
+    # Nothing but tangent arithmetic may be left in the loop: JAX would compute the rest, a mere broadcast of a flag
+    # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
+    masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
+    masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
+    fresh = fresh if ds_restart is None else ds_restart
+
+    def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
+        L_t, dz_t, u_t, masks_t = stream
+        ds_in = ds_tm1 if masks_t.restart is None else jax.tree.map(jax.lax.select, masks_t.restart, fresh, ds_tm1)
+        ds_t = _sum(u_t, along(L_t, ds_in, _sum(dz_t, recur(ds_in))))
+        ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
+        return ds_t, ds_t
+
+    ds_0 = _zeros(s_0) if ds_0 is None else ds_0
+    ds_T, dstates = jax.lax.scan(body, ds_0, (Ls, dzs, us, masks), reverse=reverse)
+    return (s_T, states), (ds_T, dstates)
+
+
+def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any, dxs: Any) -> tuple[Any, ...]:
+    """The forward loop, and what the tangent loop needs, of a cell that brings its own derivative."""
+    params, s_0, s_restart, xs, flags = primals
+    packed, unpacked = _packing(cell, params, s_0, xs) if plan.packed else (lambda L: L, lambda L: L)
+
+    def linearise(s: Any, zx: Any) -> tuple[Any, Any]:
+        s_t, L_t = cell.linearise(params, s, zx + cell.recur(params, s))
+        return s_t, (s, packed(L_t))
+
+    inputs = _inputs(cell, plan, params, xs, linearise)
+    s_T, (states, (s_ins, Ls)) = _forward(reverse, *inputs, s_0, s_restart, flags)
+    states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
+    Ls = checkpoint_name(Ls, "jax_lstm.preactivation")
+    dzs = in_bulk(partial(cell.drive, params, dparams), xs.ndim - 1)(xs, dxs, s_ins)
+    recur = cell.recur_along(params) if plan.transposed else partial(cell.recur, params)
+
+    # What `along` computes of L_t alone would go into a third loop (see above), were it not checkpointed.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def along(L: Any, ds: Any, dz: Any) -> Any:
+        return cell.along(unpacked(L), ds, dz)
+
+    return s_T, states, each(along, xs.ndim - 2), each(recur, xs.ndim - 2), Ls, dzs, None
+
+
+def _packing(cell: Any, params: Any, s_0: Any, xs: Any) -> tuple[Callable, Callable]:
+    """L_t of one example as one vector, and back."""
+    x = jax.ShapeDtypeStruct(xs.shape[-1:], xs.dtype)
+    s = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[xs.ndim - 2 :], a.dtype), s_0)
+    L = jax.eval_shape(lambda s, x: cell.linearise(params, s, cell.project(params, x))[1], s, x)
+    leaves, tree = jax.tree.flatten(L)
+    ends = list(itertools.accumulate(leaf.shape[-1] for leaf in leaves))[:-1]
+    return lambda L: jnp.concatenate(jax.tree.leaves(L)), lambda a: jax.tree.unflatten(tree, jnp.split(a, ends))
+
+
+def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any, dxs: Any) -> tuple[Any, ...]:
+    """The same of any split cell: JAX linearises its update, step by step but in bulk."""
+    params, s_0, s_restart, xs, flags = primals
+    axes = xs.ndim - 1
+
+    def update(s: Any, zx: Any) -> tuple[Any, Any]:
+        zh = cell.recur(params, s)
+        return cell.update(params, s, zx, zh), (s, zh)
+
+    def project(x: Any, dx: Any) -> tuple[Any, Any]:
+        return _jvp(cell.project, (params, x), (dparams, dx))
+
+    zxs, dzxs = in_bulk(project, axes)(xs, dxs)
+    s_T, (states, (s_ins, zhs)) = _forward(reverse, zxs, each(update, axes - 1), s_0, s_restart, flags)
+    states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
+    zhs = checkpoint_name(zhs, "jax_lstm.preactivation")
+
+    def drive(s: Any, zx: Any, zh: Any, dzx: Any) -> Any:
+        dzh = _jvp(cell.recur, (params, s), (dparams, None))[1]
+        return _jvp(cell.update, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
+
+    full_params = like_data(params, zhs)  # a peephole is a coefficient too
+
+    def linearised(s: Any, zx: Any, zh: Any) -> Any:
+        return jax.linearize(lambda s, zh: cell.update(full_params, s, zx, zh), s, zh)[1]
+
+    us = in_bulk(drive, axes)(s_ins, zxs, zhs, dzxs)
+    Ls = in_bulk(linearised, axes)(s_ins, zxs, zhs)
+    recur = jax.linearize(each(partial(cell.recur, params), axes - 1), s_0)[1]
+    return s_T, states, each(lambda L, ds, dz: L(ds, dz), axes - 1), recur, Ls, None, us
+
+
+def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step: Callable) -> tuple[Any, Callable]:
+    """What the loop reads, and its step on that, from a `step` (s_{t−1}, zx_t) -> (s_t, more) of one example."""
+    project, batch = partial(cell.project, params), xs.ndim - 2
+    if plan.inline:
+        return xs, each(lambda s, x: step(s, project(x)), batch)
+    return in_bulk(project, batch + 1)(xs), each(step, batch)
+
+
+def _forward(
+    reverse: bool, streams: Any, step: Callable[[Any, Any], tuple[Any, Any]], s_0: Any, s_restart: Any, flags: Flags
+) -> tuple[Any, Any]:
+    """s_T, and of every t s_t and what else `step` gives."""
+
+    def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:
+        input_t, flags_t = stream
+        s_t, more = step(enter(flags_t, s_restart, s_tm1), input_t)
+        s_t = leave(flags_t, s_tm1, s_t)
+        return s_t, (s_t, more)
+
+    return jax.lax.scan(body, s_0, (streams, flags), reverse=reverse)
+
+
+def each(f: Callable, axes: int) -> Callable:
+    """`f` of one example over arrays with this many batch axes before it."""
+    for _ in range(axes):
+        f = jax.vmap(f)
+    return f
+
+
+def in_bulk(f: Callable, axes: int) -> Callable:
+    """`f` of one step of one example over arrays (T, *B, ...) with this many axes before it, all steps at once.
+
+    Time and batch become one axis first, where no device boundary runs through the batch: a product that sums over
+    one axis reads its operands as they lie, one that sums over two makes XLA copy the larger of them on a CPU.
+    """
+
+    def merged(*args: Any) -> Any:
+        lead = jax.tree.leaves(args)[0].shape[:axes]
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[axes:]), args)
+        return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), jax.vmap(f)(*flat))
+
+    return merged if axes > 1 and merges() else each(f, axes)
+
+
+def enter(flags_t: Flags, s_restart: Any, s_tm1: Any) -> Any:
+    """The state that a step starts from."""
+    return where(flags_t.restart, s_restart, s_tm1, absent=s_tm1)
+
+
+def leave(flags_t: Flags, s_tm1: Any, s_t: Any) -> Any:
+    """The state that a step ends in."""
+    return where(flags_t.live, s_t, s_tm1, absent=s_t)
+
+
+def where(flag: Bool[Array, "..."] | None, a: Any, b: Any, *, absent: Any) -> Any:
+    """a where the flag is True, else b, leaf by leaf; a flag a step meets leaves a step; without a flag, `absent`."""
+    if flag is None:
+        return absent
+    return jax.tree.map(lambda a, b: jnp.where(flag.reshape(flag.shape + (1,) * (b.ndim - flag.ndim)), a, b), a, b)
+
+
+def without_dead(live: Bool[Array, "*T"] | None, xs: Any) -> Any:
+    """xs with zeros where a step does not live, so that nothing there, NaN included, is ever computed with."""
+    return where(live, xs, _zeros(xs), absent=xs)
+
+
+def like_data(state: Any, *data: Any) -> Any:
+    """state, bit for bit, with the type that follows from the data: a carry must not change its type in the loop.
+
+    On an explicit mesh and inside shard_map a type says how an array lies on devices, and under vmap a value may have
+    a batch axis or none. The choice below is between two equal values, by a flag of the data's type, which is False
+    for NaN too; the compiler removes both, or reads one step of the data.
+    """
+    never = jnp.zeros((), bool)
+    for leaf in jax.tree.leaves(data):
+        leaf = leaf[:1] if leaf.ndim else leaf  # the type is that of any part, which is quicker to read than the whole
+        never = never | (leaf < leaf).any()
+    return jax.tree.map(lambda s: jnp.where(never, s, s), state)
+
+
+def as_data(state: Any, xs: Float[Array, "T *B I"], params: Any) -> Any:
+    """A state with xs' batch axes that has the type of the data in every one of them."""
+    if xs.ndim == 2:
+        return like_data(state, xs, params)
+    return jax.vmap(as_data, (0, 1, None))(state, xs, params)
+
+
+def _full(flags: Bool[Array, "T *B"], s: Float[Array, "T *B n"]) -> Bool[Array, "T *B n"]:
+    """The flags, once for every entry of a state's leaf."""
+    return jnp.broadcast_to(flags.reshape(flags.shape + (1,) * (s.ndim - flags.ndim)), s.shape)
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """a + b, leaf by leaf; None is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _moving(tangent: Any, primal: Any) -> Any:
+    """The tangent with zeros as arrays, or None where all of it is known to be zero."""
+    leaves = jax.tree.leaves(tangent, is_leaf=lambda t: isinstance(t, SymbolicZero))
+    if all(isinstance(t, SymbolicZero) for t in leaves):
+        return None
+    return jax.tree.map(
+        lambda t, p: jnp.zeros_like(p) if isinstance(t, SymbolicZero) else t,
+        tangent,
+        primal,
+        is_leaf=lambda t: isinstance(t, SymbolicZero),
+    )
+
+
+def _jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    """f, and ∂f along the tangents that are not None; None where all are."""
+    moving = [i for i, t in enumerate(tangents) if t is not None]
+    if not moving:
+        return f(*primals), None
+
+    def g(*args: Any) -> Any:
+        everything = list(primals)
+        for i, a in zip(moving, args, strict=True):
+            everything[i] = a
+        return f(*everything)
+
+    return jax.jvp(g, [primals[i] for i in moving], [tangents[i] for i in moving])

@@ -1,0 +1,138 @@
+"""The layouts of a run: each gives the same numbers and the same derivatives, and each is taken where it should be."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+from jax_lstm import call, schedule, trajectory
+from jax_lstm.cells.base import OWN_DERIVATIVE, is_linearised
+from jax_lstm.schedule import Plan, batch_size, plan
+
+B, T, I, H = 5, 7, 3, 4
+PLANS = [Plan(False, True), Plan(False, False), Plan(True, True), Plan(False, True, packed=True)]
+
+
+@pytest.fixture
+def laid_out(monkeypatch):
+    """A function that fixes the layout of every run from here on, in programs compiled anew."""
+
+    def fix(layout, merged):
+        monkeypatch.setattr(call, "plan", lambda *_: layout)
+        monkeypatch.setattr(trajectory, "merges", lambda: merged)
+        jax.clear_caches()
+
+    yield fix
+    jax.clear_caches()
+
+
+def problem(name, dtype=jnp.float64):
+    cell = getattr(jl, name)(I, H)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: a + jnp.asarray(0.3 * rng.normal(size=a.shape), dtype), cell.init(jax.random.key(0), dtype)
+    )
+    xs = jnp.asarray(rng.normal(size=(B, T, I)), dtype)
+    mask = jnp.asarray(rng.random((B, T)) < 0.8)
+    reset = jnp.asarray(rng.random((B, T)) < 0.2)
+    return cell, params, xs, mask, reset
+
+
+def loss(cell, engine, params, xs, mask, reset):
+    state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset, engine=engine, reverse=True)
+    return jnp.sum(hs**2) + jnp.sum(jnp.sin(jax.tree.leaves(state)[0]))
+
+
+@pytest.mark.parametrize(("name", "flags"), [("LSTM", True), ("RNN", False)])
+def test_every_layout_gives_the_plain_engines_value_gradient_and_curvature(laid_out, name, flags):
+    cell, params, xs, *masks = problem(name)
+    masks = masks if flags else (None, None)
+    along = jax.tree.map(jnp.cos, params)
+
+    def everything(engine):
+        gradient = jax.grad(partial(loss, cell, engine), (0, 1))
+        value = loss(cell, engine, params, xs, *masks)
+        return jax.jit(lambda: (value, gradient(params, xs, *masks),
+                                jax.jvp(lambda p: gradient(p, xs, *masks), (params,), (along,))[1]))()  # fmt: skip
+
+    expected = everything("plain")
+    for layout in PLANS:
+        for merged in (False, True):
+            laid_out(layout, merged)
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-11), everything("hoisted"), expected)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_gru_over_a_merged_batch_is_right_in_every_leaf(laid_out, merged):
+    cell, params, xs, mask, reset = problem("GRU")
+    laid_out(Plan(False, True), merged)
+    ours, plain = (jax.grad(partial(loss, cell, e), (0, 1))(params, xs, mask, reset) for e in ("hoisted", "plain"))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), ours, plain)
+
+
+def without_own_derivative(cell):
+    """The same cell, as one that leaves its derivative to JAX."""
+    parts = {
+        name: property(lambda self, name=name: (_ for _ in ()).throw(AttributeError(name))) for name in OWN_DERIVATIVE
+    }
+    return type("Bare", (type(cell),), parts)(cell.input_size, cell.hidden_size)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+def test_a_cells_own_coefficients_give_what_jax_would_find(name):
+    cell, params, xs, mask, reset = problem(name)
+    bare = without_own_derivative(cell)
+    assert is_linearised(cell)
+    assert not is_linearised(bare)
+    one = jax.grad(lambda p, x, c: jnp.sum(jl.unroll(c, p, x, None, mask[0], reset[0])[1] ** 2), (0, 1))
+    ours, found = (one(params, xs[0], c) for c in (cell, bare))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), ours, found)
+
+
+def test_a_vmap_shows_how_many_sequences_it_runs_at_once():
+    seen = []
+
+    def f(xs):
+        seen.append(batch_size(xs))
+        return jnp.sum(xs**2)
+
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, T, I)))
+    f(xs[0, 0])
+    jax.vmap(f)(xs[0])
+    jax.vmap(jax.vmap(f))(xs)
+    jax.jit(jax.grad(lambda xs: jnp.sum(jax.vmap(f)(xs))))(xs[0])
+    jax.vmap(jax.grad(f))(xs[0])
+    jax.jit(f)(xs[0, 0])
+    assert seen == [1, 3, 6, 3, 3, 1]
+
+
+def test_the_input_product_is_hoisted_where_it_is_small_or_alone_and_inline_where_it_is_large():
+    cell = jl.LSTM(32, 64)
+
+    def of(rows, steps):
+        return plan(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32))
+
+    assert of(16, 64) == Plan(inline=True, transposed=True)
+    assert of(16, 4) == Plan(inline=False, transposed=True)
+    assert of(1, 4096) == Plan(inline=False, transposed=False)
+    assert plan(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32)) == Plan()
+
+
+def test_time_and_batch_are_merged_with_one_device_or_inside_a_shard_map_over_all():
+    assert jax.device_count() > 1
+    assert not schedule.merges()
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    seen = []
+
+    def body(x):
+        seen.append(schedule.merges())
+        return x
+
+    x = jnp.arange(4.0)
+    jax.shard_map(body, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))(x)
+    jax.shard_map(body, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"), axis_names={"data"})(x)
+    assert seen[0] is True
+    assert seen[-1] is False
