@@ -2,8 +2,9 @@
 
     python benchmarks/many.py
 
-Eight models of one shape in one program, each on data of its own, against eight calls of one model's train step; and
-the gradient of every example of a batch in one program, against one call an example.
+Eight models of one shape in one program, each on data of its own, against eight calls of one model's train step, on
+one CPU device or with the models shared by two; and the gradient of every example of a batch in one program, against
+one call an example.
 """
 
 from functools import partial
@@ -25,6 +26,14 @@ def loss(cell: jl.LSTM, params: jl.LSTMParams, xs: jax.Array) -> jax.Array:
     return jnp.mean(jl.batched(jl.unroll)(cell, params, xs)[1] ** 2)
 
 
+def on(devices: int, f: Any, *specs: Any) -> Any:
+    """`f` compiled for so many devices, the leading axes named in `specs` shared by them."""
+    mesh = jax.make_mesh(
+        (devices,), ("models",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=specs[-1], check_vma=False))
+
+
 def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
     """The four times."""
     B, T, I, H = shape
@@ -32,8 +41,12 @@ def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
     params = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), MODELS))
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(MODELS, B, T, I)), jnp.float32)
     step = jax.value_and_grad(partial(loss, cell))
-    one = jax.jit(step)
+    whole, shared = jax.P(), jax.P("models")
+    one = on(1, step, whole, whole)
     models = [(jax.tree.map(lambda a, k=k: a[k], params), xs[k]) for k in range(MODELS)]
+
+    def in_turn(params, xs):
+        return jax.lax.map(lambda model: step(*model), (params, xs))
 
     def mean_square(params, x):
         return jnp.mean(jl.unroll(cell, params, x)[1] ** 2)
@@ -41,17 +54,19 @@ def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
     example = jax.jit(jax.grad(mean_square))
     first, batch = models[0]
     calls = {
-        "8 models, vmap": partial(jax.jit(jax.vmap(step)), params, xs),
-        "8 models, lax.map": partial(jax.jit(lambda p, x: jax.lax.map(lambda a: step(*a), (p, x))), params, xs),
         "8 models, a call each": lambda: [one(*model) for model in models],
-        "every example's gradient, vmap": partial(jax.jit(jax.vmap(jax.grad(mean_square), (None, 0))), first, batch),
+        "8 models, vmap": partial(on(1, jax.vmap(step), whole, whole), params, xs),
+        "8 models, lax.map": partial(on(1, in_turn, whole, whole), params, xs),
+        "8 models, lax.map, shared by two devices": partial(on(2, in_turn, shared, shared), params, xs),
         "every example's gradient, a call each": lambda: [example(first, x) for x in batch],
+        "every example's gradient, vmap": partial(jax.jit(jax.vmap(jax.grad(mean_square), (None, 0))), first, batch),
     }
-    return timing.minima(calls, seconds=15)
+    return timing.minima(calls, seconds=9)
 
 
 def main() -> None:
     """Every shape; results/many.json."""
+    jax.config.update("jax_num_cpu_devices", 2)
     rows = []
     for shape in SHAPES:
         rows.append({"shape": shape, "figures": measure(shape)})

@@ -267,14 +267,15 @@ class TorchLayer(NamedTuple):
 
         return call
 
-    def stream(self) -> Callable[[], None]:
-        """One step of one sequence, the state handed on."""
+    def stream(self, steps: int) -> Callable[[], None]:
+        """Steps of one sequence, the state handed on."""
         x = self.torch.zeros(1, 1, self.layer.input_size)
         held = [None]
 
         def call():
             with self.torch.no_grad():
-                held[0] = self.layer(x, held[0])[1]
+                for _ in range(steps):
+                    held[0] = self.layer(x, held[0])[1]
 
         return call
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +21,12 @@ def minima(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 30
     for call in calls.values():
         jax.block_until_ready(call())
         jax.block_until_ready(call())
-    blocks = []
+    blocks, order = [], random.Random(0)  # some libraries' threads spin for a while after a call: nobody is always next
     for _ in range(BLOCKS):
         best = dict.fromkeys(calls, float("inf"))
         end, n = time.perf_counter() + seconds / BLOCKS, 0
         while n < 2 or (time.perf_counter() < end and n < rounds):
-            for name, call in calls.items():
+            for name, call in order.sample(list(calls.items()), len(calls)):
                 start = time.perf_counter()
                 jax.block_until_ready(call())
                 best[name] = min(best[name], time.perf_counter() - start)

@@ -1,6 +1,5 @@
 """From a caller's arguments to a run: checked, laid out, compiled once."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 from jax_lstm.cells import contract, door
 from jax_lstm.cells.base import is_split
 from jax_lstm.recurrence import run
-from jax_lstm.schedule import Plan, plan
+from jax_lstm.schedule import Plan, plan, segment_length
 from jax_lstm.trajectory import Flags, like_data
 
 ENGINES = ("hoisted", "plain")
@@ -50,7 +49,7 @@ def choices(
             raise ValueError(f"tbptt: stride must divide window, but window is {window} and stride is {stride}")
     if isinstance(remat_every, str):
         door.choice(where, "remat_every", remat_every, ("auto",))
-        remat_every = max(1, math.isqrt(xs.shape[0]))
+        remat_every = segment_length(xs.shape[0])
     elif remat_every is not None:
         remat_every = door.size(where, "remat_every", door.knob(where, "remat_every", remat_every))
     return {

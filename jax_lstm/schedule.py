@@ -82,10 +82,19 @@ def batch_size(xs: jax.Array) -> int:
 def merges() -> bool:
     """Whether time and batch may become one axis: on a CPU, where no device boundary can run through the batch.
 
-    That is with one device, and inside a shard_map over every axis of its mesh. Elsewhere the merged axis would have
+    That is with one device and no mesh, and inside a shard_map over every axis of its mesh. Elsewhere the merged axis would have
     to be gathered first. Accelerators read operands in any order, and have nothing to gain.
     """
     if jax.default_backend() != "cpu":
         return False
     mesh = jax.sharding.get_abstract_mesh()
-    return jax.device_count() == 1 or bool(mesh.axis_names and set(mesh.manual_axes) == set(mesh.axis_names))
+    if mesh.axis_names:
+        return set(mesh.manual_axes) == set(mesh.axis_names)
+    return jax.device_count() == 1
+
+
+def segment_length(steps: int) -> int:
+    """About √T: a divisor of T between half and twice that if there is one, since a shorter last segment is copied."""
+    root = max(1, math.isqrt(steps))
+    divisors = [n for n in range((root + 1) // 2, 2 * root + 1) if steps % n == 0]
+    return min(divisors, key=lambda n: abs(n - root), default=root)

@@ -56,7 +56,7 @@ def unroll(
         key: a random key, for cells that draw; None for those that do not.
         reverse: process the steps from last to first; hs[t] still belongs to xs[t].
         remat_every: n: keep every n-th state only, and compute the others again in the backward pass; memory beyond
-            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time. "auto": √T.
+            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time. "auto": about √T.
         engine: "hoisted" (the input product before the loop, the weight gradients after it) or "plain" (a scan of
             `step`): same numbers. "plain" needs O(1) memory over T in forward mode, "hoisted" O(T).
 

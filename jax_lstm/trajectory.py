@@ -233,11 +233,11 @@ def like_data(state: Any, *data: Any) -> Any:
 
     On an explicit mesh and inside shard_map a type says how an array lies on devices, and under vmap a value may have
     a batch axis or none. The choice below is between two equal values, by a flag of the data's type, which is False
-    for NaN too; the compiler removes both, or reads one step of the data.
+    for NaN too; the compiler removes both, or reads one number.
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
-        leaf = leaf[:1] if leaf.ndim else leaf  # the type is that of any part, which is quicker to read than the whole
+        leaf = leaf[(slice(1),) * leaf.ndim]  # any part has the type of the whole, and is quicker to read
         never = never | (leaf < leaf).any()
     return jax.tree.map(lambda s: jnp.where(never, s, s), state)
 

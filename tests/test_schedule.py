@@ -136,3 +136,32 @@ def test_time_and_batch_are_merged_with_one_device_or_inside_a_shard_map_over_al
     jax.shard_map(body, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"), axis_names={"data"})(x)
     assert seen[0] is True
     assert seen[-1] is False
+
+
+def test_segments_are_about_the_square_root_long_and_divide_the_sequence_where_they_can():
+    assert [schedule.segment_length(steps) for steps in (0, 1, 7, 100, 10_000, 100_000)] == [1, 1, 1, 10, 100, 250]
+    for steps in range(1, 400):
+        n = schedule.segment_length(steps)
+        assert steps**0.5 / 2 - 1 <= n <= 2 * steps**0.5 + 1
+
+
+def test_auto_remat_gives_the_numbers_of_none_in_the_memory_of_few():
+    cell, params, xs, mask, reset = problem("LSTM")
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=(T, H)))
+
+    def gradient(remat_every):
+        run = partial(jl.unroll, cell, remat_every=remat_every)
+        return jax.grad(lambda p: jnp.vdot(weights, run(p, xs[0], None, mask[0], reset[0])[1]))(params)
+
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), gradient("auto"), gradient(None))
+
+    def temporary(remat_every):
+        run = partial(jl.unroll, cell, remat_every=remat_every)
+        args = params, jax.ShapeDtypeStruct((4096, I), jnp.float64)
+        memory = jax.jit(jax.grad(lambda p, x: jnp.sum(run(p, x)[0].h))).lower(*args).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    assert temporary("auto") < 0.1 * temporary(None)
+    with pytest.raises(ValueError, match="remat_every must be one of auto"):
+        jl.unroll(cell, params, xs[0], remat_every="some")

@@ -23,8 +23,9 @@ def test_a_changed_figure_would_be_noticed(monkeypatch):
 
     def altered(name):
         results = read(name)
-        for row in results["rows"]:
-            row["figures"]["jax_lstm"]["train"]["ms"] *= 2
+        if name == "speed":
+            for row in results["rows"]:
+                row["figures"]["jax_lstm"]["train"]["ms"] *= 2
         return results
 
     monkeypatch.setattr(tables, "read", altered)
