@@ -47,11 +47,11 @@ def choices(
         stride = window if stride is None else door.size(where, "stride", door.knob(where, "stride", stride))
         if window % stride:
             raise ValueError(f"tbptt: stride must divide window, but window is {window} and stride is {stride}")
-    if isinstance(remat_every, str):
-        door.choice(where, "remat_every", remat_every, ("auto",))
+    remat_every = door.knob(where, "remat_every", remat_every)
+    if isinstance(remat_every, str) and remat_every == "auto":
         remat_every = segment_length(xs.shape[0])
     elif remat_every is not None:
-        remat_every = door.size(where, "remat_every", door.knob(where, "remat_every", remat_every))
+        remat_every = door.size(where, "remat_every", remat_every)
     return {
         "where": where,
         "keep": "states" if where == "unroll_states" else "outputs",

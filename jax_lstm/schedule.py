@@ -82,8 +82,8 @@ def batch_size(xs: jax.Array) -> int:
 def merges() -> bool:
     """Whether time and batch may become one axis: on a CPU, where no device boundary can run through the batch.
 
-    That is with one device and no mesh, and inside a shard_map over every axis of its mesh. Elsewhere the merged axis would have
-    to be gathered first. Accelerators read operands in any order, and have nothing to gain.
+    That is with one device and no mesh, and inside a shard_map over every axis of its mesh. Elsewhere the merged axis
+    would have to be gathered first. Accelerators read operands in any order, and have nothing to gain.
     """
     if jax.default_backend() != "cpu":
         return False

@@ -237,7 +237,8 @@ def like_data(state: Any, *data: Any) -> Any:
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
-        leaf = leaf[(slice(1),) * leaf.ndim]  # any part has the type of the whole, and is quicker to read
+        # Any part has the type of the whole, and is quicker to read; but not of an axis that lies across devices.
+        leaf = leaf[tuple(slice(1) if axis is None else slice(None) for axis in jax.typeof(leaf).sharding.spec)]
         never = never | (leaf < leaf).any()
     return jax.tree.map(lambda s: jnp.where(never, s, s), state)
 
