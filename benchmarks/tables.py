@@ -133,9 +133,18 @@ def many() -> str:
     return table(["", *(", ".join(map(str, row["shape"])) for row in results)], rows)
 
 
-def compiled_only() -> str:
-    """What the compilers for targets that are not here say."""
-    return read("compile_only")["table"]
+def compiled() -> str:
+    """What the compilers for targets that are not here make of a train step."""
+    results = read("compile_only")
+    gpu, tpu = results["H100"], results["TPU v5e"]
+    rows = []
+    for name, f in gpu.items():
+        kernels = " + ".join(f"{k:.0f}" for k in f["kernels"])
+        rows.append([name, kernels, f"{f['temporary'] / 1e9:.2f}", f"{tpu[name]['cycles']['all'] / 1e6:.1f}",
+                     f"{tpu[name]['temporary'] / 1e9:.2f}",
+                     str(f["collectives"]["loops"] + tpu[name]["collectives"]["loops"])])  # fmt: skip
+    return table(["", "H100: kernels a step, forward + backward loop", "GB", "TPU v5e: estimated Mcycles", "GB",
+                  "collectives in loops"], rows)  # fmt: skip
 
 
 def machine() -> str:
@@ -155,6 +164,7 @@ TABLES = {
     "cores": cores,
     "memory": memory,
     "many": many,
+    "compiled": compiled,
     "machine": machine,
 }
 
