@@ -9,7 +9,6 @@ Gates stand in the order i, f, g, o; weights are (in, out). The textbook writes 
 W (H, H + I) acting on the column [h, x]: `to_textbook` and `from_textbook` go between the two.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,17 +19,9 @@ from jaxtyping import Array, Float
 
 from jax_lstm import gates
 from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import (
-    affine_along,
-    at_least_float32,
-    bounded,
-    draw_per_gate,
-    lecun_normal,
-    orthogonal,
-    product,
-    product_by_transpose,
-)
+from jax_lstm.cells.affine import AffineCell
+from jax_lstm.cells.base import check_fields, zeros
+from jax_lstm.cells.weights import at_least_float32, draw_per_gate, lecun_normal, orthogonal
 from jax_lstm.gates import Gates
 
 
@@ -64,7 +55,7 @@ class TextbookParams(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class LSTM(SplitCell):
+class LSTM(AffineCell):
     """The LSTM: choices only; its arrays are in LSTMParams.
 
     Args:
@@ -132,14 +123,6 @@ class LSTM(SplitCell):
         H, dtype = self.hidden_size, params.w_h.dtype
         return LSTMState(h=zeros(H, dtype, like), c=zeros(H, dtype, like))  # two arrays: each may be donated
 
-    def project(self, params: LSTMParams, x: Float[Array, " I"]) -> Float[Array, " Z"]:
-        """zx = x w_x, Z = 4H wide; b enters in `update`, where it costs no pass of its own."""
-        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
-
-    def recur(self, params: LSTMParams, state: LSTMState) -> Float[Array, " Z"]:
-        """zh = h w_h."""
-        return product(state.h, params.w_h, self.compute_dtype)
-
     def update(self, params: LSTMParams, state: LSTMState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]) -> LSTMState:
         """(h_t, c_t) from the gates of z = zx + zh + b."""
         return LSTMState(*gates.lstm_state(state.c, _gates(zx + zh + params.b)))
@@ -154,17 +137,6 @@ class LSTM(SplitCell):
     def along(self, at: tuple[Array, Gates], dstate: LSTMState, dz: Float[Array, " Z"]) -> LSTMState:
         """(dh_t, dc_t) from dc_{t−1} and dz; dh_{t−1} acts through dz alone."""
         return LSTMState(*gates.lstm_along(*at, dstate.c, Gates(*jnp.split(dz, 4))))
-
-    def drive(
-        self, params: LSTMParams, dparams: LSTMParams | None, x: Array, dx: Array | None, state: LSTMState
-    ) -> Float[Array, " Z"] | None:
-        """dz = x dw_x + h dw_h + db + dx w_x."""
-        return affine_along(params, dparams, x, dx, state.h, self.compute_dtype)
-
-    def recur_along(self, params: LSTMParams) -> Callable[[LSTMState], Float[Array, " Z"]]:
-        """dh ↦ dh w_h."""
-        w_t = params.w_h.T
-        return lambda dstate: product_by_transpose(dstate.h, w_t, self.compute_dtype)
 
     def gates(self, params: LSTMParams, state: LSTMState, x: Float[Array, " I"]) -> Gates:
         """i, f, g, o of one step, from the state before it."""

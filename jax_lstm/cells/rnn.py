@@ -3,7 +3,6 @@
 h_t = φ(x_t w_x + h_{t−1} w_h + b)    φ = tanh, σ, relu or the identity ("linear")
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,16 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import (
-    affine_along,
-    bounded,
-    draw_per_gate,
-    lecun_normal,
-    orthogonal,
-    product,
-    product_by_transpose,
-)
+from jax_lstm.cells.affine import AffineCell
+from jax_lstm.cells.base import check_fields, zeros
+from jax_lstm.cells.weights import draw_per_gate, lecun_normal, orthogonal
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "linear": lambda z: z}
 
@@ -43,7 +35,7 @@ class RNNState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class RNN(SplitCell):
+class RNN(AffineCell):
     """The simple recurrent network: choices only; its arrays are in RNNParams.
 
     Args:
@@ -80,14 +72,6 @@ class RNN(SplitCell):
         """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
         return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
 
-    def project(self, params: RNNParams, x: Float[Array, " I"]) -> Float[Array, " H"]:
-        """zx = x w_x; b enters in `update`, where it costs no pass of its own."""
-        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
-
-    def recur(self, params: RNNParams, state: RNNState) -> Float[Array, " H"]:
-        """zh = h w_h."""
-        return product(state.h, params.w_h, self.compute_dtype)
-
     def update(self, params: RNNParams, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:
         """h_t = φ(zx + zh + b)."""
         return RNNState(ACTIVATIONS[self.activation](zx + zh + params.b))
@@ -102,14 +86,3 @@ class RNN(SplitCell):
     def along(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
         """dh_t = φ'(z) ⊙ dz; dh_{t−1} acts through dz alone."""
         return RNNState(slope * dz)
-
-    def drive(
-        self, params: RNNParams, dparams: RNNParams | None, x: Array, dx: Array | None, state: RNNState
-    ) -> Float[Array, " H"] | None:
-        """dz = x dw_x + h dw_h + db + dx w_x."""
-        return affine_along(params, dparams, x, dx, state.h, self.compute_dtype)
-
-    def recur_along(self, params: RNNParams) -> Callable[[RNNState], Float[Array, " H"]]:
-        """dh ↦ dh w_h."""
-        w_t = params.w_h.T
-        return lambda dstate: product_by_transpose(dstate.h, w_t, self.compute_dtype)

@@ -6,7 +6,6 @@ own block, so that at rest the recurrence neither grows nor shrinks a direction 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,24 +58,6 @@ def product_by_transpose(
     else:
         w = w_t
     return jax.lax.dot_general(x, w, (((0,), (1,)), ((), ())), preferred_element_type=w_t.dtype)
-
-
-def affine_along(
-    params: Any, dparams: Any, x: Float[Array, " I"], dx: Array | None, h: Array, compute_dtype: str | None
-) -> Array | None:
-    """d(x w_x + h w_h + b) with h held fixed, along dparams and dx; None where both are None.
-
-    b rides along as one more row of w_x, on a feature that is always 1: a sum on its own would join an array that has
-    a batch axis to one that has none (trajectory.py), and its gradient would be one more pass over every step.
-    """
-    parts = []
-    if dparams is not None:
-        x_1 = jax.lax.pad(bounded(x, params.w_x.dtype), jnp.ones((), params.w_x.dtype), [(0, 1, 0)])
-        parts.append(product(x_1, jnp.concatenate([dparams.w_x, dparams.b[None]]), compute_dtype))
-        parts.append(product(h, dparams.w_h, compute_dtype))
-    if dx is not None:
-        parts.append(product(dx.astype(params.w_x.dtype), params.w_x, compute_dtype))
-    return sum(parts[1:], parts[0]) if parts else None
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
