@@ -17,6 +17,7 @@ import timing
 
 import jax_lstm as jl
 
+jax.config.update("jax_num_cpu_devices", 2)
 MODELS = 8
 SHAPES = ((16, 64, 32, 64), (8, 200, 64, 128))  # B, T, I, H
 
@@ -35,7 +36,7 @@ def on(devices: int, f: Any, *specs: Any) -> Any:
 
 
 def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
-    """The four times."""
+    """Every time of one shape."""
     B, T, I, H = shape
     cell = jl.LSTM(I, H)
     params = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), MODELS))
@@ -61,15 +62,14 @@ def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
         "every example's gradient, a call each": lambda: [example(first, x) for x in batch],
         "every example's gradient, vmap": partial(jax.jit(jax.vmap(jax.grad(mean_square), (None, 0))), first, batch),
     }
-    return timing.minima(calls, seconds=9)
+    return timing.minima(calls, seconds=3)
 
 
 def main() -> None:
     """Every shape; results/many.json."""
-    jax.config.update("jax_num_cpu_devices", 2)
     rows = []
     for shape in SHAPES:
-        rows.append({"shape": shape, "figures": measure(shape)})
+        rows.append({"shape": shape, "figures": timing.in_fresh_processes(measure, shape)})
         print(rows[-1], flush=True)
     print(timing.write("many", rows))
 

@@ -40,16 +40,21 @@ def program(way: Callable, loss: Callable, steps: int) -> tuple[Any, tuple]:
     return jax.jit(gradient).lower(*args).compile(), args
 
 
+def measure(steps: int, loss: str) -> dict[str, Any]:
+    """Bytes and time of every way to differentiate one loss."""
+    programs = {name: program(way, LOSSES[loss], steps) for name, way in WAYS.items()}
+    times = timing.minima({name: partial(f, *args) for name, (f, args) in programs.items()}, seconds=1)
+    sizes = {name: compiled.memory_analysis().temp_size_in_bytes for name, (compiled, _) in programs.items()}
+    return {name: {"bytes": sizes[name], **times[name]} for name in WAYS}
+
+
 def main() -> None:
     """Every length, loss and way; results/memory.json."""
     rows = []
     for steps in STEPS:
-        for loss_name, loss in LOSSES.items():
-            programs = {name: program(way, loss, steps) for name, way in WAYS.items()}
-            times = timing.minima({name: partial(f, *args) for name, (f, args) in programs.items()}, seconds=3)
-            for name, (compiled, _) in programs.items():
-                size = compiled.memory_analysis().temp_size_in_bytes
-                rows.append({"T": steps, "loss": loss_name, "way": name, "bytes": size, **times[name]})
+        for loss in LOSSES:
+            for way, figure in timing.in_fresh_processes(measure, steps, loss).items():
+                rows.append({"T": steps, "loss": loss, "way": way, **figure})
                 print(rows[-1], flush=True)
     print(timing.write("memory", {"B": B, "I": I, "H": H, "figures": rows}))
 

@@ -1,11 +1,17 @@
-"""How things are timed: interleaved, in one process, and by their minima, because the machine has other work too."""
+"""How things are timed: interleaved in one process, in three fresh processes, and by their minima.
+
+The machine has other work too, hence interleaving and minima. And a process keeps what it happened to get: one program
+is up to a quarter slower for a whole process where its weights lie badly for the caches. Hence more than one.
+"""
 
 import json
+import multiprocessing
 import os
 import platform
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,32 +19,46 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
-BLOCKS = 3  # minima are taken over each of these; their spread says how far to trust one
+PROCESSES = 3
 
 
 def minima(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 300) -> dict[str, dict[str, float]]:
-    """The least time of each call in ms, over rounds that run every call once, and the spread of the blocks' minima."""
+    """The least time of each call in ms, over rounds that run every call once."""
     for call in calls.values():
         jax.block_until_ready(call())
         jax.block_until_ready(call())
-    blocks, order = [], random.Random(0)  # some libraries' threads spin for a while after a call: nobody is always next
-    for _ in range(BLOCKS):
-        best = dict.fromkeys(calls, float("inf"))
-        end, n = time.perf_counter() + seconds / BLOCKS, 0
-        while n < 2 or (time.perf_counter() < end and n < rounds):
-            for name, call in order.sample(list(calls.items()), len(calls)):
-                start = time.perf_counter()
-                jax.block_until_ready(call())
-                best[name] = min(best[name], time.perf_counter() - start)
-            n += 1
-        blocks.append(best)
-    return {
-        name: {
-            "ms": round(1e3 * min(b[name] for b in blocks), 4),
-            "spread": round(max(b[name] for b in blocks) / min(b[name] for b in blocks) - 1, 3),
-        }
-        for name in calls
-    }
+    order = random.Random(0)  # some libraries' threads spin for a while after a call: nobody is always next
+    best = dict.fromkeys(calls, float("inf"))
+    end, n = time.perf_counter() + seconds, 0
+    while n < 2 or (time.perf_counter() < end and n < rounds):
+        for name, call in order.sample(list(calls.items()), len(calls)):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            best[name] = min(best[name], time.perf_counter() - start)
+        n += 1
+    return {name: {"ms": round(1e3 * seconds, 4)} for name, seconds in best.items()}
+
+
+def in_fresh_processes(measure: Callable[..., Any], *args: Any) -> Any:
+    """What `measure` gives in several processes, one after another: each number's least, each time's spread with it."""
+    results = []
+    for _ in range(PROCESSES):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            results.append(pool.submit(measure, *args).result())
+    return merged(results)
+
+
+def merged(results: list[Any]) -> Any:
+    """Results of one form as one: dicts and lists entry by entry, numbers by their minimum."""
+    first = results[0]
+    if isinstance(first, dict):
+        all_of = {name: merged([r[name] for r in results]) for name in first}
+        if "ms" in first:
+            all_of["spread"] = round(max(r["ms"] for r in results) / all_of["ms"] - 1, 3)
+        return all_of
+    if isinstance(first, list):
+        return [merged(list(parts)) for parts in zip(*results, strict=True)]
+    return min(results)
 
 
 def machine() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import compilations
+from programs import HLO, compilations, equations
 
 import jax_lstm as jl
 
@@ -128,3 +128,42 @@ def test_nothing_is_logged_as_compiled_on_the_second_call(cell, caplog):
         again = [r.message for r in caplog.records if "ompil" in r.message]
     assert first
     assert again == []
+
+
+def train_step_over(steps, cell, options):
+    """The gradient of a run over so many steps, and abstract arguments of it."""
+
+    def loss(params, xs):
+        state, hs = jl.unroll(cell, params, xs, **options)
+        return hs.sum() + state.h.sum()
+
+    return jax.jit(jax.grad(loss)), (params_of(cell), jax.ShapeDtypeStruct((steps, I), jnp.float32))
+
+
+@pytest.mark.parametrize("options", [{}, {"remat_every": 20}, {"engine": "plain"}], ids=str)
+def test_the_program_of_two_thousand_steps_is_as_long_as_that_of_forty(cell, options):
+    def length(steps):
+        step, args = train_step_over(steps, cell, options)
+        traced = step.trace(*args)
+        compiled = HLO(traced.lower().compile().as_text() or "")
+        return len(list(equations(traced.jaxpr))), sum(map(len, compiled.computations.values()))
+
+    (traced, compiled), (traced_long, compiled_long) = length(40), length(2000)
+    assert traced_long == traced > 20
+    assert compiled_long == pytest.approx(compiled, rel=0.1)  # XLA pads or fuses a stream by its size
+    assert compiled > 50
+
+
+def test_a_loop_in_python_is_seen_to_grow_with_the_steps():
+    cell = jl.RNN(I, H)
+
+    def loss(params, xs):
+        state = cell.initial_state(params)
+        for x in xs:
+            state, _ = cell.step(params, state, x)
+        return state.h.sum()
+
+    def length(steps):
+        return len(list(equations(jax.make_jaxpr(jax.grad(loss))(params_of(cell), XS[0][:steps]))))
+
+    assert length(6) > 1.5 * length(3)
