@@ -11,10 +11,23 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The doors (batch, sequence, cells.door, gradflow.adjoint) are left out: there our own messages speak, not the type
-# checker's.
-CORE = ("gates", "cells.base", "cells.lstm", "cells.rnn", "cells.gru", "cells.weights", "recurrence", "layers")
-MEASURES = ("flat", "trajectory", "jacobians", "sensitivity", "horizon")
+# The doors (batch, sequence, cells.door, gradflow.adjoint, gradflow.lyapunov) are left out: there our own messages
+# speak, not the type checker's.
+CORE = (
+    "gates",
+    "cells.base",
+    "cells.affine",
+    "cells.lstm",
+    "cells.rnn",
+    "cells.gru",
+    "cells.weights",
+    "recurrence",
+    "layers",
+)
+MEASURES = (
+    *("flat", "trajectory", "jacobians", "product", "sensitivity", "singular", "retention", "paths"),
+    *("horizon", "fixed_points"),
+)
 CHECKED = (*CORE, *(f"gradflow.{name}" for name in MEASURES))
 install_import_hook([f"jax_lstm.{name}" for name in CHECKED], "beartype.beartype")
 

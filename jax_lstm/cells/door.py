@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 
-def size(where: str, name: str, value: Any) -> int:
-    """A positive Python int from any integer but a bool (NumPy's count)."""
+def size(where: str, name: str, value: Any, least: int = 1) -> int:
+    """A positive Python int, or one from `least` up, from any integer but a bool (NumPy's count)."""
     if isinstance(value, bool):
         raise TypeError(f"{where}: {name} must be an integer, but is the bool {value}")
     try:
@@ -22,8 +22,8 @@ def size(where: str, name: str, value: Any) -> int:
         raise TypeError(
             f"{where}: {name} must be a Python integer, but is {value!r} ({type(value).__name__})"
         ) from None
-    if n < 1:
-        raise ValueError(f"{where}: {name} must be at least 1, but is {n}")
+    if n < least:
+        raise ValueError(f"{where}: {name} must be at least {least}, but is {n}")
     return n
 
 

@@ -1,9 +1,22 @@
 """The gradient's way through time, measured: logs are natural (nats), a sequence is one, a batch is `vmap`."""
 
 from jax_lstm.gradflow.adjoint import adjoint_norms as adjoint_norms
+from jax_lstm.gradflow.fixed_points import FixedPoints as FixedPoints
+from jax_lstm.gradflow.fixed_points import fixed_points as fixed_points
 from jax_lstm.gradflow.flat import flatten_state as flatten_state
 from jax_lstm.gradflow.flat import unflatten_state as unflatten_state
 from jax_lstm.gradflow.horizon import data_horizon as data_horizon
 from jax_lstm.gradflow.horizon import horizon as horizon
+from jax_lstm.gradflow.jacobians import input_jacobians as input_jacobians
 from jax_lstm.gradflow.jacobians import step_jacobians as step_jacobians
+from jax_lstm.gradflow.lyapunov import LyapunovState as LyapunovState
+from jax_lstm.gradflow.lyapunov import lyapunov_exponents as lyapunov_exponents
+from jax_lstm.gradflow.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from jax_lstm.gradflow.lyapunov import lyapunov_start as lyapunov_start
+from jax_lstm.gradflow.lyapunov import lyapunov_update as lyapunov_update
+from jax_lstm.gradflow.paths import paths as paths
+from jax_lstm.gradflow.retention import retention as retention
 from jax_lstm.gradflow.sensitivity import sensitivity as sensitivity
+from jax_lstm.gradflow.singular import singular_values as singular_values
+from jax_lstm.gradflow.truncated import Truncated as Truncated
+from jax_lstm.gradflow.weight_gradient import weight_gradient_by_step as weight_gradient_by_step

@@ -17,11 +17,12 @@ from jaxtyping import Array, Float
 from jax_lstm.cells.base import Cell
 from jax_lstm.cells.weights import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
-from jax_lstm.gradflow.trajectory import checked, states_before
-from jax_lstm.sequence import unroll_states
+from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 
 
-def adjoint_norms(loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Any:
+def adjoint_norms(
+    loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+) -> Any:
     """The log-norm of the loss's derivative by every state, all later steps included.
 
         λ_t = dL/ds_t        h_t and c_t as independent entries
@@ -43,6 +44,7 @@ def adjoint_norms(loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state:
         params: what `cell.init` gave.
         xs: (T, I), one sequence.
         state: the state before the first step; `cell.initial_state(params)` if None.
+        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
 
     Returns:
         The cell's own state type with leaves (T,): for the LSTM, h[t] = log ‖dL/dh_{t+1}‖₂ and c[t] likewise, so
@@ -55,17 +57,10 @@ def adjoint_norms(loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state:
 
     Source: Werbos 1990.
     """
-    cell, params, xs, state = checked("adjoint_norms", cell, params, xs, state)
-    if not callable(loss):
-        raise TypeError(f"adjoint_norms: loss must be a function of the stacked states, but is a {type(loss).__name__}")
-    states = unroll_states(cell, params, xs, state)
-    value = jax.eval_shape(loss, states)
-    if getattr(value, "shape", None) != ():
-        raise ValueError(f"adjoint_norms: loss must give one number, but gives {value}")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"adjoint_norms: loss must give a float, but gives {value.dtype}")
+    cell, params, xs, state = checked("adjoint_norms", cell, params, xs, state, truncate)
     # The loss is differentiated out here, so that a new lambda does not compile the recursion anew.
-    return _adjoint_norms(cell, params, xs, state, jax.grad(loss)(states))
+    dstates = loss_by_states("adjoint_norms", loss, cell, params, xs, state)
+    return _adjoint_norms(cell, params, xs, state, dstates)
 
 
 @partial(jax.jit, static_argnames="cell")

@@ -59,3 +59,10 @@ def unflatten_state(s: ArrayLike, like: Any) -> Any:
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     parts = [s[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
     return jax.tree.unflatten(structure, parts)
+
+
+def part(name: str, state: Any) -> slice:
+    """Where in the vector the field of this name lies."""
+    before = state._fields.index(name)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(field)) for field in state]
+    return slice(sum(sizes[:before]), sum(sizes[: before + 1]))

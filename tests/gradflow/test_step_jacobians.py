@@ -7,7 +7,7 @@ import pytest
 from diagonal import Diagonal, DiagonalState
 
 import jax_lstm as jl
-from jax_lstm.gradflow import flatten_state, step_jacobians, unflatten_state
+from jax_lstm.gradflow import flatten_state, input_jacobians, step_jacobians, unflatten_state
 
 I, H, T = 3, 4, 6
 
@@ -61,6 +61,21 @@ def test_the_lstms_jacobian_is_the_one_written_out_by_hand():
     assert np.abs(J - c_first).max() > 0.1, "the other order of h and c must not pass"
 
 
+def test_no_block_of_the_lstms_jacobian_is_above_its_bound():
+    """O8: ‖∂c_t/∂h_{t−1}‖ ≤ max|c|/4 ‖U_f‖ + ‖U_i‖/4 + ‖U_g‖, and ‖B‖ ≤ ‖U_o‖/4."""
+    cell = jl.LSTM(I, H)
+    norm = lambda A: np.linalg.norm(A, 2)  # noqa: E731
+    for seed in range(20):
+        params, xs, state = problem(cell, seed)
+        J = np.asarray(step_jacobians(cell, params, xs, state))
+        steps, (U_i, U_f, U_g, U_o) = lstm_along(params, xs, state)
+        for J_t, (_, _, _, o, c, c_new) in zip(J, steps, strict=True):
+            bound = np.abs(c).max() / 4 * norm(U_f) + norm(U_i) / 4 + norm(U_g)
+            B = J_t[:H, :H] - np.diag(o * (1 - np.tanh(c_new) ** 2)) @ J_t[H:, :H]
+            assert 0 < norm(J_t[H:, :H]) <= bound
+            assert 0 < norm(B) <= norm(U_o) / 4
+
+
 def test_the_lstms_determinant_is_that_of_its_gates():
     """O2: log|det J| = Σ log f + Σ log|tanh(c') o (1 − o)| + log|det U_o|, at every step."""
     cell = jl.LSTM(I, H)
@@ -95,6 +110,28 @@ def test_without_weights_the_cell_state_keeps_exactly_sigma_b_f_a_step(b_f):
     product = np.linalg.multi_dot(np.asarray(J)[::-1])
     np.testing.assert_allclose(product[H:, H:], sigmoid(b_f) ** T * np.eye(H), rtol=1e-14)
     np.testing.assert_array_equal(product[:, :H], 0)
+
+
+def test_an_input_reaches_the_state_by_its_own_jacobian(cell):
+    params, xs, state = problem(cell)
+    got, s = input_jacobians(cell, params, xs, state), state
+    for J, x in zip(got, xs, strict=True):
+        want = jax.jacfwd(lambda x, s=s: flatten_state(cell.step(params, s, x)[0]))(x)
+        np.testing.assert_allclose(J, want, rtol=1e-12, atol=1e-15)
+        s, _ = cell.step(params, s, x)
+    assert got.shape == (T, flatten_state(state).size, I)
+    assert np.abs(got[0] - got[1]).max() > 1e-3
+
+
+def test_a_narrow_input_does_not_make_its_jacobian_coarse():
+    cell = jl.LSTM(I, H)
+    params, xs, state = problem(cell)
+    xs = xs.astype(jnp.bfloat16)
+    np.testing.assert_allclose(
+        input_jacobians(cell, params, xs, state),
+        input_jacobians(cell, params, xs.astype(jnp.float64), state),
+        rtol=1e-12,
+    )
 
 
 def test_a_cell_that_has_only_step_is_measured_too():

@@ -1,0 +1,263 @@
+"""Lyapunov exponents: how fast neighbouring states part, or meet, on the long run; in nats a step, largest first.
+
+    λ_i = lim 1/T Σ_t log |R_t,ii|        J_t Q_{t−1} = Q_t R_t        J_t = ∂s_t/∂s_{t−1}
+
+of the full state (Benettin et al. 1980). A negative largest exponent means that the gradient vanishes and that the
+network forgets where it started; a positive one that it explodes, and that the network is chaotic. The sum of all is
+the mean of log |det J_t|, exactly and at any T, where no J_t is singular.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from jax_lstm.cells import contract, door
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.gradflow.flat import flatten_state, unflatten_state
+from jax_lstm.gradflow.trajectory import checked
+
+
+class LyapunovState(NamedTuple):
+    """An estimate that is still running: the state that the system is in, and what was seen on the way there."""
+
+    state: Any
+    Q: Float[Array, "N k"]  # k directions, orthonormal
+    log_growth: Float[Array, " k"]  # Σ log |R_ii|
+    lost: Int[Array, " k"]  # steps whose R_ii was below what a QR decomposition resolves
+    steps: Int[Array, ""]
+
+    @property
+    def exponents(self) -> Float[Array, " k"]:
+        """The estimate so far, nats a step, largest first; NaN before the first step."""
+        # One step below resolution is a number of the right size; every step is a direction that the map does not have.
+        steps = self.steps[..., None]
+        mean = self.log_growth / steps.astype(self.log_growth.dtype)
+        return jnp.sort(jnp.where((self.lost == steps) & (steps > 0), -jnp.inf, mean), descending=True)
+
+
+def lyapunov_spectrum(
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    *,
+    k: int | None = None,
+    burn_in: int = 0,
+    truncate: str | None = None,
+) -> Float[Array, " k"]:
+    """The Lyapunov exponents of a cell that is driven by a sequence.
+
+    As if by::
+
+        Q = np.eye(N)
+        for J_t in step_jacobians(cell, params, xs, state):
+            Q, R = np.linalg.qr(J_t @ Q)
+            log_growth += np.log(np.abs(np.diag(R)))
+        return np.sort(log_growth / T)[::-1]
+
+    with memory O(N²). It can be differentiated, where no exponent is −inf.
+
+    Args:
+        cell: any cell; one with only `step` too.
+        params: what `cell.init` gave.
+        xs: (T, I), one sequence. A batch: `jax.vmap`, with k and burn_in fixed by `functools.partial`.
+        state: s_0; `cell.initial_state(params)` if None.
+        k: how many, the largest ones, at a cost that falls with it; None: all N of the full state (h, c).
+        burn_in: steps at the start that turn the directions but are not counted.
+        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+
+    Returns:
+        (k,): nats a step, in the params' dtype or float32, whichever is wider; −inf for a direction that one step maps
+        to exactly zero, or every step to zero up to rounding. A step that is singular up to rounding only, among
+        others that are not, counts with what rounding leaves of it: about −37 in float64, −16 in float32.
+
+    Raises:
+        ValueError: no step is left after burn_in; k is above N; the rest as `unroll`.
+        TypeError: as `unroll`.
+
+    Source: Benettin et al. 1980; for recurrent networks Engelken, Wolf & Abbott 2023.
+    """
+    cell, params, xs, state = checked("lyapunov_spectrum", cell, params, xs, state, truncate)
+    k, burn_in = _counts("lyapunov_spectrum", state, k, burn_in, len(xs))
+    return _spectrum(cell, k, burn_in, params, xs, state)
+
+
+@partial(jax.jit, static_argnames=("cell", "k", "burn_in"))
+def _spectrum(cell: Any, k: int, burn_in: int, params: Any, xs: Float[Array, "T I"], state: Any) -> Float[Array, " k"]:
+    contract.no_closed_over_tracer("lyapunov_spectrum", cell, params, state, xs)
+    return _along(lambda s, x: cell.step(params, s, x)[0], state, k, burn_in, xs)
+
+
+def lyapunov_exponents(
+    step_fn: Callable,
+    state: Any,
+    xs: Any = None,
+    *,
+    steps: int | None = None,
+    k: int | None = None,
+    burn_in: int = 0,
+) -> Float[Array, " k"]:
+    """The Lyapunov exponents of any map, driven or on its own.
+
+    Args:
+        step_fn: (state, x_t) -> state, or state -> state where `xs` is None.
+        state: s_0, any pytree of floats of one dtype.
+        xs: a pytree of arrays with a leading axis of T steps, or None.
+        steps: T, for a map on its own.
+        k, burn_in: as for `lyapunov_spectrum`.
+
+    Returns:
+        (k,), as `lyapunov_spectrum`. Of a flow sampled every dt the exponents in nats a unit of time are these / dt.
+
+    Raises:
+        ValueError: not exactly one of xs and steps is given; no step is left after burn_in; k is above N.
+        TypeError: step_fn is not callable; the state holds anything but floats of one dtype.
+    """
+    if not callable(step_fn):
+        raise TypeError(f"lyapunov_exponents: step_fn must be a function, but is a {type(step_fn).__name__}")
+    if (xs is None) == (steps is None):
+        raise ValueError("lyapunov_exponents: give xs for a driven map, or steps for one on its own; one of the two")
+    if xs is None:
+        T, F = door.size("lyapunov_exponents", "steps", steps), lambda s, _: step_fn(s)
+    else:
+        xs = jax.tree.map(lambda a: door.array("lyapunov_exponents", "every leaf of xs", a), xs)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(xs)]
+        if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+            raise ValueError(
+                "lyapunov_exponents: every leaf of xs must have the same leading axis of steps, but they have shapes "
+                f"{', '.join(map(str, shapes)) or 'of no leaf'}"
+            )
+        T, F = shapes[0][0], step_fn
+    state = jax.tree.map(lambda a: door.array("lyapunov_exponents", "every leaf of state", a), state)
+    k, burn_in = _counts("lyapunov_exponents", state, k, burn_in, T)
+    made, want = jax.eval_shape(F, state, None if xs is None else jax.tree.map(lambda a: a[0], xs)), state
+    if jax.tree.structure(made) != jax.tree.structure(want) or [(a.shape, a.dtype) for a in jax.tree.leaves(made)] != [
+        (a.shape, a.dtype) for a in jax.tree.leaves(want)
+    ]:
+        raise ValueError(
+            f"lyapunov_exponents: step_fn must give a state of the type, shapes and dtype that it takes, "
+            f"{jax.eval_shape(lambda s: s, want)}, but gives {made}"
+        )
+    return _along(F, state, k, burn_in, xs, T)
+
+
+def lyapunov_start(state: Any, *, k: int | None = None) -> LyapunovState:
+    """An estimate before its first step, for data that comes as a stream; `lyapunov_update` takes it further.
+
+    Args:
+        state: s_0.
+        k: how many exponents; None: all.
+
+    Raises:
+        ValueError: k is above the size of the state.
+        TypeError: the state holds anything but floats of one dtype.
+    """
+    k, _ = _counts("lyapunov_start", state, k, 0, 1)
+    return _start(state, k)
+
+
+def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLike) -> LyapunovState:
+    """The estimate after one more step of the cell, on the input x (I,).
+
+    Args:
+        cell, params: as for `lyapunov_spectrum`.
+        running: what `lyapunov_start` or the update before gave; `running.exponents` is the estimate.
+        x: (I,).
+
+    Raises:
+        ValueError, TypeError: as `step`.
+    """
+    if not isinstance(running, LyapunovState):
+        raise TypeError(
+            f"lyapunov_update: running must be a LyapunovState, but is a {type(running).__name__}; "
+            "lyapunov_start(state) makes one"
+        )
+    cell = door.cell("lyapunov_update", cell)
+    params, dtype = door.params("lyapunov_update", cell, params)
+    state = door.state("lyapunov_update", cell, running.state, dtype)
+    x = door.data("lyapunov_update", "x", x, cell, dtype, "(I,)")
+    return _update(cell, params, running._replace(state=state), x)
+
+
+@partial(jax.jit, static_argnames="cell")
+def _update(cell: Any, params: Any, running: LyapunovState, x: Float[Array, " I"]) -> LyapunovState:
+    contract.no_closed_over_tracer("lyapunov_update", cell, params, running.state, x[None])
+    return _advance(lambda s, x: cell.step(params, s, x)[0], running, x)
+
+
+def _counts(where: str, state: Any, k: Any, burn_in: Any, T: int) -> tuple[int, int]:
+    """k and burn_in, checked."""
+    N = flatten_state(state).size
+    k = N if k is None else door.size(where, "k", door.knob(f"gradflow.{where}", "k", k))
+    if k > N:
+        raise ValueError(f"{where}: k must be at most the {N} entries of the state, but is {k}")
+    burn_in = door.size(where, "burn_in", door.knob(f"gradflow.{where}", "burn_in", burn_in), least=0)
+    if burn_in >= T:
+        raise ValueError(f"{where}: at least 1 step must be left after burn_in, but it is {burn_in} of {T}")
+    return k, burn_in
+
+
+def _start(state: Any, k: int) -> LyapunovState:
+    """All directions, or k that no axis is special to: the first unit vectors might all lie in what dies at once."""
+    s = flatten_state(state)
+    N, wide = s.size, at_least_float32(s.dtype)
+    if k == N:
+        Q = jnp.eye(N, dtype=wide)
+    else:
+        # The discrete cosine transform of type IV: orthonormal, and without a zero.
+        odd = 2 * jnp.arange(N, dtype=wide) + 1
+        Q = math.sqrt(2 / N) * jnp.cos(math.pi / (4 * N) * odd[:, None] * odd[None, :k])
+    return LyapunovState(state, Q, jnp.zeros(k, wide), jnp.zeros(k, jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def _along(F: Callable, state: Any, k: int, burn_in: int, xs: Any, T: int | None = None) -> Float[Array, " k"]:
+    """The exponents along xs, or over T steps."""
+
+    def body(running: LyapunovState, x: Any) -> tuple[LyapunovState, None]:
+        return _advance(F, running, x), None
+
+    T = len(jax.tree.leaves(xs)[0]) if T is None else T
+    running = _start(state, k)
+    if burn_in:
+        running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[:burn_in], xs), length=burn_in)
+        running = _start(running.state, k)._replace(Q=running.Q)
+    running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[burn_in:], xs), length=T - burn_in)
+    return running.exponents
+
+
+def _advance(F: Callable, running: LyapunovState, x: Any) -> LyapunovState:
+    """One step of the system s_t = F(s_{t−1}, x_t), and of its directions."""
+    s_tm1, k = flatten_state(running.state), running.Q.shape[1]
+
+    def flat(s: Float[Array, " N"]) -> Float[Array, " N"]:
+        return flatten_state(F(unflatten_state(s, running.state), x))
+
+    # Accelerators round the operands of float32 products unless told not to; a measurement must not.
+    with jax.default_matmul_precision("highest"):
+        s_t, J_along = jax.linearize(flat, s_tm1)
+        if k == s_tm1.size:
+            J = jax.vmap(J_along, out_axes=1)(jnp.eye(k, dtype=s_tm1.dtype)).astype(running.Q.dtype)
+            JQ, terms = J @ running.Q, jnp.abs(J) @ jnp.abs(running.Q)
+        else:
+            JQ = jax.vmap(J_along, 1, 1)(running.Q.astype(s_tm1.dtype)).astype(running.Q.dtype)
+            terms = jnp.abs(JQ)
+        Q, R = jnp.linalg.qr(JQ)
+    size = jnp.abs(jnp.diagonal(R))
+    # Rounding is relative to what was added up, not to the sum: that may be rounding itself.
+    lost = size <= 4 * k * jnp.finfo(R.dtype).eps * terms.max(axis=0)
+    # Twice where, because the derivative of the branch that is not taken would be NaN.
+    growth = jnp.where(size == 0, -jnp.inf, jnp.log(jnp.where(size == 0, 1, size)))
+    return LyapunovState(
+        unflatten_state(s_t, running.state),
+        Q,
+        running.log_growth + growth,
+        running.lost + lost.astype(running.lost.dtype),
+        running.steps + 1,
+    )

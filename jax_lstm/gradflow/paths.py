@@ -1,0 +1,83 @@
+"""By which way the gradient of the cell state comes back: along c itself, or through h and the gates.
+
+A step's Jacobian has a block D_t = ∂c_t/∂c_{t−1} with h_{t−1} held fixed: diag(f_t) in an LSTM. Of the full product
+
+∂c_T/∂c_k = D_T … D_{k+1}  +  everything that passes an h at least once
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.gradflow.flat import flatten_state, part
+from jax_lstm.gradflow.jacobians import jacobian
+from jax_lstm.gradflow.trajectory import checked, states_before
+
+WAYS = ("all", "cell", "hidden")
+
+
+def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all") -> Float[Array, "K C C"]:
+    """The derivative of the last cell state by every one before it, along some of its ways.
+
+        all      ∂c_T/∂c_k
+        cell     D_T D_{T−1} … D_{k+1}        D_t = ∂c_t/∂c_{t−1}, h_{t−1} held fixed: diag(f_t) for the LSTM
+        hidden   the sum over all ways that pass an h at least once
+
+    all = cell + hidden, and each is computed by itself.
+
+    Args:
+        cell: any cell whose state is a NamedTuple with a c; one with only `step` too.
+        params: what `cell.init` gave.
+        xs: (T, I), one sequence. A batch: `jax.vmap`, with `through` fixed by `functools.partial`.
+        state: s_0; `cell.initial_state(params)` if None.
+        through: "all", "cell" or "hidden".
+
+    Returns:
+        (K, C, C) with K = T + 1, C the size of c: [k, m, n] is the derivative of entry m of c_T by entry n of c_k. In
+        the params' dtype or float32, whichever is wider. A plain product: below 10⁻³⁸ it underflows float32, which
+        for the logs of norms `sensitivity` and `retention` do not.
+
+    Raises:
+        ValueError: the state has no c; `through` is none of the three; the rest as `unroll`.
+        TypeError: as `unroll`.
+    """
+    cell, params, xs, state = checked("paths", cell, params, xs, state)
+    through = door.choice("paths", "through", through, WAYS)
+    if "c" not in getattr(state, "_fields", ()):
+        raise ValueError(
+            f"paths: the state of cell {type(cell).__name__} must be a NamedTuple with a c, like LSTMState, but is a "
+            f"{type(state).__name__}; without one every way leads through h: step_jacobians"
+        )
+    return _paths(cell, through, params, xs, state)
+
+
+@partial(jax.jit, static_argnames=("cell", "through"))
+def _paths(cell: Any, through: str, params: Any, xs: Float[Array, "T I"], state: Any) -> Float[Array, "T+1 C C"]:
+    s_tm1s = states_before("paths", cell, params, xs, state)
+    s = flatten_state(state)
+    c, wide = part("c", state), at_least_float32(s.dtype)
+
+    def body(ways: tuple, stream: tuple) -> tuple[tuple, Float[Array, "C C"]]:
+        everything, along_c, through_h = ways
+        J_t = jacobian(cell, params, *stream).astype(wide)
+        J_c = J_t[c]  # ∂c_t/∂s_{t−1}
+        D_t = J_c[:, c]
+        ways = everything @ J_t, along_c @ D_t, through_h @ J_t + along_c @ J_c.at[:, c].set(0)
+        return ways, read(ways)
+
+    def read(ways: tuple) -> Float[Array, "C C"]:
+        everything, along_c, through_h = ways
+        return {"all": everything[:, c], "cell": along_c, "hidden": through_h[:, c]}[through]
+
+    with jax.default_matmul_precision("highest"):
+        here = jnp.eye(s.size, dtype=wide)[c]
+        start = here, here[:, c], jnp.zeros_like(here)
+        _, before = jax.lax.scan(body, start, (s_tm1s, xs), reverse=True)
+        return jnp.concatenate([before, read(start)[None]])

@@ -1,0 +1,63 @@
+"""What each unit still holds at the end of what it held before: the diagonal of the product of Jacobians.
+
+v_j ← v_j J_t        row j of ∂s_T/∂s_k, from k = T back to 0, kept as e^a v with max |v| = 1
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.gradflow.flat import flatten_state, unflatten_state
+from jax_lstm.gradflow.jacobians import jacobian
+from jax_lstm.gradflow.trajectory import checked, states_before
+
+
+def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None) -> Any:
+    """How much of each entry of an earlier state that same entry of the last state keeps, by all ways.
+
+        log |∂s_{T,j}/∂s_{k,j}|        s_k the state after k steps
+
+    With `truncate="1997"` an LSTM's c keeps Σ log f: what the forget gates alone let through.
+
+    Args:
+        cell: any cell; one with only `step` too.
+        params: what `cell.init` gave.
+        xs: (T, I), one sequence.
+        state: s_0; `cell.initial_state(params)` if None.
+        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+
+    Returns:
+        The cell's own state type; each leaf has a leading axis of T + 1 before its own: natural logs (nats), in the
+        params' dtype or float32, whichever is wider; the last row is 0. −inf stands for zero, and for what is smaller
+        by that dtype's range (38 decades in float32, 308 in float64) than the largest entry of ∂s_{T,j}/∂s_k.
+
+    Raises:
+        ValueError, TypeError: as `unroll`.
+    """
+    return _retention(*checked("retention", cell, params, xs, state, truncate))
+
+
+@partial(jax.jit, static_argnames="cell")
+def _retention(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:
+    s_tm1s = states_before("retention", cell, params, xs, state)
+    s = flatten_state(state)
+    wide = at_least_float32(s.dtype)
+
+    def body(rows: tuple, stream: tuple) -> tuple[tuple, Float[Array, " N"]]:
+        v, a = rows
+        v = v @ jacobian(cell, params, *stream).astype(wide)
+        size = jnp.abs(v).max(axis=1)
+        v, a = v / jnp.where(size == 0, 1, size)[:, None], a + jnp.log(size)
+        return (v, a), a + jnp.log(jnp.abs(jnp.diagonal(v)))
+
+    with jax.default_matmul_precision("highest"):
+        start = jnp.eye(s.size, dtype=wide), jnp.zeros(s.size, wide)
+        _, logs = jax.lax.scan(body, start, (s_tm1s, xs), reverse=True)
+    logs = jnp.concatenate([logs, jnp.zeros((1, s.size), wide)])
+    return jax.vmap(partial(unflatten_state, like=state))(logs)

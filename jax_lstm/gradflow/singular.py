@@ -1,0 +1,135 @@
+"""All directions of a product of Jacobians: its singular values, the small ones as precise as the large ones.
+
+An SVD knows a small singular value only to rounding of the largest one, and a product of many steps spans hundreds of
+decades. One-sided Jacobi rotations (Hestenes 1958; Demmel & Veselić 1992) do not mix scales: two rows e^{d_i} u_i and
+e^{d_j} u_j are turned within their plane until they are orthogonal, with each row's scale kept as its logarithm. When
+all are, the scales are the singular values.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.base import Cell
+from jax_lstm.gradflow.flat import flatten_state
+from jax_lstm.gradflow.product import Product, finite, products
+from jax_lstm.gradflow.trajectory import checked
+
+PASSES = 6  # of QR decompositions before the rotations, which then need fewer sweeps
+SWEEPS = 40  # over all pairs of rows; convergence is quadratic, and ends it long before
+
+
+def singular_values(
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, k: int | None = None, truncate: str | None = None
+) -> Float[Array, "K k"]:
+    """The logs of the singular values of the last state's derivative by every state before it.
+
+        log σ_1 ≥ log σ_2 ≥ …  of ∂s_T/∂s_t        s_t the state after t steps
+
+    As if by::
+
+        for t in range(T + 1):
+            logs[t] = np.log(np.linalg.svd(J[T - 1] @ … @ J[t], compute_uv=False))[:k]
+
+    but without underflow, and the small ones not to rounding of the largest. The first column is `sensitivity`. What
+    bounds the precision is the one step that spans most: a QR decomposition resolves 16 decades of its J in float64, 7
+    in float32.
+
+    Args:
+        cell: any cell; one with only `step` too.
+        params: what `cell.init` gave.
+        xs: (T, I), one sequence. A batch: `jax.vmap`, with k fixed by `functools.partial`.
+        state: s_0; `cell.initial_state(params)` if None.
+        k: how many are given, the largest ones; None: all N. All are computed.
+        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+
+    Returns:
+        (K, k) with K = T + 1: natural logs (nats), largest first, in the params' dtype or float32, whichever is wider;
+        the last row is 0. A direction that a step loses altogether is at −inf if it is exactly zero there, and falls by
+        the decades of rounding if not.
+
+    Raises:
+        ValueError: k is above N; the rest as `unroll`.
+        TypeError: as `unroll`.
+    """
+    cell, params, xs, state = checked("singular_values", cell, params, xs, state, truncate)
+    N = flatten_state(state).size
+    k = N if k is None else door.size("singular_values", "k", door.knob("gradflow.singular_values", "k", k))
+    if k > N:
+        raise ValueError(f"singular_values: k must be at most the {N} entries of the state, but is {k}")
+    return products("singular_values", _log_singular_values, cell, params, xs, state)[:, :k]
+
+
+def _log_singular_values(P: Product) -> Float[Array, " N"]:
+    """Those of diag(e^d) U, largest first."""
+    N = len(P.d)
+    odd = N % 2  # an odd one out rests; a row of zeros makes the number even
+    d, L = _nearly_orthogonal(P.d, P.U)
+    rows = _normalised(jnp.pad(d, (0, odd), constant_values=-jnp.inf), jnp.pad(L, ((0, odd), (0, 0))))
+    tolerance = N * jnp.finfo(d.dtype).eps
+
+    def unfinished(loop: tuple) -> Any:
+        n, _, _, cosine = loop
+        return (n < SWEEPS) & (cosine > tolerance)
+
+    def sweep(loop: tuple) -> tuple:
+        n, d, u, _ = loop
+        (d, u), cosines = jax.lax.scan(_round, (d, u), length=len(d) - 1)
+        return n + 1, d, u, cosines.max()
+
+    _, d, _, _ = jax.lax.while_loop(unfinished, sweep, (0, *rows, jnp.full_like(d[0], jnp.inf)))
+    return jnp.sort(d, descending=True)[:N]
+
+
+def _nearly_orthogonal(d: Float[Array, " N"], U: Float[Array, "N N"]) -> tuple[Float[Array, " N"], Float[Array, "N N"]]:
+    """Another diag(e^d) L of the same singular values, whose rows of unlike scales are orthogonal almost.
+
+    D L = Q R D with R from a QR decomposition of D L D⁻¹, which has no scale above 1 if d falls; and R D = (D Rᵀ)ᵀ is
+    of the form that we began with.
+    """
+    order = jnp.argsort(-d)
+    d, L = d[order], jnp.linalg.qr(U[order].T)[1].T
+    ratio = jnp.where(d[:, None] == -jnp.inf, 0, jnp.exp(jnp.minimum(d[:, None] - finite(d)[None, :], 0)))
+    for _ in range(PASSES):
+        L = jnp.linalg.qr(ratio * L)[1].T
+    return d, L
+
+
+def _round(rows: tuple, _: None) -> tuple[tuple, Float[Array, ""]]:
+    """Rotate N/2 pairs of rows, then move on to the next pairs, as a round-robin tournament does."""
+    d, u = rows
+    half = len(d) // 2
+    d_i, d_j, u_i, u_j = d[:half], d[half:][::-1], u[:half], u[half:][::-1]
+    swap = d_j > d_i
+    d_i, d_j = jnp.where(swap, d_j, d_i), jnp.where(swap, d_i, d_j)
+    u_i, u_j = jnp.where(swap[:, None], u_j, u_i), jnp.where(swap[:, None], u_i, u_j)
+    # Unit vectors u_i, u_j; g the cosine between them, r ≤ 1 the ratio of their scales, t the rotation's tangent.
+    r = jnp.exp(d_j - finite(d_i))
+    g = (u_i * u_j).sum(axis=1)
+    below = (1 - r * r) + jnp.sqrt((1 - r * r) ** 2 + (2 * r * g) ** 2)
+    t_over_r = 2 * g / jnp.where(g == 0, 1, below)
+    cos = 1 / jnp.sqrt(1 + (r * t_over_r) ** 2)
+    v_i = cos[:, None] * (u_i + (r * r * t_over_r)[:, None] * u_j)
+    v_j = cos[:, None] * (u_j - t_over_r[:, None] * u_i)
+    d_i, v_i = _normalised(d_i, v_i)
+    d_j, v_j = _normalised(d_j, v_j)
+    d_i, d_j = jnp.where(swap, d_j, d_i), jnp.where(swap, d_i, d_j)
+    v_i, v_j = jnp.where(swap[:, None], v_j, v_i), jnp.where(swap[:, None], v_i, v_j)
+    d, u = jnp.concatenate([d_i, d_j[::-1]]), jnp.concatenate([v_i, v_j[::-1]])
+    turn = partial(jnp.roll, shift=1, axis=0)
+    return (jnp.concatenate([d[:1], turn(d[1:])]), jnp.concatenate([u[:1], turn(u[1:])])), jnp.abs(g).max()
+
+
+def _normalised(d: Float[Array, " n"], u: Float[Array, "n N"]) -> tuple[Float[Array, " n"], Float[Array, "n N"]]:
+    """e^d u as e^d v with |v| = 1; a row of zeros has d = −inf."""
+    size = jnp.sqrt((u * u).sum(axis=1))
+    zero = (size == 0) | (d == -math.inf)
+    return jnp.where(zero, -jnp.inf, d + jnp.log(jnp.where(zero, 1, size))), jnp.where(
+        zero[:, None], 0, u / jnp.where(zero, 1, size)[:, None]
+    )

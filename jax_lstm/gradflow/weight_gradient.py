@@ -1,0 +1,69 @@
+"""Which step taught the weights what: the gradient by the weights, apart for every step that used them.
+
+G_t = (∂⁺s_t/∂W)ᵀ λ_t        λ_t = dL/ds_t        ∂⁺: s_{t−1} held fixed
+dL/dW = Σ_t G_t
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells.base import Cell
+from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
+
+
+def weight_gradient_by_step(
+    loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+) -> Any:
+    """The part of the loss's gradient by the params that each step contributes.
+
+    As if by::
+
+        def L(params_of_step):                           # params, once for every step
+            for t in range(T):
+                state, _ = cell.step(params_of_step[t], state, xs[t])
+                states[t] = state
+            return loss(states)
+        parts[t] = jax.grad(L)([params] * T)[t]
+
+    Args:
+        loss: from what `unroll_states` returns, every state stacked over time, to one float.
+        cell: any cell; one with only `step` too.
+        params: what `cell.init` gave.
+        xs: (T, I), one sequence.
+        state: s_0, held fixed; `cell.initial_state(params)` if None.
+        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+
+    Returns:
+        As params, each leaf with a leading axis of T steps: memory T times that of the params. The sum over it is the
+        gradient of ``loss(unroll_states(cell, params, xs, state))`` with s_0 held fixed, also where params make it.
+
+    Raises:
+        ValueError: `loss` does not give one number; the rest as `unroll`.
+        TypeError: `loss` is not callable, or does not give a float; the rest as `unroll`.
+
+    Source: Pascanu, Mikolov & Bengio 2013, eq. 4.
+    """
+    cell, params, xs, state = checked("weight_gradient_by_step", cell, params, xs, state, truncate)
+    dstates = loss_by_states("weight_gradient_by_step", loss, cell, params, xs, state)
+    return _by_step(cell, params, xs, state, dstates)
+
+
+@partial(jax.jit, static_argnames="cell")
+def _by_step(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any, dstates: Any) -> Any:
+    s_tm1s = states_before("weight_gradient_by_step", cell, params, xs, state)
+
+    def body(later: Any, stream: tuple) -> tuple[Any, Any]:
+        s_tm1, x_t, ds_t = stream
+        adjoint = jax.tree.map(jnp.add, ds_t, later)  # λ_t
+        _, transpose = jax.vjp(lambda params, s: cell.step(params, s, x_t)[0], params, s_tm1)
+        G_t, later = transpose(adjoint)
+        return later, G_t
+
+    nothing = jax.tree.map(jnp.zeros_like, state)
+    return jax.lax.scan(body, nothing, (s_tm1s, xs, dstates), reverse=True)[1]

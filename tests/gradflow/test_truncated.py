@@ -1,0 +1,62 @@
+"""The original LSTM's gradient: the same numbers, and a derivative that does not pass an h."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+from jax_lstm.gradflow import Truncated, adjoint_norms, sensitivity, step_jacobians
+
+I, H, T = 3, 4, 6
+CELL = jl.LSTM(I, H)
+PARAMS = CELL.init(jax.random.key(0), jnp.float64)
+XS = jax.random.normal(jax.random.key(1), (T, I), jnp.float64)
+
+
+def test_the_numbers_stay_the_same():
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14),
+        jl.unroll(Truncated(CELL), PARAMS, XS),
+        jl.unroll(CELL, PARAMS, XS),
+    )
+
+
+def test_a_steps_jacobian_has_the_forget_gate_for_c_and_nothing_for_h():
+    J = step_jacobians(CELL, PARAMS, XS, truncate="1997")
+    whole = step_jacobians(CELL, PARAMS, XS)
+    np.testing.assert_array_equal(J[:, :, :H], 0)
+    np.testing.assert_allclose(J[:, :, H:], whole[:, :, H:], rtol=1e-14)
+    np.testing.assert_allclose(J[:, H:, H:], [np.diag(f) for f in jl.gates_of(CELL, PARAMS, XS).f], rtol=1e-14)
+    assert np.abs(whole[:, :, :H]).max() > 0.01
+
+
+def test_the_constant_error_carousel_keeps_everything():
+    """O5: i = 0 and f = 1 make dc_T/dc_t the identity, for every t."""
+    b_i, b_f, b_g, b_o = jnp.split(PARAMS.b, 4)
+    params = PARAMS._replace(b=jnp.concatenate([b_i - 1e3, b_f + 1e3, b_g, b_o]))
+    J = np.asarray(step_jacobians(CELL, params, XS, truncate="1997"))
+    for k in range(T):
+        np.testing.assert_allclose(np.linalg.multi_dot([*J[k:][::-1], np.eye(2 * H)])[H:, H:], np.eye(H), rtol=1e-14)
+
+
+def test_every_measurement_has_the_switch():
+    plain = sensitivity(CELL, PARAMS, XS)
+    cut = sensitivity(CELL, PARAMS, XS, truncate="1997")
+    np.testing.assert_allclose(cut, sensitivity(Truncated(CELL), PARAMS, XS), rtol=1e-14)
+    assert np.abs(plain - cut)[:-1].min() > 1e-3
+    loss = lambda states: states.c[-1].sum()  # noqa: E731
+    got = adjoint_norms(loss, CELL, PARAMS, XS, truncate="1997")
+    assert np.isneginf(got.h).all(), "a loss of c alone never reaches an h"
+    f = np.asarray(jl.gates_of(CELL, PARAMS, XS).f)
+    want = [np.log(np.linalg.norm(np.prod(f[t + 1 :], axis=0))) for t in range(T)]
+    np.testing.assert_allclose(got.c, want, rtol=1e-12)
+
+
+def test_a_cell_whose_whole_state_is_h_is_refused():
+    rnn = jl.RNN(I, H)
+    params = rnn.init(jax.random.key(0), jnp.float64)
+    with pytest.raises(ValueError, match=r'sensitivity: truncate="1997": cell RNN must have a NamedTuple for a state'):
+        sensitivity(rnn, params, XS, truncate="1997")
+    with pytest.raises(ValueError, match="step_jacobians: truncate must be None or \"1997\", but is '2000'"):
+        step_jacobians(CELL, PARAMS, XS, truncate="2000")
