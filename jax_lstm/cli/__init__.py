@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train one experiment, all its seeds",
     "evaluate": "score the best checkpoints of a run on the test split",
     "gradflow": "measure how far gradients reach, in a run or in a fresh cell",
+    "experiment": "do a published experiment again, several seeds",
     "demo": "LSTM against tanh RNN on digits and on adding, in a few minutes",
 }
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(
         prog="jax-lstm",
         description="Recurrent cells trained and measured.",
-        epilog="\n".join(f"{name:9s} {what}" for name, what in COMMANDS.items()),
+        epilog="\n".join(f"{name:11s} {what}" for name, what in COMMANDS.items()),
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=list(COMMANDS), help="jax-lstm COMMAND --help says more")

@@ -15,10 +15,10 @@ from rich.table import Table
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
 from jax_lstm.cli.evaluate import evaluate
-from jax_lstm.cli.experiment import Experiment, build_model
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.cli.train import train
+from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.gradflow.plots import plot_profile
 from jax_lstm.train import count_devices, open_run, read_metrics
 
@@ -112,7 +112,7 @@ def _run(experiment: Experiment, console: Console) -> Row:
     seconds = time.perf_counter() - start
     scores = evaluate(experiment, state, "test", run_dir)
     task = experiment.task.build()
-    cell, xs = build_model(experiment, task).cell, task.validation().xs[:SEQUENCES]
+    cell, xs = build_model(experiment, task).cell, steps_of_all(task.validation(), SEQUENCES)
     return Row(experiment, scores, seconds, profiles(cell, state.best.params.cell, xs))
 
 

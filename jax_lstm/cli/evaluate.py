@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from jax_lstm.cli.experiment import Experiment, build_model, restore
 from jax_lstm.cli.parser import experiment_of_run, parse
+from jax_lstm.cli.wiring import Experiment, build_model, restore
 from jax_lstm.train import TrainState
 from jax_lstm.train.losses import BY_NAME
 
@@ -51,7 +51,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
     @jax.jit
     @jax.vmap
     def score(params):
-        return metric(model.outputs(params, batch.xs), batch.targets)
+        return metric(model.outputs(params, batch), batch.targets)
 
     scores = np.asarray(score(state.best.params), np.float64).tolist()
     report = {

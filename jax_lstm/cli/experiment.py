@@ -1,171 +1,156 @@
-"""One experiment: its choices, and the wiring of task, cell and readout into something to train.
+"""`jax-lstm experiment NAME`: a published experiment, done again with several seeds, beside what was published.
 
-    s_T = cell over x_1..x_T        y = s_T.h w + b
+configs/experiments/NAME.yaml says which runs it has, each a config and what is changed in it, and what has to come out.
+Every run is scored, the sequences it took are counted, and its gradient flow is measured. Written are
 
-The loss and the score, by the names that the task gives them, compare y with the target.
+    NAME.json    every seed's figures, and whether each mark was met
+    NAME.png     learning curves, and the gradient's profile after training
+    README.md    with --table: one table of all results in the folder
 """
 
-from dataclasses import asdict, dataclass
+import json
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import jax
-from jaxtyping import Array, Float, Key
+import numpy as np
+import yaml
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
 
-import jax_lstm as jl
-from jax_lstm.layers import Readout, ReadoutParams
-from jax_lstm.tasks import Adding, Digits, Task
-from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainState, init_state, optimiser
-from jax_lstm.train.config import learning_rate
-from jax_lstm.train.losses import BY_NAME
-from jax_lstm.train.run_dir import CHECKPOINTS
+from jax_lstm.cli.cores import make_cores_devices
+from jax_lstm.cli.evaluate import evaluate
+from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
+from jax_lstm.cli.profile import Profile, json_ready, profiles
+from jax_lstm.cli.results import page, plot_experiment, say
+from jax_lstm.cli.train import train
+from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
+from jax_lstm.train import count_devices, open_run, read_metrics
 
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """One recurrent cell and a linear readout of its last output.
-
-    Args:
-        cell: the recurrent cell.
-        hidden_size: H, its units.
-        forget_bias: the LSTM's forget bias; null: the cell's own default.
-        chrono: the LSTM's chrono initialisation for memories up to this many steps; null: none.
-    """
-
-    cell: Literal["lstm", "rnn", "gru"]
-    hidden_size: int = 64
-    forget_bias: float | None = None
-    chrono: float | None = None
-
-    def build(self, input_size: int) -> jl.Cell:
-        """The cell."""
-        choices = {"forget_bias": self.forget_bias, "chrono": self.chrono}
-        given = {name: value for name, value in choices.items() if value is not None}
-        if given and self.cell != "lstm":
-            raise ValueError(f"model.{next(iter(given))}: only the lstm has it, but model.cell is {self.cell}")
-        try:
-            return jl.from_config(
-                {"cell": self.cell.upper(), "input_size": input_size, "hidden_size": self.hidden_size} | given
-            )
-        except ValueError as error:
-            raise ValueError(f"model: {error}") from error
+RESULTS, TRIALS = "notebooks/results", "runs/trials"
+SEQUENCES = 4  # validation sequences that the gradient flow is the mean of
 
 
-@dataclass(frozen=True)
-class TaskConfig:
-    """What is learned.
-
-    Args:
-        name: digits: scanned digits, a pixel a step; adding: the sum of two marked numbers.
-        length: T of adding; null: 100. The digits have 64 steps.
-    """
-
-    name: Literal["digits", "adding"]
-    length: int | None = None
-
-    def build(self) -> Task:
-        """The task."""
-        if self.name == "digits":
-            if self.length is not None:
-                raise ValueError(f"task.length: wanted null for digits, which has 64 steps, but got {self.length}")
-            return Digits()
-        try:
-            return Adding() if self.length is None else Adding(self.length)
-        except ValueError as error:
-            raise ValueError(f"task.length: {error}") from error
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """All choices of one training run; what they exclude together is refused here.
-
-    Args:
-        model: the cell.
-        task: what it learns.
-        opt: the optimiser.
-        train: the loop.
-        run_dir: where the run is written.
-    """
-
-    model: ModelConfig
-    task: TaskConfig
-    opt: OptConfig
-    train: TrainConfig
-    run_dir: str
-
-    def __post_init__(self):
-        task = self.task.build()
-        self.model.build(task.input_size)
-        learning_rate(self.opt, self.train.steps)
-        try:
-            jax.eval_shape(lambda: task.train_batch(jax.random.key(0), 0, self.train.batch_size))
-        except ValueError as error:
-            raise ValueError(f"train.batch_size: {error}") from error
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain dicts, lists and values, for YAML."""
-        data = asdict(self)
-        data["train"]["seeds"] = list(self.train.seeds)
-        return data
-
-
-class ModelParams(NamedTuple):
-    """The params of the cell and of its readout."""
-
-    cell: Any
-    readout: ReadoutParams
-
-
-class Model(NamedTuple):
-    """A cell and its readout, both static."""
-
-    cell: jl.Cell
-    readout: Readout
-
-    def init(self, key: Key[Array, ""]) -> ModelParams:
-        """Draw both."""
-        key_cell, key_readout = jax.random.split(key)
-        return ModelParams(self.cell.init(key_cell), self.readout.init(key_readout))
-
-    def outputs(self, params: ModelParams, xs: Float[Array, "B T I"]) -> Float[Array, "B O"]:
-        """What the readout gives after the last step of each sequence."""
-        state, _ = jl.batched(jl.unroll)(self.cell, params.cell, xs)
-        return self.readout.apply(params.readout, state.h)
-
-
-def build_model(experiment: Experiment, task: Task) -> Model:
-    """The model that an experiment trains."""
-    cell = experiment.model.build(task.input_size)
-    return Model(cell, Readout(cell.hidden_size, task.output_size))
-
-
-def build_problem(experiment: Experiment) -> Problem:
-    """The pure functions that the loop trains."""
-    task = experiment.task.build()
-    model, validation = build_model(experiment, task), task.validation()
-    loss, metric = BY_NAME[task.loss], BY_NAME[task.metric]
-
-    def loss_fn(params, batch):
-        ys = model.outputs(params, batch.xs)
-        return loss(ys, batch.targets), metric(ys, batch.targets)
-
-    return Problem(
-        init=model.init,
-        batch=lambda key, step: task.train_batch(key, step, experiment.train.batch_size),
-        loss=loss_fn,
-        score=lambda params: metric(model.outputs(params, validation.xs), validation.targets),
-        maximise=task.maximise,
-        metric=task.metric,
+def main(argv: Sequence[str]) -> int:
+    """List, run one, or write the table."""
+    make_cores_devices()
+    parser = ArgumentParser(prog="jax-lstm experiment", description="Do a published experiment again.")
+    parser.add_argument("name", type=str, nargs="?", help="a file of configs/experiments, without .yaml")
+    parser.add_argument("--list", action="store_true", help="the experiments, and minutes on two cores")
+    parser.add_argument("--table", action="store_true", help="write README.md, the table of the results in --out")
+    parser.add_argument("--configs", type=str, default="configs", help="the folder of the configs")
+    parser.add_argument("--out", type=str | None, default=None, help=f"where to write; {RESULTS}, trials {TRIALS}")
+    parser.add_argument(
+        "--quick", type=int | None, default=None, help="only so many training steps: a trial, no result"
     )
+    values = parse(parser, argv)
+    specs, console = Path(values.configs) / "experiments", Console()
+    out = Path(values.out or (RESULTS if values.quick is None else TRIALS))
+    names = sorted(path.stem for path in specs.glob("*.yaml"))
+    if values.list:
+        table = Table("experiment", "minutes", "what")
+        for name in names:
+            spec = read_spec(specs / f"{name}.yaml")
+            table.add_row(name, f"{spec['minutes']:g}", spec["title"])
+        console.print(table)
+        return 0
+    if values.table:
+        if not any(out.glob("*.json")):
+            parser.error(f"--table: {out} holds no results; jax-lstm experiment NAME makes some")
+        (out / "README.md").write_text(page(out), encoding="utf-8")
+        console.print(str(out / "README.md"))
+        return 0
+    if values.name not in names:
+        parser.error(f"name: wanted one of {', '.join(names) or 'none, there are no configs'}, but got {values.name}")
+    spec = read_spec(specs / f"{values.name}.yaml")
+    try:
+        runs = {
+            name: _experiment(Path(values.configs) / run["config"], run["set"], values.name, name, values.quick)
+            for name, run in spec["runs"].items()
+        }
+        for experiment in runs.values():
+            count_devices(experiment.train)
+    except ValueError as error:
+        parser.error(str(error))
+    result = {"name": values.name} | spec | {"quick": values.quick, "results": {}}
+    for name, experiment in runs.items():
+        console.print(f"{values.name}: {name}")
+        result["results"][name] = _run(experiment, spec.get("solved"), console)
+    result["marks"] = [mark | {"seeds_that_do": count(mark, result["results"])} for mark in spec["marks"]]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{values.name}.json").write_text(json.dumps(json_ready(result)) + "\n", encoding="utf-8")
+    plot_experiment(result, out / f"{values.name}.png")
+    for mark in result["marks"]:
+        console.print(say(mark))
+    console.print(f"{out / values.name}.json  {out / values.name}.png")
+    return 0
 
 
-def restore(experiment: Experiment, run_dir: Path) -> TrainState:
-    """The newest state of a run.
+def read_spec(path: Path) -> dict[str, Any]:
+    """What an experiment is: title, source, minutes, runs, solved, marks, published, reproduction, deviations."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
-    Raises:
-        FileNotFoundError: it has none.
-    """
-    tx = optimiser(experiment.opt, experiment.train.steps)
-    like = jax.eval_shape(lambda: init_state(build_problem(experiment), tx, experiment.train.seeds))
-    with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
-        return checkpoints.restore(like)
+
+def _experiment(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
+    runs = f"runs/{name}" if quick is None else f"{TRIALS}/{name}"
+    argv = [str(config), "--run_dir", f"{runs}/{run.replace(' ', '_')}"]
+    if quick is not None:
+        changes = changes | {
+            "train.steps": quick,
+            "train.eval_every": quick,
+            "opt.schedule": "constant",
+            "opt.warmup_steps": 0,
+        }
+    for key, value in changes.items():
+        argv += [f"--{key}", json.dumps(value) if not isinstance(value, str) else value]
+    return parse_experiment(experiment_parser("experiment", ""), argv)[0]
+
+
+def _run(experiment: Experiment, solved: float | None, console: Console) -> dict[str, Any]:
+    """Train every seed, score each one's best params on the test split, and measure them; an earlier run is lost."""
+    run_dir, task = Path(experiment.run_dir), experiment.task.build()
+    shutil.rmtree(run_dir, ignore_errors=True)
+    open_run(run_dir, experiment.as_data(), experiment.train.seeds, count_devices(experiment.train), resume=False)
+    start = time.perf_counter()
+    state = train(experiment, resume=False, console=console)
+    seconds = time.perf_counter() - start
+    cell, xs = build_model(experiment, task).cell, steps_of_all(task.validation(), SEQUENCES)
+    measured: list[Profile] = profiles(cell, state.best.params.cell, xs)
+    curve = [r for r in read_metrics(run_dir) if r["split"] == "validation"]
+    return {
+        "cell": experiment.model.cell,
+        "metric": task.metric,
+        "maximise": task.maximise,
+        "blind": task.baseline,
+        "seeds": list(experiment.train.seeds),
+        "seconds": round(seconds, 1),
+        "score": evaluate(experiment, state, "test", run_dir),
+        "sequences": first_solved(curve, task.metric, task.maximise, solved, experiment.train.batch_size),
+        "curve": {
+            "sequences": [r["step"] * experiment.train.batch_size for r in curve],
+            "validation": [r[task.metric] for r in curve],
+        },
+        "data_horizon": [p.data_horizon for p in measured],
+        "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in measured], axis=0).tolist(),
+    }
+
+
+def first_solved(
+    curve: Sequence[dict[str, Any]], metric: str, maximise: bool, solved: float | None, batch_size: int
+) -> list[int | None]:
+    """For each seed the sequences it had seen when its validation score first was as good as `solved`; None: never."""
+    scores = np.array([r[metric] for r in curve])
+    if solved is None:
+        return [None] * scores.shape[1]
+    there = scores >= solved if maximise else scores <= solved
+    return [int(curve[int(s.argmax())]["step"]) * batch_size if s.any() else None for s in there.T]
+
+
+def count(mark: dict[str, Any], results: dict[str, Any]) -> int:
+    """How many seeds meet a mark, such as {run: LSTM, of: score, at_least: 0.99, seeds: 5}."""
+    values = results[mark["run"]][mark["of"]]
+    least, most = mark.get("at_least", -np.inf), mark.get("at_most", np.inf)
+    return sum(value is not None and least <= value <= most for value in values)

@@ -1,29 +1,34 @@
-"""`jax-lstm gradflow`: how far gradients reach in a trained run, or in a freshly drawn cell."""
+"""`jax-lstm gradflow`: how gradients flow through a trained run, or a freshly drawn cell."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
 import jax_lstm as jl
-from jax_lstm.cli.experiment import ModelConfig, build_model, restore
 from jax_lstm.cli.parser import experiment_of_run, parse
-from jax_lstm.cli.profile import Profile, profiles
-from jax_lstm.gradflow.plots import plot_profile
+from jax_lstm.cli.profile import Profile, json_ready, profiles
+from jax_lstm.cli.report import details, page, words
+from jax_lstm.cli.wiring import ModelConfig, build_model, restore, steps_of_all
+from jax_lstm.train.losses import BY_NAME
+from jax_lstm.train.metrics import read_metrics
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; print a table; write gradflow.json and gradflow.png."""
+    """Measure; print a table and what it means; write gradflow.json, and gradflow.png, a page of figures."""
     parser = ArgumentParser(
         prog="jax-lstm gradflow",
-        description="Measure ‖∂s_T/∂s_k‖ and memory horizons: of each seed's best params in a run, on its validation "
-        "sequences, or of a cell at its initialisation, on standard normal input.",
+        description="Measure how gradients flow: of each seed's best params in a run, on its validation sequences, or "
+        "of a cell at its initialisation, on standard normal input. Profile and horizons of every seed; directions, "
+        "units, eigenvalues, adjoints and ways of the first one, on one sequence.",
     )
     parser.add_argument("run_dir", type=str, nargs="?", help="a run's directory; without it, give --cell")
     parser.add_argument("--cell", type=Literal["lstm", "rnn", "gru"] | None, default=None, help="a cell to draw")
@@ -41,29 +46,47 @@ def main(argv: Sequence[str]) -> int:
     for name in ("steps", "sequences", "hidden_size", "input_size"):
         if values[name] < 1:
             parser.error(f"--{name}: wanted 1 or more, but got {values[name]}")
-    if not values.seeds:
-        parser.error("--seeds: wanted at least one seed")
-    if values.run_dir is not None:
-        title, seeds, measured = _of_run(parser, values)
-    else:
-        title, seeds, measured = _of_cell(parser, values)
+    if not values.seeds or not all(0 <= seed < 2**32 for seed in values.seeds):
+        parser.error(f"--seeds: wanted at least one seed, each from 0 to 2³² − 1, but got {list(values.seeds)}")
+    subject = _of_run(parser, values) if values.run_dir is not None else _of_cell(parser, values)
     out = Path(values.out or values.run_dir or "runs/gradflow")
     out.mkdir(parents=True, exist_ok=True)
+    seeds = dict(zip(subject.seeds, profiles(subject.cell, subject.params, subject.xs), strict=True))
+    seed = subject.seeds[0]
+    one = details(subject.cell, jax.tree.map(lambda p: p[0], subject.params), subject.xs[0], subject.loss)
     report: dict[str, Any] = {
-        "title": title,
-        "seeds": {str(s): p.as_data() for s, p in zip(seeds, measured, strict=True)},
+        "title": subject.title,
+        "words": words(seeds[seed], one),
+        "seeds": {str(s): p.as_data() for s, p in seeds.items()},
+        "details": {"seed": seed} | one.as_data(),
+        "probed": None
+        if subject.probed is None
+        else {"step": subject.probed[0], "ln_norms": subject.probed[1].tolist()},
     }
-    (out / "gradflow.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    plot_profile(
-        {f"seed {s}": p.log_norms for s, p in zip(seeds, measured, strict=True)}, path=out / "gradflow.png", title=title
-    )
+    (out / "gradflow.json").write_text(json.dumps(json_ready(report), indent=1) + "\n", encoding="utf-8")
+    page(subject.title, seeds, seed, one, subject.probed, out / "gradflow.png")
     console = Console()
-    console.print(_table(title, seeds, measured))
+    console.print(_table(subject.title, subject.seeds, list(seeds.values())))
+    console.print(f"Seed {seed}:")
+    for sentence in words(seeds[seed], one):
+        console.print(f"  {sentence}")
     console.print(f"{out / 'gradflow.png'}  {out / 'gradflow.json'}")
     return 0
 
 
-def _of_run(parser: ArgumentParser, values: Namespace) -> tuple[str, tuple[int, ...], list[Profile]]:
+class Subject(NamedTuple):
+    """What is measured."""
+
+    title: str
+    seeds: tuple[int, ...]
+    cell: jl.Cell
+    params: Any  # a leading axis over seeds
+    xs: Float[Array, "N T I"]
+    loss: Callable  # of the first seed's states over the first sequence
+    probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the first seed's profiles while it was trained
+
+
+def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
     run_dir = Path(values.run_dir)
     experiment = experiment_of_run(parser, run_dir)
     try:
@@ -71,12 +94,27 @@ def _of_run(parser: ArgumentParser, values: Namespace) -> tuple[str, tuple[int, 
     except FileNotFoundError as error:
         parser.error(f"run_dir: {error}")
     task = experiment.task.build()
-    xs = task.validation().xs[: values.sequences]
-    measured = profiles(build_model(experiment, task).cell, state.best.params.cell, xs)
-    return f"{experiment.model.cell} on {experiment.task.name}", experiment.train.seeds, measured
+    data, model, params = task.validation(), build_model(experiment, task), state.best.params
+    readout = jax.tree.map(lambda p: p[0], params.readout)
+
+    def loss(states: Any) -> Array:
+        return BY_NAME[task.loss](model.readout.apply(readout, states.h[-1:]), data.targets[:1])
+
+    title = f"{experiment.model.cell} on {experiment.task.name}"
+    xs = steps_of_all(data, values.sequences)
+    return Subject(title, experiment.train.seeds, model.cell, params.cell, xs, loss, _probed(run_dir))
 
 
-def _of_cell(parser: ArgumentParser, values: Namespace) -> tuple[str, tuple[int, ...], list[Profile]]:
+def _probed(run_dir: Path) -> tuple[list[int], Float[np.ndarray, "P T+1"]] | None:
+    """The steps and the first seed's profiles that train.probe wrote, if it did more than once."""
+    records = [r for r in read_metrics(run_dir) if r["split"] == "probe"]
+    if len(records) < 2:
+        return None
+    log_norms = np.array([r["log_norms"][0] for r in records], np.float64)  # None, a norm of zero, becomes NaN
+    return [r["step"] for r in records], log_norms
+
+
+def _of_cell(parser: ArgumentParser, values: Namespace) -> Subject:
     model = ModelConfig(values.cell, values.hidden_size, values.forget_bias, values.chrono)
     try:
         cell: jl.Cell = model.build(values.input_size)
@@ -86,7 +124,8 @@ def _of_cell(parser: ArgumentParser, values: Namespace) -> tuple[str, tuple[int,
     shape = (values.sequences, values.steps, values.input_size)
     xs = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     params = jax.vmap(lambda seed: cell.init(jax.random.key(seed)))(jnp.asarray(values.seeds, jnp.uint32))
-    return f"{values.cell} at its initialisation", values.seeds, profiles(cell, params, xs)
+    title = f"{values.cell} at its initialisation"
+    return Subject(title, values.seeds, cell, params, xs, lambda states: states.h[-1].sum(), None)
 
 
 def _table(title: str, seeds: Sequence[int], measured: Sequence[Profile]) -> Table:

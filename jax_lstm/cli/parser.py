@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from jax_lstm.cli.experiment import Experiment, ModelConfig, TaskConfig
+from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig
 from jax_lstm.train import OptConfig, TrainConfig
 from jax_lstm.train.run_dir import CONFIG, read_config
 

@@ -40,15 +40,29 @@ class Profile(NamedTuple):
 
     def as_data(self) -> dict[str, Any]:
         """For JSON, which has no infinity: None there."""
-        return {
-            "data_horizon": _json(self.data_horizon),
-            "horizon": _json(self.horizon),
-            "ln_norm_ds_T_ds_k": [_json(x) for x in self.log_norms.tolist()],
-        }
+        return json_ready(
+            {
+                "data_horizon": self.data_horizon,
+                "horizon": self.horizon,
+                "ln_norm_ds_T_ds_k": self.log_norms,
+            }
+        )
 
 
-def _json(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+def json_ready(value: Any) -> Any:
+    """Arrays as lists, and None for what is not finite."""
+    if isinstance(value, dict):
+        return {name: json_ready(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(v) for v in value]
+    if hasattr(value, "tolist"):
+        return json_ready(np.asarray(value).tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def mean_log_norms(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> Float[Array, " T+1"]:
+    """The profile: the mean of `gradflow.sensitivity` over sequences."""
+    return jnp.mean(jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))(cell, params, xs), axis=0)
 
 
 def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> list[Profile]:
@@ -57,8 +71,7 @@ def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> list[Prof
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
     def measure(p, xs):
-        log_norms = jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))(cell, p, xs)
-        return jnp.mean(log_norms, axis=0), gradflow.horizon(cell, p)
+        return mean_log_norms(cell, p, xs), gradflow.horizon(cell, p)
 
     return [
         Profile(np.asarray(log_norms, np.float64), float(steps))

@@ -3,5 +3,7 @@
 from jax_lstm.tasks.adding import Adding
 from jax_lstm.tasks.base import Batch, Task
 from jax_lstm.tasks.digits import Digits
+from jax_lstm.tasks.marked import Marked
+from jax_lstm.tasks.temporal_order import TemporalOrder
 
-__all__ = ["Adding", "Batch", "Digits", "Task"]
+__all__ = ["Adding", "Batch", "Digits", "Marked", "Task", "TemporalOrder"]

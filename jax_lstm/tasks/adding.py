@@ -8,7 +8,6 @@ A network beats it only by carrying the first marked value over about T/2 steps.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +33,12 @@ class Adding:
 
     length: int = 100
 
-    input_size: ClassVar[int] = 2
-    output_size: ClassVar[int] = 1
-    loss: ClassVar[Literal["cross_entropy", "mse"]] = "mse"
-    metric: ClassVar[Literal["accuracy", "mse"]] = "mse"
-    maximise: ClassVar[bool] = False
-    baseline: ClassVar[float] = 1 / 6
+    input_size = 2
+    output_size = 1
+    loss = "mse"
+    metric = "mse"
+    maximise = False
+    baseline = 1 / 6
 
     def __post_init__(self):
         if self.length < 2:

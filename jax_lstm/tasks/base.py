@@ -7,38 +7,57 @@
 Because a batch is a function of (key, step), a run's position in its data is its step: there is no iterator to save.
 """
 
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 class Batch(NamedTuple):
-    """B sequences of T steps, and what is wanted after the last step of each."""
+    """B sequences of T steps or fewer, and what is wanted after the last step of each."""
 
     xs: Float[Array, "B T I"]
     targets: Int[Array, " B"] | Float[Array, "B O"]
+    mask: Bool[Array, "B T"] | None = None
+    """True at a sequence's own steps, where sequences have lengths of their own; the rest is padding."""
 
 
 class Task(Protocol):
     """A task: sizes, how it is scored, and its data. A frozen dataclass: its choices are Python values."""
 
-    input_size: ClassVar[int]
-    """I, the features of one step."""
-    output_size: ClassVar[int]
-    """O, the outputs after the last step: classes, or numbers."""
-    loss: ClassVar[Literal["cross_entropy", "mse"]]
-    """The name of the loss: cross_entropy takes a class a sequence, mse takes O numbers."""
-    metric: ClassVar[Literal["accuracy", "mse"]]
-    """The name of the score."""
-    maximise: ClassVar[bool]
-    """Whether a larger score is better."""
-    baseline: ClassVar[float]
-    """The score of the best predictor that does not look at xs."""
+    @property
+    def input_size(self) -> int:
+        """I, the features of one step."""
+        ...
+
+    @property
+    def output_size(self) -> int:
+        """O, the outputs after the last step: classes, or numbers."""
+        ...
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss (train/losses.py): cross_entropy takes a class a sequence, mse takes O numbers."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The name of the score."""
+        ...
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a larger score is better."""
+        ...
+
+    @property
+    def baseline(self) -> float:
+        """The score of the best predictor that does not look at xs."""
+        ...
 
     @property
     def length(self) -> int:
-        """T, the steps of one sequence."""
+        """T, the steps of the longest sequence."""
         ...
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:

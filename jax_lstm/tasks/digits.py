@@ -11,7 +11,6 @@ The split is fixed: 1,297 training, 200 validation and 300 test digits.
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,12 +48,12 @@ def _part(part: slice) -> Batch:
 class Digits:
     """The digits, 64 steps of one feature, ten classes."""
 
-    input_size: ClassVar[int] = 1
-    output_size: ClassVar[int] = 10
-    loss: ClassVar[Literal["cross_entropy", "mse"]] = "cross_entropy"
-    metric: ClassVar[Literal["accuracy", "mse"]] = "accuracy"
-    maximise: ClassVar[bool] = True
-    baseline: ClassVar[float] = 183 / 1797  # the share of the commonest digit
+    input_size = 1
+    output_size = 10
+    loss = "cross_entropy"
+    metric = "accuracy"
+    maximise = True
+    baseline = 183 / 1797  # the share of the commonest digit
 
     @property
     def length(self) -> int:

@@ -52,7 +52,9 @@ class TrainConfig:
         vmap_seeds: true: all seeds at once by vmap; false: in turn, in the same program; null: in turn on a CPU only.
         log_every: steps between two lines of metrics.jsonl.
         eval_every: steps between two validations, each of which is also a checkpoint.
+        probe: steps between two measurements of the gradient's profile, written to metrics.jsonl; null: never.
         patience: stop after this many validations without a better mean over seeds; null: never.
+        target: stop as soon as every seed's best validation score is as good as this; null: never.
         tensorboard: also write TensorBoard event files.
     """
 
@@ -63,7 +65,9 @@ class TrainConfig:
     vmap_seeds: bool | None = None
     log_every: int = 50
     eval_every: int = 100
+    probe: int | None = None
     patience: int | None = None
+    target: float | None = None
     tensorboard: bool = False
 
     def __post_init__(self):
@@ -74,6 +78,8 @@ class TrainConfig:
             _want(count >= 1, "train.devices", "auto, or 1 or more", self.devices)
             divides = self.batch_size % count == 0
             _want(divides, "train.devices", f"a divisor of train.batch_size ({self.batch_size})", count)
+        if self.probe is not None:
+            _want(self.probe >= 1, "train.probe", "1 or more, or null", self.probe)
         if self.patience is not None:
             _want(self.patience >= 1, "train.patience", "1 or more, or null", self.patience)
         _want(len(self.seeds) > 0, "train.seeds", "at least one seed", list(self.seeds))
@@ -82,12 +88,12 @@ class TrainConfig:
 
     @property
     def chunk(self) -> int:
-        """Steps in one call of the compiled program: the most that meets every log, validation and the end.
+        """Steps in one call of the compiled program: the most that meets every log, validation, probe and the end.
 
         With steps 1,500, log_every 50 and eval_every 100 it is 50. A prime number of steps makes it 1: right, but
         each step then pays for a call.
         """
-        return math.gcd(self.steps, self.log_every, self.eval_every)
+        return math.gcd(self.steps, self.log_every, self.eval_every, self.probe or 0)
 
 
 def learning_rate(opt: OptConfig, steps: int) -> Callable:

@@ -2,11 +2,13 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,7 +17,15 @@ from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimis
 from jax_lstm.train.devices import count_devices, data_mesh, whole
 from jax_lstm.train.metrics import MetricsWriter
 from jax_lstm.train.run_dir import CHECKPOINTS
-from jax_lstm.train.step import Problem, Report, TrainState, compile_steps, compile_validation, init_state
+from jax_lstm.train.step import (
+    Problem,
+    Report,
+    TrainState,
+    compile_probe,
+    compile_steps,
+    compile_validation,
+    init_state,
+)
 
 
 class NotFiniteError(ArithmeticError):
@@ -36,10 +46,11 @@ def fit(
     As if by::
 
         state = the newest checkpoint if resume else init_state(problem, optimiser, seeds)
-        while step < steps and the mean score was better within the last `patience` validations:
+        while step < steps and not (`target` is reached, or the mean score was no better for `patience` validations):
             state = train_step(state)
             every log_every steps:  write loss, score, gradient norm, learning rate, steps per second
             every eval_every steps: validate, keep each seed's best params, write a checkpoint
+            before the first step and every probe steps: write what problem.probe measures of the params
 
     Args:
         problem: what to train.
@@ -62,17 +73,21 @@ def fit(
         if resume:
             state = checkpoints.restore(state)
         step = saved = int(state.step)
-        stale, window, since = int(state.best.stale), [], time.perf_counter()
+        best, stale = jax.device_get((state.best.score, state.best.stale))
+        window, since = [], time.perf_counter()
         # The checkpointed step is in the gcd because train.steps may have been another one then.
         chunk = math.gcd(train.chunk, step)
         run_steps = compile_steps(problem, tx, chunk, train.vmap_seeds, mesh)
         validate = compile_validation(problem, train.vmap_seeds)
+        probe = None if train.probe is None else compile_probe(problem, train.vmap_seeds)
         with (
             MetricsWriter(run_dir, train.seeds, train.tensorboard, after=step) as metrics,
             _progress(console) as progress,
         ):
             bar = progress.add_task("", total=train.steps, completed=step, text="compiling")
-            while step < train.steps and (train.patience is None or stale < train.patience):
+            if probe is not None and step == 0:
+                metrics.write(step, "probe", _probed(probe, state.params, mesh))
+            while step < train.steps and not _done(problem, train, best, stale):
                 state, report = run_steps(state)
                 report = jax.device_get(report)
                 _check_finite(report, state.params, step, saved, train.seeds)
@@ -86,6 +101,8 @@ def fit(
                     metrics.write(step, "train", values)
                     progress.update(bar, text=_text(values, problem.metric))
                     window, since = [], now
+                if probe is not None and train.probe is not None and step % train.probe == 0:
+                    metrics.write(step, "probe", _probed(probe, state.params, mesh))
                 if step % train.eval_every == 0 or step == train.steps:
                     state, score = validate(state)
                     score, best, stale = jax.device_get((score, state.best.score, state.best.stale))
@@ -101,6 +118,12 @@ def fit(
     return jax.device_put(state, mesh.devices[0])
 
 
+def _done(problem: Problem, train: TrainConfig, best: Any, stale: Any) -> bool:
+    """Whether the run may end before its last step."""
+    reached = train.target is not None and (best >= train.target if problem.maximise else best <= train.target).all()
+    return bool(reached) or (train.patience is not None and int(stale) >= train.patience)
+
+
 def _means(window: list[Report], metric: str) -> dict[str, Any]:
     """The mean over the window's steps of what was reported: a number a seed."""
     names = {"loss": "loss", metric: "score", "grad_norm": "grad_norm"}
@@ -108,6 +131,12 @@ def _means(window: list[Report], metric: str) -> dict[str, Any]:
         name: np.concatenate([getattr(report, field) for report in window]).mean(axis=0, dtype=np.float64).tolist()
         for name, field in names.items()
     }
+
+
+def _probed(probe: Callable, params: Any, mesh: Mesh) -> dict[str, Any]:
+    """The log-norms that a probe measured, for JSON: a list a seed, None for a norm of zero."""
+    log_norms = np.asarray(probe(jax.device_put(params, mesh.devices[0])), np.float64)
+    return {"log_norms": [[x if math.isfinite(x) else None for x in seed] for seed in log_norms.tolist()]}
 
 
 def _text(values: dict[str, Any], metric: str) -> str:

@@ -3,6 +3,7 @@
     cross_entropy = −mean_b log softmax(y_b)[k_b]     k_b: the class wanted
     accuracy      =  mean_b [argmax y_b = k_b]
     mse           =  mean_b mean_o (y_bo − target_bo)²
+    within_0.04   =  mean_b [|y_bo − target_bo| < 0.04 for every o]
 
 A task names one of them as its loss and one as its score.
 """
@@ -30,8 +31,14 @@ def mse(ys: Float[Array, "B O"], targets: Float[Array, "B O"]) -> Float[Array, "
     return jnp.mean(jnp.square(ys - targets))
 
 
+def within(ys: Float[Array, "B O"], targets: Float[Array, "B O"]) -> Float[Array, ""]:
+    """The share of sequences whose every number is less than 0.04 off, which in 1997 counted as processed correctly."""
+    return jnp.mean((jnp.abs(ys - targets) < 0.04).all(axis=1).astype(ys.dtype))
+
+
 BY_NAME: dict[str, Callable[[Array, Array], Array]] = {
     "cross_entropy": cross_entropy,
     "accuracy": accuracy,
     "mse": mse,
+    "within_0.04": within,
 }

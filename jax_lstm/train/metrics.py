@@ -2,7 +2,8 @@
 
     {"step": 50, "split": "train", "loss": [0.61, 0.58], ...}
 
-A list has one number a seed, in the order of train.seeds.
+A list has one number a seed, in the order of train.seeds. A record of split "probe" has log_norms, for each seed a list
+over k = 0..T of what train.probe measured, as natural logs.
 """
 
 import json
@@ -53,10 +54,10 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
 
-    def write(self, step: int, split: str, values: dict[str, float | list[float]]) -> None:
+    def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """One record, on disk when this returns."""
         self._line({"step": step, "split": split, **values})
-        if self._events is not None:
+        if self._events is not None and split != "probe":  # not numbers, but curves
             for name, value in values.items():
                 if isinstance(value, list):
                     for seed, x in zip(self._seeds, value, strict=True):

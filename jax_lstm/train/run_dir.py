@@ -20,14 +20,14 @@ import yaml
 from jax_lstm.train.checkpoint import newest_step
 
 CONFIG, INFO, CHECKPOINTS = "config.yaml", "run.json", "checkpoints"
-MAY_CHANGE = ("train.steps", "train.patience", "train.tensorboard", "train.devices")
+MAY_CHANGE = ("train.steps", "train.patience", "train.target", "train.probe", "train.tensorboard", "train.devices")
 
 
 def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devices: int, resume: bool) -> None:
     """Make the directory and write what is known before the first step; a refusal writes nothing.
 
-    A resumed run has the config it began with, but for train.steps, train.patience, train.tensorboard and
-    train.devices. (More steps stretch a cosine schedule.) `devices` is how many of them it trains on.
+    A resumed run has the config it began with, but for what MAY_CHANGE names. (More steps stretch a cosine schedule.)
+    `devices` is how many of them it trains on.
 
     Raises:
         FileExistsError: it has checkpoints and `resume` is False, or it is a file.

@@ -32,6 +32,7 @@ class Problem:
         score: params -> validation score.
         maximise: whether a larger score is better.
         metric: the score's name.
+        probe: params -> (K,) logs of norms, what the loop writes down every `train.probe` steps; None: nothing to.
     """
 
     init: Callable[[Any], Any]
@@ -40,6 +41,7 @@ class Problem:
     score: Callable[[Any], Any]
     maximise: bool
     metric: str
+    probe: Callable[[Any], Any] | None = None
 
 
 class Best(NamedTuple):
@@ -164,6 +166,17 @@ def compile_validation(
         return state._replace(best=best), score
 
     return jax.jit(validate, donate_argnums=0)
+
+
+def compile_probe(problem: Problem, vmap: bool | None = None) -> Callable[[Any], Float[Array, "S K"]]:
+    """Compile what the problem's probe measures of every seed's params.
+
+    Raises:
+        ValueError: the problem has no probe.
+    """
+    if problem.probe is None:
+        raise ValueError("train.probe: wanted null, because this problem has no probe, but got a number of steps")
+    return jax.jit(over_seeds(problem.probe, vmap))
 
 
 def _where(won: Bool[Array, " S"], new: PyTree, old: PyTree) -> PyTree:

@@ -13,8 +13,8 @@ from programs import HLO
 
 from jax_lstm.cli import main
 from jax_lstm.cli.cores import count_cores
-from jax_lstm.cli.experiment import build_problem
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.cli.wiring import build_problem
 from jax_lstm.train import init_state, optimiser, read_metrics
 from jax_lstm.train.devices import data_mesh, whole
 from jax_lstm.train.step import compile_steps

@@ -65,12 +65,20 @@ def test_a_run_is_measured_in_its_best_params_on_its_validation_sequences(tmp_pa
     assert (tmp_path / "run" / "gradflow.png").is_file()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_smallest_cell_over_one_step_is_drawn(cell, tmp_path):
+    flags = ["--cell", cell, "--hidden_size", "1", "--input_size", "1", "--steps", "1", "--out", str(tmp_path)]
+    assert main(["gradflow", *flags]) == 0
+    assert (tmp_path / "gradflow.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         ([], ["run_dir", "--cell"]),
         (["--cell", "lstm", "--steps", "0"], ["--steps", "1 or more"]),
         (["--cell", "lstm", "--seeds", "[]"], ["--seeds"]),
+        (["--cell", "lstm", "--seeds", "[-1]"], ["--seeds", "from 0"]),
         (["--cell", "cnn"], ["cell", "lstm"]),
         (["--cell", "rnn", "--forget_bias", "1"], ["forget_bias", "only the lstm"]),
         (["somewhere", "--cell", "rnn"], ["run_dir", "--cell"]),

@@ -71,6 +71,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused():
         ({"devices": 3}, "train.devices"),
         ({"log_every": -1}, "train.log_every"),
         ({"eval_every": 0}, "train.eval_every"),
+        ({"probe": 0}, "train.probe"),
         ({"patience": 0}, "train.patience"),
         ({"seeds": ()}, "train.seeds"),
         ({"seeds": (1, 1)}, "train.seeds"),

@@ -228,3 +228,45 @@ def test_the_progress_bar_shows_loss_metric_and_speed_on_a_terminal(tmp_path):
 def test_tensorboard_events_are_written_where_asked_for(tmp_path):
     fit(PROBLEM, OPT, replace(TRAIN, steps=10, tensorboard=True), tmp_path)
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_probe_is_written_before_the_first_step_and_every_so_many_steps(tmp_path):
+    """One of two norms is zero: its log, −inf, is no JSON."""
+    problem = replace(PROBLEM, probe=lambda p: jnp.stack([jnp.log(jnp.float32(0)), p.w[0]]))
+    train = replace(TRAIN, steps=20, probe=10)
+    state = fit(problem, OPT, train, tmp_path)
+    records = [r for r in read_metrics(tmp_path) if r["split"] == "probe"]
+    assert [r["step"] for r in records] == [0, 10, 20]
+    start = init_state(problem, optimiser(OPT, 20), train.seeds).params.w[:, 0]
+    for record, w in zip((records[0], records[-1]), (start, state.params.w[:, 0]), strict=True):
+        assert [seed[0] for seed in record["log_norms"]] == [None, None]
+        np.testing.assert_allclose([seed[1] for seed in record["log_norms"]], w, rtol=1e-6)
+
+
+def test_a_resumed_run_probes_as_one_never_interrupted(tmp_path):
+    problem = replace(PROBLEM, probe=lambda p: p.w)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    fit(problem, OPT, replace(TRAIN, probe=5), whole)
+    fit(problem, OPT, replace(TRAIN, probe=5), parts)
+    fit(problem, OPT, replace(TRAIN, steps=60, probe=5), parts, resume=True)
+    records = [[r for r in read_metrics(d) if r["split"] == "probe"] for d in (whole, parts)]
+    assert records[1][: len(records[0])] == records[0]
+    assert [r["step"] for r in records[1]] == list(range(0, 61, 5))
+
+
+def test_a_probe_of_a_problem_that_has_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.probe: wanted null, because this problem has no probe"):
+        fit(PROBLEM, OPT, replace(TRAIN, probe=10), tmp_path)
+
+
+def test_training_stops_when_every_seed_has_reached_the_target_and_not_before(tmp_path):
+    train = replace(TRAIN, steps=400)
+    state = fit(PROBLEM, OPT, replace(train, target=0.05), tmp_path)
+    assert 0 < int(state.step) < 400
+    assert (state.best.score <= 0.05).all()
+    scores = [r["best"] for r in read_metrics(tmp_path) if r["split"] == "validation"]
+    assert all(max(best) > 0.05 for best in scores[:-1])
+    again = fit(PROBLEM, OPT, replace(train, target=0.05), tmp_path, resume=True)
+    assert int(again.step) == int(state.step)
+    assert int(fit(PROBLEM, OPT, replace(train, target=0.0), tmp_path, resume=True).step) == 400

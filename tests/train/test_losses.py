@@ -31,3 +31,9 @@ def test_accuracy_counts_the_largest_outputs():
 def test_mse_is_the_mean_square():
     targets = jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32)
     np.testing.assert_allclose(BY_NAME["mse"](YS, targets), np.mean((YS - targets) ** 2), rtol=1e-6)
+
+
+def test_within_counts_the_sequences_whose_every_number_is_close_enough():
+    targets = jnp.asarray(RNG.normal(size=(4, 2)), jnp.float32)
+    off = jnp.array([[0.0, 0.0], [0.039, -0.039], [0.0, 0.041], [-1.0, 1.0]], jnp.float32)
+    np.testing.assert_allclose(BY_NAME["within_0.04"](targets + off, targets), 0.5)

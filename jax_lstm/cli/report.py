@@ -1,0 +1,151 @@
+"""One page on how gradients flow through a network: figures, numbers, and in words what they mean.
+
+The profile is of every seed, the mean over sequences. The rest looks at one seed and one sequence closely.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+from matplotlib.figure import Figure
+
+import jax_lstm as jl
+from jax_lstm import gradflow
+from jax_lstm.cli.profile import Profile, json_ready
+from jax_lstm.gradflow import plots
+
+VANISHED, EXPLODED = -2.0, 2.0  # decades over the whole sequence, from which on it is called so
+HELD = 0.1  # a unit that keeps more of itself is said to hold
+
+
+class Details(NamedTuple):
+    """One seed on one sequence."""
+
+    leaf: str  # the part of the state that is the memory: c, or h where there is no c
+    retention: Float[np.ndarray, "T+1 H"]  # ln |∂m_T,j/∂m_k,j|, m that part
+    spectrum: Float[np.ndarray, "T+1 N"]  # ln σ_i of ∂s_T/∂s_k
+    eigenvalues: Mapping[str, Complex[np.ndarray, " N"]]  # of ∂s_t/∂s_{t−1}, at rest and at the last step
+    adjoints: Mapping[str, Float[np.ndarray, " T"]]  # ln ‖dL/ds_t‖
+    ways: Mapping[str, Float[np.ndarray, " T+1"]]  # ‖∂c_T/∂c_k‖ "cell" and "hidden"; empty where there is no c
+    exponents: Float[np.ndarray, " N"]  # Lyapunov, nats a step
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON: complex numbers as [real, imaginary]."""
+        clouds = {name: np.stack([z.real, z.imag], axis=1) for name, z in self.eigenvalues.items()}
+        return json_ready(
+            {
+                "memory": self.leaf,
+                "ln_retention": self.retention,
+                "ln_singular_values": self.spectrum,
+                "eigenvalues": clouds,
+                "ln_norm_dL_ds_t": dict(self.adjoints),
+                "norm_dc_T_dc_k": dict(self.ways),
+                "lyapunov_exponents": self.exponents,
+            }
+        )
+
+
+def details(cell: jl.Cell, params: Any, xs: Float[Array, "T I"], loss: Callable) -> Details:
+    """Measure one network on one sequence; `loss` is of the stacked states."""
+    states = jax.eval_shape(lambda: gradflow.retention(cell, params, xs))
+    leaf = "c" if hasattr(states, "c") else "h"
+    rest = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
+    J_rest = gradflow.step_jacobians(cell, params, jnp.zeros_like(xs[:1]), rest)[0]
+    J_T = gradflow.step_jacobians(cell, params, xs)[-1]
+    ways = {}
+    if leaf == "c":
+        for through in ("cell", "hidden"):
+            ways[through] = np.asarray(jnp.linalg.norm(gradflow.paths(cell, params, xs, through=through), axis=(1, 2)))
+    return Details(
+        leaf,
+        np.asarray(getattr(gradflow.retention(cell, params, xs), leaf)),
+        np.asarray(gradflow.singular_values(cell, params, xs)),
+        {"at rest": np.asarray(jnp.linalg.eigvals(J_rest)), "at the last step": np.asarray(jnp.linalg.eigvals(J_T))},
+        {name: np.asarray(a) for name, a in gradflow.adjoint_norms(loss, cell, params, xs)._asdict().items()},
+        ways,
+        np.asarray(gradflow.lyapunov_spectrum(cell, params, xs)),
+    )
+
+
+def words(profile: Profile, one: Details) -> list[str]:
+    """What one seed's numbers mean, a sentence each."""
+    T = len(profile.log_norms) - 1
+    fall = profile.log10_norm(T)
+    if fall < VANISHED:
+        verdict = f"Vanishing: over {T} steps the gradient falls to 10^{fall:.1f} of itself."
+    elif fall > EXPLODED:
+        verdict = f"Exploding: over {T} steps the gradient grows to 10^{fall:.1f} times itself."
+    else:
+        verdict = f"Carried: over {T} steps the gradient changes by a factor of 10^{fall:.1f} only."
+    said = [verdict]
+    if math.isfinite(profile.data_horizon):
+        said.append(f"On data it loses a factor e every {profile.data_horizon:.1f} steps; ")
+        said[-1] += (
+            f"at rest it would every {profile.horizon:.1f}." if math.isfinite(profile.horizon) else "at rest never."
+        )
+    else:
+        said.append("On data its norm does not fall, so it has no horizon.")
+    back = T // 2
+    held = int((one.retention[T - back] > math.log(HELD)).sum())
+    said.append(
+        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than a tenth of themselves over "
+        f"{back} steps."
+    )
+    if one.ways:
+        cell, hidden = (float(one.ways[name][T - back]) for name in ("cell", "hidden"))
+        share = f"{100 * cell / (cell + hidden):.0f} %" if cell + hidden > 0 else "nothing"
+        said.append(f"Of what comes back over {back} steps from c to c, {share} comes along c itself, by norm.")
+    largest = float(one.exponents[0])
+    kind = (
+        "neighbouring states part: chaos"
+        if largest > 0.01
+        else "neighbouring states meet"
+        if largest < -0.01
+        else "they keep their distance"
+    )
+    said.append(f"The largest Lyapunov exponent along the sequence is {largest:+.3f} nats a step: {kind}.")
+    return said
+
+
+def page(
+    title: str,
+    seeds: Mapping[int, Profile],
+    seed: int,
+    one: Details,
+    probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None,
+    path: Path,
+) -> None:
+    """Draw everything on one page."""
+    figure = Figure(figsize=(15, 13.5), layout="constrained")
+    panels = figure.subplots(3, 3) if probed is not None else figure.subplots(3, 2)
+    axes = iter(panels.ravel())
+    closely = f"seed {seed}, one sequence"
+    plots.plot_profile(
+        {f"seed {s}": p.log_norms for s, p in seeds.items()},
+        title="How far the gradient reaches: every seed, mean over sequences",
+        axes=next(axes),
+    )
+    plots.plot_retention(
+        one.retention, title=f"What each unit keeps of itself ({closely})", axes=next(axes), name=one.leaf
+    )
+    plots.plot_spectrum(one.spectrum, title=f"All directions ({closely})", axes=next(axes))
+    plots.plot_eigenvalues(one.eigenvalues, title=f"Eigenvalues of one step ({closely})", axes=next(axes))
+    plots.plot_adjoint_norms(one.adjoints, title=f"What the loss feels of every state ({closely})", axes=next(axes))
+    last = next(axes)
+    if one.ways:
+        plots.plot_path_shares(
+            one.ways["cell"], one.ways["hidden"], title=f"By which way it comes back ({closely})", axes=last
+        )
+    else:
+        last.set_axis_off()
+    if probed is not None:
+        plots.plot_training(*probed, title=f"While it was trained (seed {seed}, mean over sequences)", axes=next(axes))
+    for empty in axes:
+        empty.set_axis_off()
+    figure.suptitle(title + "\n" + "  ".join(words(seeds[seed], one)), fontsize="medium", wrap=True)
+    figure.savefig(path, format="png", dpi=110)

@@ -1,0 +1,94 @@
+"""Temporal order (Hochreiter & Schmidhuber 1997, experiments 6a and 6b): in which order did the rare symbols come?
+
+    B . . . X . . . Y . . . E      the dots are drawn from a, b, c, d; X or Y stands at two or three places
+    class = the order, XX, XY, YX or YY of two, one of eight of three; wanted after E
+
+A sequence has 100 to 110 symbols, one-hot in the order B, E, a, b, c, d, X, Y. The places, counted from B at 0:
+
+    two     10..20, 50..60
+    three   10..20, 33..43, 66..76
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jax_lstm.tasks.base import Batch
+
+PLACES = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}
+SHORTEST, LONGEST = 100, 110
+VALIDATION_SEED, VALIDATION_SIZE = 1_000_001, 512
+TEST_SEED, TEST_SIZE = 1_000_002, 2_560
+B, E, A, X = 0, 1, 2, 6  # where the one-hot codes of these begin
+
+
+@dataclass(frozen=True)
+class TemporalOrder:
+    """The order of two rare symbols (6a), or of three (6b).
+
+    Args:
+        marks: 2 or 3.
+
+    Raises:
+        ValueError: another number of marks.
+    """
+
+    marks: int = 2
+
+    input_size = 8
+    loss = "cross_entropy"
+    metric = "accuracy"
+    maximise = True
+
+    def __post_init__(self):
+        if self.marks not in PLACES:
+            raise ValueError(f"TemporalOrder: marks must be 2 or 3, but is {self.marks}")
+
+    @property
+    def output_size(self) -> int:
+        """One class an order."""
+        return 2**self.marks
+
+    @property
+    def baseline(self) -> float:
+        """Every order is as likely."""
+        return 1 / self.output_size
+
+    @property
+    def length(self) -> int:
+        """110, the longest."""
+        return LONGEST
+
+    def sequences(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` fresh sequences: xs (size, 110, 8), targets (size,), and the mask of their lengths."""
+        return Batch(*jax.vmap(self._one)(jax.random.split(key, size)))
+
+    def _one(self, key: Key[Array, ""]) -> tuple[Float[Array, "T 8"], Int[Array, ""], Bool[Array, " T"]]:
+        key_n, key_noise, key_places, key_marks = jax.random.split(key, 4)
+        n = jax.random.randint(key_n, (), SHORTEST, LONGEST + 1)
+        t = jnp.arange(LONGEST)
+        symbols = A + jax.random.randint(key_noise, (LONGEST,), 0, 4)
+        bounds = jnp.asarray(PLACES[self.marks])
+        places = jax.random.randint(key_places, (self.marks,), bounds[:, 0], bounds[:, 1] + 1)
+        ys = jax.random.randint(key_marks, (self.marks,), 0, 2)  # X is 0, Y is 1
+        symbols = symbols.at[places].set(X + ys).at[0].set(B)
+        symbols = jnp.where(t == n - 1, E, symbols)
+        live = t < n
+        xs = jnp.where(live[:, None], jax.nn.one_hot(symbols, 8, dtype=jnp.float32), 0)
+        order = (ys * 2 ** jnp.arange(self.marks)[::-1]).sum()
+        return xs, order.astype(jnp.int32), live
+
+    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
+        """Fresh sequences at every step."""
+        return self.sequences(jax.random.fold_in(key, step), size)
+
+    def validation(self) -> Batch:
+        """512 fixed sequences."""
+        return self.sequences(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE)
+
+    def test(self) -> Batch:
+        """2,560 fixed sequences."""
+        return self.sequences(jax.random.key(TEST_SEED), TEST_SIZE)

@@ -1,0 +1,105 @@
+"""The experiment command: what it counts, what it writes, and that every experiment's file is alive."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jax_lstm.cli import main
+from jax_lstm.cli.experiment import count, first_solved, read_spec
+from jax_lstm.cli.results import page, rows, say
+
+ROOT = Path(__file__).parents[2]
+SPECS = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
+RESULTS = ROOT / "notebooks" / "results"
+CURVE = [
+    {"step": 10, "mse": [0.5, 0.1, 0.5]},
+    {"step": 20, "mse": [0.2, 0.4, 0.5]},
+    {"step": 30, "mse": [0.1, 0.1, 0.5]},
+]
+
+
+def test_the_sequences_counted_are_those_before_the_first_validation_that_is_good_enough():
+    assert first_solved(CURVE, "mse", False, 0.2, 8) == [160, 80, None]
+    assert first_solved(CURVE, "mse", True, 0.4, 8) == [80, 160, 80]
+    assert first_solved(CURVE, "mse", False, None, 8) == [None] * 3
+
+
+def test_a_mark_is_met_by_the_seeds_within_its_bounds():
+    results = {"LSTM": {"score": [0.9, 1.0, 0.99], "sequences": [100, None, 300]}}
+    assert count({"run": "LSTM", "of": "score", "at_least": 0.99}, results) == 2
+    assert count({"run": "LSTM", "of": "sequences", "at_most": 200}, results) == 1
+    assert count({"run": "LSTM", "of": "score", "at_least": 0.95, "at_most": 0.995}, results) == 1
+    mark = {"run": "LSTM", "of": "sequences", "at_most": 30000, "seeds": 3}
+    assert say(mark | {"seeds_that_do": 3}) == "LSTM, sequences at most 30,000: wanted of 3 seeds, came of 3: met"
+    assert say(mark | {"seeds_that_do": 2}).endswith("came of 2: NOT met")
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_every_experiment_says_all_that_its_table_shows_and_marks_runs_that_it_has(path):
+    spec = read_spec(path)
+    texts = {"title", "source", "published", "reproduction", "deviations"}
+    assert set(spec) == texts | {"minutes", "runs", "solved", "marks"}
+    assert all(isinstance(spec[key], str) and spec[key] for key in texts)
+    for mark in spec["marks"]:
+        assert mark["run"] in spec["runs"]
+        assert {"at_least", "at_most"} & set(mark)
+        assert mark["seeds"] >= 3
+
+
+def test_a_quick_trial_writes_its_figures_and_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    configs, trials = ["--configs", str(ROOT / "configs")], tmp_path / "runs" / "trials"
+    assert main(["experiment", "temporal_order", "--quick", "2", *configs]) == 0
+    assert not (tmp_path / "notebooks").exists(), "a trial must not take the place of a result"
+    result = json.loads((trials / "temporal_order.json").read_text(encoding="utf-8"))
+    assert result["quick"] == 2
+    assert set(result["results"]) == {"LSTM, chrono(100)", "LSTM, b_f = 1", "tanh RNN"}
+    for run in result["results"].values():
+        assert len(run["score"]) == len(run["seeds"]) == 5
+        assert run["curve"]["sequences"] == [32]
+        assert len(run["ln_norm_ds_T_ds_k"]) > 100
+    assert (trials / "temporal_order.png").stat().st_size > 10_000
+    assert [mark["seeds_that_do"] for mark in result["marks"]][1] == 0
+    assert "NOT met" in capsys.readouterr().out
+    assert main(["experiment", "--table", *configs, "--out", str(trials)]) == 0
+    written = (trials / "README.md").read_text(encoding="utf-8")
+    assert written == page(trials)
+    assert "| Temporal order, two symbols (6a) | tanh RNN | accuracy" in written
+
+
+def test_the_list_names_every_experiment_with_its_minutes(capsys):
+    assert main(["experiment", "--list", "--configs", str(ROOT / "configs")]) == 0
+    out = capsys.readouterr().out
+    assert all(path.stem in out for path in SPECS)
+    assert len(SPECS) >= 4
+
+
+def test_the_page_of_results_is_made_from_results_that_are_no_trials():
+    results = sorted(RESULTS.glob("*.json"))
+    assert {path.stem for path in results} == {path.stem for path in SPECS}
+    for path in results:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["quick"] is None
+        spec = read_spec(ROOT / "configs" / "experiments" / path.name.replace(".json", ".yaml"))
+        assert {key: result[key] for key in spec if key != "marks"} == {k: v for k, v in spec.items() if k != "marks"}
+        for mark, wanted in zip(result["marks"], spec["marks"], strict=True):
+            assert {key: mark[key] for key in wanted} == wanted
+            assert mark["seeds_that_do"] == count(mark, result["results"])
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page(RESULTS)
+    assert rows(RESULTS) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_table_of_nothing_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "--table", "--configs", str(ROOT / "configs"), "--out", str(tmp_path / "nowhere")])
+    assert "holds no results" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["experiment", "nothing", "--configs", str(ROOT / "configs")])
+    assert left.value.code == 2
+    assert "wanted one of adding_1997" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

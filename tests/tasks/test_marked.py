@@ -1,0 +1,91 @@
+"""The original adding problem and multiplication: their marks, lengths and targets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_lstm.tasks import Marked
+
+T = 40
+
+
+def sequences(operation, size=2_000, seed=0):
+    return Marked(operation, T).sequences(jax.random.key(seed), size)
+
+
+def parts(batch):
+    """Values, marks and lengths, in NumPy."""
+    xs = np.asarray(batch.xs)
+    return xs[:, :, 0], xs[:, :, 1], np.asarray(batch.mask).sum(axis=1)
+
+
+def test_lengths_lie_between_t_and_a_tenth_more_and_all_of_them_occur():
+    _, _, n = parts(sequences("sum"))
+    assert set(n) == set(range(T, T * 11 // 10 + 1))
+
+
+def test_both_ends_are_marked_minus_one_and_padding_is_zero():
+    batch = sequences("sum")
+    v, m, n = parts(batch)
+    rows = np.arange(len(n))
+    np.testing.assert_array_equal(m[:, 0], -1)
+    np.testing.assert_array_equal(m[rows, n - 1], -1)
+    np.testing.assert_array_equal((m == -1).sum(axis=1), 2)
+    dead = ~np.asarray(batch.mask)
+    assert dead.any()
+    assert not v[dead].any()
+    assert not m[dead].any()
+
+
+def test_the_first_mark_is_among_ten_steps_and_the_second_among_those_before_the_middle():
+    _, m, _ = parts(sequences("sum", 20_000))
+    places = [np.flatnonzero(row == 1) for row in m]
+    one = [p for p in places if len(p) == 1]
+    two = np.array([p for p in places if len(p) == 2])
+    assert len(one) + len(two) == len(m)
+    np.testing.assert_allclose(len(one) / len(m), 0.1, atol=0.015)  # where the very first step would be X_1
+    assert two.min() == 1
+    assert (two.min(axis=1) < 10).all()
+    assert two.max() == T // 2 - 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "least", "absent", "y"),
+    [("sum", -1, 0.0, lambda a, b: 0.5 + (a + b) / 4), ("product", 0, 1.0, lambda a, b: a * b)],
+)
+def test_the_target_follows_from_the_marked_values(operation, least, absent, y):
+    batch = sequences(operation)
+    v, m, _ = parts(batch)
+    assert least <= v.min()
+    assert v.max() < 1
+    assert (v.min() < -0.9) == (operation == "sum")
+    for row, mark, target in zip(v, m, np.asarray(batch.targets)[:, 0], strict=True):
+        values = row[mark == 1].tolist()
+        X_1, X_2 = values if len(values) == 2 else (absent, *values)
+        np.testing.assert_allclose(target, y(X_1, X_2), rtol=1e-5, atol=1e-6)
+
+
+def test_the_baselines_are_those_of_the_best_constant():
+    y = np.asarray(sequences("sum", 100_000).targets, np.float64)
+    np.testing.assert_allclose((np.abs(y - 0.5) < 0.04).mean(), Marked("sum").baseline, atol=0.005)
+    np.testing.assert_allclose(y.var(), 1 / 24, rtol=0.06)
+    y = np.asarray(sequences("product", 100_000).targets, np.float64)
+    np.testing.assert_allclose(y.var(), Marked("product").baseline, rtol=0.015)
+    assert Marked("product").baseline > 1.1 * 7 / 144
+
+
+def test_a_batch_is_a_pure_function_of_key_and_step_and_splits_differ():
+    task, key = Marked("sum", T), jax.random.key(5)
+    once, again = task.train_batch(key, 3, 4), jax.jit(task.train_batch, static_argnums=2)(key, 3, 4)
+    jax.tree.map(np.testing.assert_array_equal, once, again)
+    assert not np.array_equal(once.xs, task.train_batch(key, 4, 4).xs)
+    assert not np.array_equal(task.validation().xs[:100], task.test().xs[:100])
+    assert once.xs.dtype == once.targets.dtype == jnp.float32
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="operation must be sum or product"):
+        Marked("difference")
+    with pytest.raises(ValueError, match="length must be at least 24, but is 23"):
+        Marked("sum", 23)
