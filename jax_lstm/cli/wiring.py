@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 import jax_lstm as jl
 from jax_lstm.cli.profile import mean_log_norms
 from jax_lstm.layers import Readout, ReadoutParams
-from jax_lstm.tasks import Adding, Batch, Digits, Marked, Task, TemporalOrder
+from jax_lstm.tasks import Adding, Batch, Digits, LongLag, Marked, Reber, Task, TemporalOrder
 from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainState, init_state, optimiser
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.losses import BY_NAME
@@ -60,12 +60,14 @@ class TaskConfig:
 
     Args:
         name: digits: scanned digits, a pixel a step; adding: the sum of two marked numbers; adding_1997 and
-            multiplication: its original form; temporal_order: in which order rare symbols came.
-        length: T of adding, or the least T of adding_1997 and multiplication; null: 100. The others have their own.
+            multiplication: its original form; temporal_order: in which order rare symbols came; long_lag: two
+            sequences that differ in their first symbol; reber: the embedded Reber grammar's outer symbol.
+        length: T of adding and long_lag, or the least T of adding_1997 and multiplication; null: 100. The others have
+            their own.
         marks: how many rare symbols temporal_order has, 2 or 3; null: 2.
     """
 
-    name: Literal["digits", "adding", "adding_1997", "multiplication", "temporal_order"]
+    name: Literal["digits", "adding", "adding_1997", "multiplication", "temporal_order", "long_lag", "reber"]
     length: int | None = None
     marks: int | None = None
 
@@ -77,6 +79,8 @@ class TaskConfig:
             "adding_1997": (lambda length=100: Marked("sum", length), ("length",)),
             "multiplication": (lambda length=100: Marked("product", length), ("length",)),
             "temporal_order": (TemporalOrder, ("marks",)),
+            "long_lag": (lambda length=100: LongLag(length), ("length",)),
+            "reber": (Reber, ()),
         }[self.name]
         given = {key: value for key in ("length", "marks") if (value := getattr(self, key)) is not None}
         for key, value in given.items():

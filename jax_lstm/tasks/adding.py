@@ -11,17 +11,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from jax_lstm.tasks.base import Batch
-
-VALIDATION_SEED, VALIDATION_SIZE = 1_000_001, 500
-TEST_SEED, TEST_SIZE = 1_000_002, 2_000
+from jax_lstm.tasks.fresh import Fresh
 
 
 @dataclass(frozen=True)
-class Adding:
+class Adding(Fresh):
     """The adding problem over sequences of one length.
 
     Args:
@@ -39,6 +36,7 @@ class Adding:
     metric = "mse"
     maximise = False
     baseline = 1 / 6
+    validation_size, test_size = 500, 2_000
 
     def __post_init__(self):
         if self.length < 2:
@@ -48,18 +46,6 @@ class Adding:
         """`size` fresh sequences: xs (size, T, 2) and targets (size, 1)."""
         xs, ys = jax.vmap(lambda k: _one(k, self.length))(jax.random.split(key, size))
         return Batch(xs, ys)
-
-    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step."""
-        return self.sequences(jax.random.fold_in(key, step), size)
-
-    def validation(self) -> Batch:
-        """500 fixed sequences."""
-        return self.sequences(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE)
-
-    def test(self) -> Batch:
-        """2,000 fixed sequences, other than the validation ones."""
-        return self.sequences(jax.random.key(TEST_SEED), TEST_SIZE)
 
 
 def _one(key: Key[Array, ""], T: int) -> tuple[Float[Array, "T 2"], Float[Array, " 1"]]:

@@ -17,18 +17,16 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key
 
 from jax_lstm.tasks.base import Batch
+from jax_lstm.tasks.fresh import Fresh
 
 EARLY = 10  # X_1 is among so many first steps
-VALIDATION_SEED, VALIDATION_SIZE = 1_000_001, 512
-TEST_SEED, TEST_SIZE = 1_000_002, 2_560
 
 
 @dataclass(frozen=True)
-class Marked:
+class Marked(Fresh):
     """The original adding problem, or multiplication.
 
     Args:
@@ -94,15 +92,3 @@ class Marked:
         live = t < n
         xs = jnp.where(live[:, None], jnp.stack([v, m.astype(jnp.float32)], axis=1), 0)
         return xs, y[None].astype(jnp.float32), live
-
-    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step."""
-        return self.sequences(jax.random.fold_in(key, step), size)
-
-    def validation(self) -> Batch:
-        """512 fixed sequences."""
-        return self.sequences(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE)
-
-    def test(self) -> Batch:
-        """2,560 fixed sequences, as many as the paper tested on."""
-        return self.sequences(jax.random.key(TEST_SEED), TEST_SIZE)

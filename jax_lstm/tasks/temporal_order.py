@@ -13,20 +13,18 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jax_lstm.tasks.base import Batch
+from jax_lstm.tasks.fresh import Fresh
 
 PLACES = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}
 SHORTEST, LONGEST = 100, 110
-VALIDATION_SEED, VALIDATION_SIZE = 1_000_001, 512
-TEST_SEED, TEST_SIZE = 1_000_002, 2_560
 B, E, A, X = 0, 1, 2, 6  # where the one-hot codes of these begin
 
 
 @dataclass(frozen=True)
-class TemporalOrder:
+class TemporalOrder(Fresh):
     """The order of two rare symbols (6a), or of three (6b).
 
     Args:
@@ -80,15 +78,3 @@ class TemporalOrder:
         xs = jnp.where(live[:, None], jax.nn.one_hot(symbols, 8, dtype=jnp.float32), 0)
         order = (ys * 2 ** jnp.arange(self.marks)[::-1]).sum()
         return xs, order.astype(jnp.int32), live
-
-    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step."""
-        return self.sequences(jax.random.fold_in(key, step), size)
-
-    def validation(self) -> Batch:
-        """512 fixed sequences."""
-        return self.sequences(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE)
-
-    def test(self) -> Batch:
-        """2,560 fixed sequences."""
-        return self.sequences(jax.random.key(TEST_SEED), TEST_SIZE)

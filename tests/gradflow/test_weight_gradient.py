@@ -4,23 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_adjoint_norms import H, I, loss, problem
 
 import jax_lstm as jl
 from jax_lstm.gradflow import Truncated, weight_gradient_by_step
-
-I, H, T = 3, 4, 6
-
-
-def problem(cell, dtype=jnp.float64):
-    """Params, inputs and a state other than zero."""
-    params = cell.init(jax.random.key(0), dtype)
-    state = jax.tree.map(lambda s: s + 0.3, cell.initial_state(params))
-    return params, jax.random.normal(jax.random.key(1), (T, I), dtype), state
-
-
-def loss(states):
-    """Of every leaf and every step, each with its own weight."""
-    return sum((jnp.sin(leaf.ravel()) * jnp.arange(1.0, leaf.size + 1)).sum() for leaf in jax.tree.leaves(states))
 
 
 def by_hand(cell, params, xs, state):

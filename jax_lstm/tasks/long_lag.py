@@ -1,0 +1,74 @@
+"""Noise-free sequences with a long lag (Hochreiter & Schmidhuber 1997, experiment 2a).
+
+    x a_1 a_2 … a_{p−1} x        y a_1 a_2 … a_{p−1} y        one-hot, p + 1 symbols in the order a_1 .. a_{p−1}, x, y
+
+There are these two sequences and no others. The last symbol is asked for after a_{p−1}: it is the first one, p steps
+before. All between is the same in both, so nothing else tells them apart.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+from jax_lstm.tasks.base import Batch
+
+
+@dataclass(frozen=True)
+class LongLag:
+    """The two sequences.
+
+    Args:
+        lag: p, at least 2.
+
+    Raises:
+        ValueError: a lag below 2.
+    """
+
+    lag: int = 100
+
+    loss = "cross_entropy"
+    metric = "accuracy"
+    maximise = True
+    baseline = 0.5
+
+    def __post_init__(self):
+        if self.lag < 2:
+            raise ValueError(f"LongLag: length must be at least 2, but is {self.lag}")
+
+    @property
+    def input_size(self) -> int:
+        """p + 1 symbols."""
+        return self.lag + 1
+
+    @property
+    def output_size(self) -> int:
+        """p + 1 symbols: that the last one is x or y has to be learned too."""
+        return self.lag + 1
+
+    @property
+    def length(self) -> int:
+        """p: what is read before the last symbol."""
+        return self.lag
+
+    def _both(self) -> Batch:
+        p = self.lag
+        first = jnp.array([p - 1, p])
+        rest = jnp.broadcast_to(jnp.arange(p - 1), (2, p - 1))
+        symbols = jnp.concatenate([first[:, None], rest], axis=1)
+        return Batch(jax.nn.one_hot(symbols, p + 1, dtype=jnp.float32), first.astype(jnp.int32))
+
+    def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
+        """Either sequence, by chance."""
+        which = jax.random.randint(jax.random.fold_in(key, step), (size,), 0, 2)
+        return jax.tree.map(lambda a: a[which], self._both())
+
+    def validation(self) -> Batch:
+        """Both."""
+        return self._both()
+
+    def test(self) -> Batch:
+        """Both: there are no others."""
+        return self._both()
