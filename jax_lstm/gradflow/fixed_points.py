@@ -36,7 +36,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
 
     Args:
         cell: any cell; one with only `step` too.
-        params: what `cell.init` gave; float64 finds points to 10⁻¹⁵, float32 to 10⁻⁶.
+        params: what `cell.init` gave; in float64 the points are found more exactly.
         x: (I,), the input, held constant.
         starts: states, each leaf with a leading axis of S, for example what `unroll_states` returns.
         iterations: of Levenberg–Marquardt, from every start.

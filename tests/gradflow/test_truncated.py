@@ -1,12 +1,23 @@
 """The original LSTM's gradient: the same numbers, and a derivative that does not pass an h."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jax_lstm as jl
-from jax_lstm.gradflow import Truncated, adjoint_norms, sensitivity, step_jacobians
+from jax_lstm.gradflow import (
+    Truncated,
+    adjoint_norms,
+    lyapunov_spectrum,
+    retention,
+    sensitivity,
+    singular_values,
+    step_jacobians,
+    weight_gradient_by_step,
+)
 
 I, H, T = 3, 4, 6
 CELL = jl.LSTM(I, H)
@@ -40,11 +51,25 @@ def test_the_constant_error_carousel_keeps_everything():
         np.testing.assert_allclose(np.linalg.multi_dot([*J[k:][::-1], np.eye(2 * H)])[H:, H:], np.eye(H), rtol=1e-14)
 
 
-def test_every_measurement_has_the_switch():
-    plain = sensitivity(CELL, PARAMS, XS)
-    cut = sensitivity(CELL, PARAMS, XS, truncate="1997")
-    np.testing.assert_allclose(cut, sensitivity(Truncated(CELL), PARAMS, XS), rtol=1e-14)
+@pytest.mark.parametrize(
+    "measure",
+    [sensitivity, singular_values, lyapunov_spectrum, retention, step_jacobians,
+     partial(adjoint_norms, lambda s: s.c.sum()), partial(weight_gradient_by_step, lambda s: s.c.sum())],
+)  # fmt: skip
+def test_the_switch_is_the_cell_that_is_cut_and_changes_the_measurement(measure):
+    cut, of_cut_cell, plain = (
+        measure(CELL, PARAMS, XS, truncate="1997"), measure(Truncated(CELL), PARAMS, XS), measure(CELL, PARAMS, XS)
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, cut, of_cut_cell)
+    assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(plain), strict=True))
+
+
+def test_the_cut_is_felt_at_every_step():
+    plain, cut = sensitivity(CELL, PARAMS, XS), sensitivity(CELL, PARAMS, XS, truncate="1997")
     assert np.abs(plain - cut)[:-1].min() > 1e-3
+
+
+def test_a_loss_of_c_alone_reaches_the_earlier_states_through_the_forget_gates():
     loss = lambda states: states.c[-1].sum()  # noqa: E731
     got = adjoint_norms(loss, CELL, PARAMS, XS, truncate="1997")
     assert np.isneginf(got.h).all(), "a loss of c alone never reaches an h"
