@@ -1,6 +1,7 @@
 """What the tasks have in common that draw their sequences: fresh ones to train on, fixed ones to score on."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import jax
 from jax.typing import ArrayLike
@@ -27,8 +28,14 @@ class Fresh(ABC):
 
     def validation(self) -> Batch:
         """Fixed sequences."""
-        return self.sequences(jax.random.key(VALIDATION_SEED), self.validation_size)
+        return _sequences(self, jax.random.key(VALIDATION_SEED), self.validation_size)
 
     def test(self) -> Batch:
         """Fixed sequences, other than the validation ones."""
-        return self.sequences(jax.random.key(TEST_SEED), self.test_size)
+        return _sequences(self, jax.random.key(TEST_SEED), self.test_size)
+
+
+# In one program, and once for equal tasks: op by op every one of them would be compiled, at every call.
+@partial(jax.jit, static_argnums=(0, 2))
+def _sequences(task: Fresh, key: Key[Array, ""], size: int) -> Batch:
+    return task.sequences(key, size)

@@ -8,6 +8,7 @@ import pytest
 from jax_lstm.cli import main
 from jax_lstm.cli.experiment import count, first_solved, read_spec
 from jax_lstm.cli.results import page, rows, say
+from jax_lstm.tasks import Reber
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
@@ -50,22 +51,30 @@ def test_every_experiment_says_all_that_its_table_shows_and_marks_runs_that_it_h
 def test_a_quick_trial_writes_its_figures_and_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     configs, trials = ["--configs", str(ROOT / "configs")], tmp_path / "runs" / "trials"
-    assert main(["experiment", "temporal_order", "--quick", "2", *configs]) == 0
+    assert main(["experiment", "reber", "--quick", "2", *configs]) == 0
     assert not (tmp_path / "notebooks").exists(), "a trial must not take the place of a result"
-    result = json.loads((trials / "temporal_order.json").read_text(encoding="utf-8"))
+    result = json.loads((trials / "reber.json").read_text(encoding="utf-8"))
     assert result["quick"] == 2
-    assert set(result["results"]) == {"LSTM, chrono(100)", "LSTM, b_f = 1", "tanh RNN"}
+    assert set(result["results"]) == {"LSTM, b_f = 1", "tanh RNN"}
+    mask = Reber().validation().mask
+    assert mask is not None
+    shared = int(mask[:4].sum(axis=1).min())
     for run in result["results"].values():
-        assert len(run["score"]) == len(run["seeds"]) == 5
-        assert run["curve"]["sequences"] == [32]
-        assert len(run["ln_norm_ds_T_ds_k"]) > 100
-    assert (trials / "temporal_order.png").stat().st_size > 10_000
-    assert [mark["seeds_that_do"] for mark in result["marks"]][1] == 0
-    assert "NOT met" in capsys.readouterr().out
+        assert run["seeds"] == list(range(10))
+        assert all(0 <= score <= 1 for score in run["score"])
+        assert len(run["score"]) == 10
+        assert run["curve"]["sequences"] == [16]
+        profile = run["ln_norm_ds_T_ds_k"]
+        assert len(profile) == shared + 1, "no padding is measured"
+        assert profile[-1] == 0
+        assert all(x != 0 for x in profile[:-1])
+    assert (trials / "reber.png").stat().st_size > 10_000
+    assert [mark["seeds_that_do"] for mark in result["marks"]] == [0, 0]
+    assert "NOT met" in " ".join(capsys.readouterr().out.split())
     assert main(["experiment", "--table", *configs, "--out", str(trials)]) == 0
     written = (trials / "README.md").read_text(encoding="utf-8")
     assert written == page(trials)
-    assert "| Temporal order, two symbols (6a) | tanh RNN | accuracy" in written
+    assert "| Embedded Reber grammar (1) | tanh RNN | accuracy" in written
 
 
 def test_the_list_names_every_experiment_with_its_minutes(capsys):
