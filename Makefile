@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # A compilation cache inside the run: tests and their subprocesses share compiled programs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax_cache/$(VERSION)
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.3
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.02
 
 # LAPACK's threads get in each other's way on matrices of a state's size: one is faster.
 export OPENBLAS_NUM_THREADS ?= 1
