@@ -15,6 +15,9 @@ from jax_lstm.cells.lstm import LSTMState as LSTMState
 from jax_lstm.cells.lstm import TextbookParams as TextbookParams
 from jax_lstm.cells.lstm import from_textbook as from_textbook
 from jax_lstm.cells.lstm import to_textbook as to_textbook
+from jax_lstm.cells.min_lstm import MinLSTM as MinLSTM
+from jax_lstm.cells.min_lstm import MinLSTMParams as MinLSTMParams
+from jax_lstm.cells.min_lstm import MinLSTMState as MinLSTMState
 from jax_lstm.cells.rnn import RNN as RNN
 from jax_lstm.cells.rnn import RNNParams as RNNParams
 from jax_lstm.cells.rnn import RNNState as RNNState

@@ -6,9 +6,10 @@ from typing import Any
 from jax_lstm.cells.base import Cell
 from jax_lstm.cells.gru import GRU
 from jax_lstm.cells.lstm import LSTM
+from jax_lstm.cells.min_lstm import MinLSTM
 from jax_lstm.cells.rnn import RNN
 
-CELLS = {cls.__name__: cls for cls in (LSTM, RNN, GRU)}
+CELLS = {cls.__name__: cls for cls in (LSTM, RNN, GRU, MinLSTM)}
 
 
 def to_config(cell: Cell) -> dict[str, Any]:
