@@ -2,10 +2,32 @@
 
 from jax_lstm.tasks.adding import Adding
 from jax_lstm.tasks.base import Batch, Task
+from jax_lstm.tasks.continual_reber import ContinualReber
+from jax_lstm.tasks.copy_memory import CopyMemory
 from jax_lstm.tasks.digits import Digits
 from jax_lstm.tasks.long_lag import LongLag
+from jax_lstm.tasks.lorenz import Lorenz
 from jax_lstm.tasks.marked import Marked
+from jax_lstm.tasks.noise import Noise
 from jax_lstm.tasks.reber import Reber
 from jax_lstm.tasks.temporal_order import TemporalOrder
+from jax_lstm.tasks.two_classes import TwoClasses
+from jax_lstm.tasks.words import Parity, Words
 
-__all__ = ["Adding", "Batch", "Digits", "LongLag", "Marked", "Reber", "Task", "TemporalOrder"]
+__all__ = [
+    "Adding",
+    "Batch",
+    "ContinualReber",
+    "CopyMemory",
+    "Digits",
+    "LongLag",
+    "Lorenz",
+    "Marked",
+    "Noise",
+    "Parity",
+    "Reber",
+    "Task",
+    "TemporalOrder",
+    "TwoClasses",
+    "Words",
+]

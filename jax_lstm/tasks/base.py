@@ -14,12 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 class Batch(NamedTuple):
-    """B sequences of T steps or fewer, and what is wanted after the last step of each."""
+    """B sequences of T steps or fewer, and what is wanted of them: after the last step of each, or at every step."""
 
     xs: Float[Array, "B T I"]
-    targets: Int[Array, " B"] | Float[Array, "B O"]
+    targets: Int[Array, "B *T"] | Float[Array, "B *T O"]
     mask: Bool[Array, "B T"] | None = None
     """True at a sequence's own steps, where sequences have lengths of their own; the rest is padding."""
+    weights: Float[Array, "B T"] | None = None
+    """How much each step's output counts, where targets are given for every step; None: the last one's only."""
 
 
 class Task(Protocol):
@@ -32,12 +34,12 @@ class Task(Protocol):
 
     @property
     def output_size(self) -> int:
-        """O, the outputs after the last step: classes, or numbers."""
+        """O, the outputs of a step: classes, or numbers."""
         ...
 
     @property
     def loss(self) -> str:
-        """The name of the loss (train/losses.py): cross_entropy takes a class a sequence, mse takes O numbers."""
+        """The name of the loss (train/losses.py): cross_entropy takes a class, mse takes O numbers."""
         ...
 
     @property
@@ -52,7 +54,7 @@ class Task(Protocol):
 
     @property
     def baseline(self) -> float:
-        """The score of the best predictor that does not look at xs."""
+        """The score of the best predictor that does not look at xs; NaN where nothing is predicted."""
         ...
 
     @property

@@ -1,44 +1,66 @@
-"""Losses and scores of a batch, by name.
+"""Losses and scores of a batch, by name: means over its sequences, or over the steps that count.
 
-    cross_entropy = −mean_b log softmax(y_b)[k_b]     k_b: the class wanted
-    accuracy      =  mean_b [argmax y_b = k_b]
-    mse           =  mean_b mean_o (y_bo − target_bo)²
-    within_0.04   =  mean_b [|y_bo − target_bo| < 0.04 for every o]
+    cross_entropy = mean_b −log softmax(y_b)[k_b]     k_b: the class wanted
+    accuracy      = mean_b [argmax y_b = k_b]
+    mse           = mean_b mean_o (y_bo − target_bo)²
+    within_0.04   = mean_b [|y_bo − target_bo| < 0.04 for every o]; within_0.1 likewise
 
-A task names one of them as its loss and one as its score.
+    largest_error = max_b max_o |y_bo − target_bo|
+
+With weights (B, T) there is an output and a target at every step, and the mean is Σ w v / Σ w over all of them.
+A task names one of these as its loss and one as its score.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def cross_entropy(ys: Float[Array, "B O"], classes: Int[Array, " B"]) -> Float[Array, ""]:
-    """Mean negative log-likelihood in nats; ys are logits."""
-    log_p = jax.nn.log_softmax(ys)
-    return -jnp.mean(jnp.take_along_axis(log_p, classes[:, None], axis=1))
+def cross_entropy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """Negative log-likelihood in nats; ys are logits."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(ys), classes[..., None], axis=-1)[..., 0]
 
 
-def accuracy(ys: Float[Array, "B O"], classes: Int[Array, " B"]) -> Float[Array, ""]:
-    """The share of sequences whose largest output is the class wanted."""
-    return jnp.mean((jnp.argmax(ys, axis=1) == classes).astype(ys.dtype))
+def accuracy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """1 where the largest output is the class wanted."""
+    return (jnp.argmax(ys, axis=-1) == classes).astype(ys.dtype)
 
 
-def mse(ys: Float[Array, "B O"], targets: Float[Array, "B O"]) -> Float[Array, ""]:
-    """Mean squared error."""
-    return jnp.mean(jnp.square(ys - targets))
+def mse(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
+    """Squared error."""
+    return jnp.mean(jnp.square(ys - targets), axis=-1)
 
 
-def within(ys: Float[Array, "B O"], targets: Float[Array, "B O"]) -> Float[Array, ""]:
-    """The share of sequences whose every number is less than 0.04 off, which in 1997 counted as processed correctly."""
-    return jnp.mean((jnp.abs(ys - targets) < 0.04).all(axis=1).astype(ys.dtype))
+def within(limit: float, ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
+    """1 where every number is less than this far off, which in 1997 counted as processed correctly."""
+    return (jnp.abs(ys - targets) < limit).all(axis=-1).astype(ys.dtype)
 
 
-BY_NAME: dict[str, Callable[[Array, Array], Array]] = {
-    "cross_entropy": cross_entropy,
-    "accuracy": accuracy,
-    "mse": mse,
-    "within_0.04": within,
+def _mean_of(each: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    def mean(ys: Array, targets: Array, weights: Float[Array, "B T"] | None = None) -> Float[Array, ""]:
+        values = each(ys, targets)
+        if weights is None:
+            return jnp.mean(values)
+        # Behind a barrier, or XLA multiplies by the inverse of a constant sum, and a mean of ones is not 1.
+        total = jax.lax.optimization_barrier(jnp.sum(weights))
+        return jnp.sum(jnp.where(weights > 0, weights * values, 0)) / total
+
+    return mean
+
+
+def largest_error(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"], weights: None = None) -> Float[Array, ""]:
+    """The largest of all errors, which no mean hides; of outputs after the last step."""
+    return jnp.max(jnp.abs(ys - targets))
+
+
+BY_NAME: dict[str, Callable[..., Array]] = {
+    "cross_entropy": _mean_of(cross_entropy),
+    "accuracy": _mean_of(accuracy),
+    "mse": _mean_of(mse),
+    "largest_error": largest_error,
+    "within_0.04": _mean_of(partial(within, 0.04)),
+    "within_0.1": _mean_of(partial(within, 0.1)),
 }

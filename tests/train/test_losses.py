@@ -1,5 +1,6 @@
 """The losses and scores, against their definitions in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,3 +38,25 @@ def test_within_counts_the_sequences_whose_every_number_is_close_enough():
     targets = jnp.asarray(RNG.normal(size=(4, 2)), jnp.float32)
     off = jnp.array([[0.0, 0.0], [0.039, -0.039], [0.0, 0.041], [-1.0, 1.0]], jnp.float32)
     np.testing.assert_allclose(BY_NAME["within_0.04"](targets + off, targets), 0.5)
+
+
+def test_weights_choose_the_steps_that_count():
+    targets = jnp.asarray(RNG.integers(0, 4, (5, 6)), jnp.int32)
+    ys = jnp.asarray(RNG.normal(size=(5, 6, 4)), jnp.float32)
+    weights = jnp.asarray(RNG.integers(0, 3, (5, 6)), jnp.float32)
+    hits = np.asarray(ys).argmax(axis=2) == np.asarray(targets)
+    np.testing.assert_allclose(
+        BY_NAME["accuracy"](ys, targets, weights), (hits * np.asarray(weights)).sum() / weights.sum(), rtol=1e-6
+    )
+    flat = BY_NAME["cross_entropy"](ys.reshape(30, 4), targets.reshape(30))
+    np.testing.assert_allclose(BY_NAME["cross_entropy"](ys, targets, jnp.ones((5, 6))), flat, rtol=1e-6)
+    perfect = jax.jit(lambda ys: BY_NAME["accuracy"](ys, jnp.zeros((1, 41), jnp.int32), jnp.ones((1, 41), jnp.float32)))
+    assert perfect(jnp.zeros((1, 41, 2), jnp.float32).at[..., 0].set(1)) == 1, "exactly"
+    one = jnp.zeros((5, 6)).at[2, 3].set(7.0)
+    numbers = jnp.asarray(RNG.normal(size=(5, 6, 4)), jnp.float32)
+    np.testing.assert_allclose(BY_NAME["mse"](ys, numbers, one), np.mean((ys - numbers)[2, 3] ** 2), rtol=1e-5)
+
+
+def test_the_largest_error_is_of_all_numbers():
+    targets = jnp.zeros((3, 2))
+    assert BY_NAME["largest_error"](jnp.array([[0.0, 0.1], [-0.75, 0.2], [0.3, 0.0]]), targets) == 0.75

@@ -1,0 +1,68 @@
+"""The copy memory task (Hochreiter & Schmidhuber 1997; in this form Arjovsky, Shah & Bengio 2016).
+
+    input     s_1 … s_10    T − 1 blanks    the marker    10 blanks        T + 20 steps, one-hot
+    wanted    T + 10 blanks                               s_1 … s_10       at every step
+
+The ten symbols are drawn from eight. Codes: 0 is the blank, 1 to 8 the symbols, 9 the marker. The loss is the mean over
+all T + 20 steps. Without a memory the best is to know when to answer, and to guess: 10 ln 8 / (T + 20) nats.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jax_lstm.tasks.base import Batch
+from jax_lstm.tasks.fresh import Fresh
+
+SYMBOLS, COPIED = 8, 10
+BLANK, MARKER = 0, 9
+
+
+@dataclass(frozen=True)
+class CopyMemory(Fresh):
+    """Ten symbols to be remembered.
+
+    Args:
+        lag: T, at least 1: T − 1 blanks lie between the last symbol and the marker.
+
+    Raises:
+        ValueError: a lag below 1.
+    """
+
+    lag: int = 100
+
+    input_size = MARKER + 1
+    output_size = SYMBOLS + 1
+    loss = "cross_entropy"
+    metric = "cross_entropy"
+    maximise = False
+    test_size = 1_024
+
+    def __post_init__(self):
+        if self.lag < 1:
+            raise ValueError(f"CopyMemory: length must be at least 1, but is {self.lag}")
+
+    @property
+    def baseline(self) -> float:
+        """Blanks for certain, and each of the ten symbols at a chance of one in eight."""
+        return COPIED * math.log(SYMBOLS) / self.length
+
+    @property
+    def length(self) -> int:
+        """T + 20 steps."""
+        return self.lag + 2 * COPIED
+
+    def sequences(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` fresh sequences: xs (size, T + 20, 10), targets and weights (size, T + 20)."""
+        s = jax.random.randint(key, (size, COPIED), 1, SYMBOLS + 1)
+        blank = jnp.full((size, self.length), BLANK)
+        read = blank.at[:, :COPIED].set(s).at[:, COPIED + self.lag - 1].set(MARKER)
+        wanted = blank.at[:, -COPIED:].set(s)
+        return Batch(
+            jax.nn.one_hot(read, self.input_size, dtype=jnp.float32),
+            wanted.astype(jnp.int32),
+            weights=jnp.ones((size, self.length), jnp.float32),
+        )
