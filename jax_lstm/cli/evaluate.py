@@ -1,6 +1,7 @@
 """`jax-lstm evaluate`: the best checkpoint of each seed on a split that training did not see."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,6 @@ from rich.table import Table
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.wiring import Experiment, build_model, restore
 from jax_lstm.train import TrainState
-from jax_lstm.train.losses import BY_NAME
 
 Split = Literal["test", "validation"]
 
@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     for seed, step, score in zip(experiment.train.seeds, state.best.step, scores, strict=True):
         table.add_row(str(seed), str(int(step)), f"{score:.4f}")
     table.add_row("mean", "", f"{np.mean(scores):.4f}", style="bold")
-    table.add_row("blind", "", f"{task.baseline:.4f}", style="dim")
+    if not math.isnan(task.baseline):
+        table.add_row("blind", "", f"{task.baseline:.4f}", style="dim")
     Console().print(table)
     return 0
 
@@ -45,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: Path) -> list[float]:
     """The score of each seed's best params; also written to run_dir/<split>.json."""
     task = experiment.task.build()
-    model, metric = build_model(experiment, task), BY_NAME[task.metric]
+    model = build_model(experiment, task)
     batch = task.test() if split == "test" else task.validation()
 
     @jax.jit
     @jax.vmap
     def score(params):
-        return metric(model.outputs(params, batch), batch.targets)
+        return model.values((task.metric,), params, batch)[0]
 
     scores = np.asarray(score(state.best.params), np.float64).tolist()
     report = {
@@ -62,7 +63,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
         "best_step": state.best.step.tolist(),
         "scores": scores,
         "mean": float(np.mean(scores)),
-        "blind": task.baseline,
+        "blind": None if math.isnan(task.baseline) else task.baseline,
     }
     (run_dir / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return scores

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import jax_lstm as jl
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words
-from jax_lstm.cli.wiring import ModelConfig, build_model, restore, steps_of_all
+from jax_lstm.cli.wiring import CellName, ModelConfig, build_model, restore, steps_of_all
 from jax_lstm.train.losses import BY_NAME
 from jax_lstm.train.metrics import read_metrics
 
@@ -26,12 +26,13 @@ def main(argv: Sequence[str]) -> int:
     """Measure; print a table and what it means; write gradflow.json, and gradflow.png, a page of figures."""
     parser = ArgumentParser(
         prog="jax-lstm gradflow",
-        description="Measure how gradients flow: of each seed's best params in a run, on its validation sequences, or "
-        "of a cell at its initialisation, on standard normal input. Profile and horizons of every seed; directions, "
-        "units, eigenvalues, adjoints and ways of the first one, on one sequence.",
+        description="Measure how gradients flow: of each seed's best params in a run, on its validation sequences "
+        "(where something is asked for at every step, over 600 steps at most), or of a cell at its initialisation, on "
+        "standard normal input. Profile and horizons of every seed; directions, units, eigenvalues, adjoints and ways "
+        "of the first one, on one sequence.",
     )
     parser.add_argument("run_dir", type=str, nargs="?", help="a run's directory; without it, give --cell")
-    parser.add_argument("--cell", type=Literal["lstm", "rnn", "gru"] | None, default=None, help="a cell to draw")
+    parser.add_argument("--cell", type=CellName | None, default=None, help="a cell to draw")
     parser.add_argument("--hidden_size", type=int, default=64, help="H of the drawn cell")
     parser.add_argument("--input_size", type=int, default=8, help="I of the drawn cell")
     parser.add_argument("--forget_bias", type=float | None, default=None, help="of the drawn lstm")
@@ -96,12 +97,19 @@ def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
     task = experiment.task.build()
     data, model, params = task.validation(), build_model(experiment, task), state.best.params
     readout = jax.tree.map(lambda p: p[0], params.readout)
+    xs = steps_of_all(data, values.sequences)
 
     def loss(states: Any) -> Array:
-        return BY_NAME[task.loss](model.readout.apply(readout, states.h[-1:]), data.targets[:1])
+        if model.flossed:
+            return states.h[-1].sum()
+        if data.weights is None:
+            return BY_NAME[task.loss](model.readout.apply(readout, states.h[-1:]), data.targets[:1])
+        T = xs.shape[1]
+        return BY_NAME[task.loss](
+            model.readout.apply(readout, states.h)[None], data.targets[:1, :T], data.weights[:1, :T]
+        )
 
     title = f"{experiment.model.cell} on {experiment.task.name}"
-    xs = steps_of_all(data, values.sequences)
     return Subject(title, experiment.train.seeds, model.cell, params.cell, xs, loss, _probed(run_dir))
 
 

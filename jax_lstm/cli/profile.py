@@ -65,6 +65,11 @@ def mean_log_norms(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> Flo
     return jnp.mean(jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))(cell, params, xs), axis=0)
 
 
+def largest_exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"], k: int) -> Float[Array, "B k"]:
+    """The k largest Lyapunov exponents along each sequence, in nats a step; differentiable."""
+    return jax.vmap(partial(gradflow.lyapunov_spectrum, k=k), (None, None, 0))(cell, params, xs)
+
+
 def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> list[Profile]:
     """One profile a seed; every leaf of params has a leading axis of seeds, and all see the same sequences."""
 

@@ -1,0 +1,78 @@
+"""The wiring of task, cell and readout: outputs at the last step or at every one, cut gradients, exponents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jax_lstm as jl
+from jax_lstm import gradflow
+from jax_lstm.cli.wiring import Experiment, Model, ModelConfig, TaskConfig, build_problem, steps_of_all
+from jax_lstm.layers import Readout
+from jax_lstm.tasks import Batch
+from jax_lstm.train import OptConfig, TrainConfig
+
+B, T, I, H = 2, 6, 3, 4
+MODEL = Model(jl.LSTM(I, H), Readout(H, 2))
+PARAMS = MODEL.init(jax.random.key(0))
+XS = jax.random.normal(jax.random.key(1), (B, T, I), jnp.float32)
+MASK = jnp.array([[1] * T, [1] * 4 + [0] * 2], bool)
+
+
+def test_the_readout_is_of_the_last_live_step_or_of_every_step_where_they_are_weighed():
+    last = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, 2)), MASK))
+    every = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
+    assert last.shape == (B, 2)
+    assert every.shape == (B, T, 2)
+    np.testing.assert_allclose(last, [every[0, 5], every[1, 3]], rtol=1e-5)
+
+
+def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_nothing_else():
+    batch = Batch(XS, jnp.ones((B, T, 2), jnp.float32), None, jnp.ones((B, T), jnp.float32))
+    cut = MODEL._replace(window=2)
+
+    def loss(model):
+        return jax.value_and_grad(lambda p: model.values(("mse",), p, batch)[0])(PARAMS)
+
+    def by_hand(params):
+        _, hs = jax.vmap(lambda x: jl.tbptt(MODEL.cell, params.cell, x, window=2))(XS)
+        return jnp.mean((MODEL.readout.apply(params.readout, hs) - 1) ** 2)
+
+    (value, whole), (same, truncated) = loss(MODEL), loss(cut)
+    np.testing.assert_allclose(same, value, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), truncated, jax.grad(by_hand)(PARAMS)
+    )
+    assert np.abs(truncated.cell.w_h - whole.cell.w_h).max() > 1e-3
+
+
+def test_what_noise_trains_are_the_exponents_of_the_cell_themselves():
+    experiment = Experiment(
+        ModelConfig("rnn", 10), TaskConfig("noise", 5), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
+    )
+    problem = build_problem(experiment)
+    params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
+    exponents = np.stack([gradflow.lyapunov_spectrum(jl.RNN(8, 10), params.cell, xs, k=10) for xs in batch.xs])
+    loss, score = problem.loss(params, batch)
+    np.testing.assert_allclose(loss, (exponents**2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(score, np.abs(exponents).max(), rtol=1e-4)
+
+
+def test_what_is_measured_of_sequences_is_no_padding_and_600_steps_of_a_stream_at_most():
+    assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 2).shape == (2, 4, I)
+    assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 1).shape == (1, T, I)
+    long = jnp.zeros((3, 700, I))
+    assert steps_of_all(Batch(long, jnp.zeros(3), weights=jnp.ones((3, 700))), 2).shape == (2, 600, I)
+    assert steps_of_all(Batch(long, jnp.zeros(3)), 2).shape == (2, 700, I)
+
+
+def test_a_task_whose_sequences_have_lengths_of_their_own_can_be_probed():
+    experiment = Experiment(
+        ModelConfig("rnn", 4), TaskConfig("reber"), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
+    )
+    problem = build_problem(experiment)
+    assert problem.probe is not None
+    profile = jax.jit(problem.probe)(problem.init(jax.random.key(0)))
+    mask = experiment.task.build().validation().mask
+    assert mask is not None
+    assert profile.shape == (int(mask[:4].sum(axis=1).min()) + 1,)
+    assert profile[-1] == 0
