@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -65,11 +68,18 @@ def test_every_test_that_the_readme_names_is_there():
         assert found, name
 
 
-def test_the_headline_table_is_what_its_command_prints():
+def test_the_headline_table_and_figure_are_what_their_command_makes(tmp_path):
+    made, shown = tmp_path / "figure.png", ROOT / "notebooks" / "results" / "gradient_flow.png"
+    assert f"({shown.relative_to(ROOT).as_posix()})" in README
     result = subprocess.run(
-        [sys.executable, "-m", "jax_lstm.gradflow.headline"],
+        [sys.executable, "-m", "jax_lstm.gradflow.headline", "--plot", str(made)],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    shown = re.findall(r"<!-- headline -->\n(.*?)<!-- /headline -->", README, re.DOTALL)
-    assert [table.strip() for table in shown] == [result.stdout.strip()]
+    tables = re.findall(r"<!-- headline -->\n(.*?)<!-- /headline -->", README, re.DOTALL)
+    assert [table.strip() for table in tables] == [result.stdout.strip()]
+    with Image.open(shown) as figure:
+        figure.load()  # what is written about a picture may stand behind it
+        assert figure.info["Description"] == result.stdout.strip()
+    # The same lines, whatever the fonts of another matplotlib.
+    assert np.abs(imread(made) - imread(shown)).mean() < 0.02

@@ -1,11 +1,12 @@
 """`jax-lstm experiment NAME`: a published experiment, done again with several seeds, beside what was published.
 
 configs/experiments/NAME.yaml says which runs it has, each a config and what is changed in it, and what has to come out.
-Every run is scored, the sequences it took are counted, and its gradient flow is measured. Written are
+Every run is scored, the sequences it took are counted, and its gradient flow is measured; of a run with train.probe
+also that at its start, where it leaves the score of the best constant, and at its end. Written are
 
     NAME.json    every seed's figures, and whether each mark was met
     NAME.png     learning curves, and the gradient's profile after training
-    README.md    with --table: one table of all results in the folder
+    README.md    with --table: one table of all results in the folder; it prints a shorter one
 """
 
 import json
@@ -23,9 +24,10 @@ from rich.table import Table
 
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.evaluate import evaluate
+from jax_lstm.cli.measures import measure
 from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
 from jax_lstm.cli.profile import Profile, json_ready, profiles
-from jax_lstm.cli.results import page, plot_experiment, say
+from jax_lstm.cli.results import page, plot_experiment, say, summary
 from jax_lstm.cli.train import train
 from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.train import count_devices, open_run, read_metrics
@@ -51,16 +53,19 @@ def main(argv: Sequence[str]) -> int:
     out = Path(values.out or (RESULTS if values.quick is None else TRIALS))
     names = sorted(path.stem for path in specs.glob("*.yaml"))
     if values.list:
-        table = Table("experiment", "minutes", "what")
+        table = Table("experiment", "part", "minutes", "what")
         for name in names:
             spec = read_spec(specs / f"{name}.yaml")
-            table.add_row(name, f"{spec['minutes']:g}", spec["title"])
+            minutes = f"{spec['minutes']:g}" + (" (overnight)" if spec.get("overnight") else "")
+            table.add_row(name, spec["part"], minutes, spec["title"])
         console.print(table)
         return 0
     if values.table:
         if not any(out.glob("*.json")):
             parser.error(f"--table: {out} holds no results; jax-lstm experiment NAME makes some")
-        (out / "README.md").write_text(page(out), encoding="utf-8")
+        text, short = page(out), summary(out)
+        (out / "README.md").write_text(text, encoding="utf-8")
+        print(short)
         console.print(str(out / "README.md"))
         return 0
     if values.name not in names:
@@ -68,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     spec = read_spec(specs / f"{values.name}.yaml")
     try:
         runs = {
-            name: _experiment(Path(values.configs) / run["config"], run["set"], values.name, name, values.quick)
+            name: read_run(Path(values.configs) / run["config"], run["set"], values.name, name, values.quick)
             for name, run in spec["runs"].items()
         }
         for experiment in runs.values():
@@ -78,10 +83,11 @@ def main(argv: Sequence[str]) -> int:
     result = {"name": values.name} | spec | {"quick": values.quick, "results": {}}
     for name, experiment in runs.items():
         console.print(f"{values.name}: {name}")
-        result["results"][name] = _run(experiment, spec.get("solved"), console)
+        result["results"][name] = _run(experiment, spec, console)
     result["marks"] = [mark | {"seeds_that_do": count(mark, result["results"])} for mark in spec["marks"]]
+    result = json_ready(result)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{values.name}.json").write_text(json.dumps(json_ready(result)) + "\n", encoding="utf-8")
+    (out / f"{values.name}.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
     plot_experiment(result, out / f"{values.name}.png")
     for mark in result["marks"]:
         console.print(say(mark))
@@ -90,11 +96,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """What an experiment is: title, source, minutes, runs, solved, marks, published, reproduction, deviations."""
+    """What an experiment is: title, part, source, minutes, runs, solved, marks, published, reproduction, deviations.
+
+    Some also have: measure, names from measures.py; overnight, true where nobody waits for it.
+    """
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def _experiment(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
+def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
+    """One run of an experiment: a config with changes; a quick one is cut to so many steps."""
     runs = f"runs/{name}" if quick is None else f"{TRIALS}/{name}"
     argv = [str(config), "--run_dir", f"{runs}/{run.replace(' ', '_')}"]
     if quick is not None:
@@ -109,33 +119,35 @@ def _experiment(config: Path, changes: dict[str, Any], name: str, run: str, quic
     return parse_experiment(experiment_parser("experiment", ""), argv)[0]
 
 
-def _run(experiment: Experiment, solved: float | None, console: Console) -> dict[str, Any]:
+def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict[str, Any]:
     """Train every seed, score each one's best params on the test split, and measure them; an earlier run is lost."""
     run_dir, task = Path(experiment.run_dir), experiment.task.build()
     shutil.rmtree(run_dir, ignore_errors=True)
     open_run(run_dir, experiment.as_data(), experiment.train.seeds, count_devices(experiment.train), resume=False)
     start = time.perf_counter()
     state = train(experiment, resume=False, console=console)
-    seconds = time.perf_counter() - start
-    cell, xs = build_model(experiment, task).cell, steps_of_all(task.validation(), SEQUENCES)
-    measured: list[Profile] = profiles(cell, state.best.params.cell, xs)
-    curve = [r for r in read_metrics(run_dir) if r["split"] == "validation"]
-    return {
+    model, xs, params = build_model(experiment, task), steps_of_all(task.validation(), SEQUENCES), state.best.params
+    found: list[Profile] = profiles(model.cell, params.cell, xs)
+    records = read_metrics(run_dir)
+    curve = [r for r in records if r["split"] == "validation"]
+    run = {
         "cell": experiment.model.cell,
         "metric": task.metric,
         "maximise": task.maximise,
         "blind": task.baseline,
         "seeds": list(experiment.train.seeds),
-        "seconds": round(seconds, 1),
         "score": evaluate(experiment, state, "test", run_dir),
-        "sequences": first_solved(curve, task.metric, task.maximise, solved, experiment.train.batch_size),
+        "sequences": first_solved(curve, task.metric, task.maximise, spec["solved"], experiment.train.batch_size),
         "curve": {
             "sequences": [r["step"] * experiment.train.batch_size for r in curve],
             "validation": [r[task.metric] for r in curve],
         },
-        "data_horizon": [p.data_horizon for p in measured],
-        "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in measured], axis=0).tolist(),
+        "data_horizon": [p.data_horizon for p in found],
+        "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in found], axis=0).tolist(),
+        "while_training": turning_points(records, task.metric, task.maximise, task.baseline),
+        "measured": measure(spec.get("measure", []), model, params, task.test()),
     }
+    return run | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def first_solved(
@@ -149,8 +161,48 @@ def first_solved(
     return [int(curve[int(s.argmax())]["step"]) * batch_size if s.any() else None for s in there.T]
 
 
+def turning_points(
+    records: Sequence[dict[str, Any]], metric: str, maximise: bool, blind: float
+) -> list[dict[str, Any]]:
+    """What train.probe measured at the start, where the mean score first is a tenth better than blind, and at the end.
+
+    The mean over seeds; nothing where there was no probe.
+    """
+    probes = [r for r in records if r["split"] == "probe"]
+    if not probes:
+        return []
+    leaves = [
+        r["step"]
+        for r in records
+        if r["split"] == "validation"
+        and (np.mean(r[metric]) > 1.1 * blind if maximise else np.mean(r[metric]) < 0.9 * blind)
+    ]  # fmt: skip
+    chosen = [("start", 0)] + [("leaves the plateau", _nearest(probes, step)) for step in leaves[:1]]
+    chosen += [("end", len(probes) - 1)]
+    return [
+        {
+            "when": when,
+            "step": probes[n]["step"],
+            "ln_norm": np.mean(np.array(probes[n]["log_norms"], float), 0).tolist(),
+        }
+        for when, n in chosen
+    ]
+
+
+def _nearest(probes: Sequence[dict[str, Any]], step: int) -> int:
+    return int(np.argmin([abs(r["step"] - step) for r in probes]))
+
+
 def count(mark: dict[str, Any], results: dict[str, Any]) -> int:
-    """How many seeds meet a mark, such as {run: LSTM, of: score, at_least: 0.99, seeds: 5}."""
-    values = results[mark["run"]][mark["of"]]
+    """How many seeds meet a mark, such as {run: LSTM, of: score, at_least: 0.99, seeds: 5}.
+
+    Of a mark on an order, {runs: [a, b], of: sequences, seeds: 1}, it is 1 if the runs' means do not fall from one to
+    the next and the last is above the first, where a seed that never got there makes a mean infinite; else 0.
+    """
+    if "runs" in mark:
+        means = [np.mean([np.inf if v is None else v for v in results[run][mark["of"]]]) for run in mark["runs"]]
+        return int(means == sorted(means) and means[0] < means[-1])
+    run = results[mark["run"]]
+    values = (run | run["measured"])[mark["of"]]
     least, most = mark.get("at_least", -np.inf), mark.get("at_most", np.inf)
     return sum(value is not None and least <= value <= most for value in values)

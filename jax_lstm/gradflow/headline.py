@@ -7,7 +7,7 @@ Glorot normal, a gate at a time, and so differ in their biases alone; the one wi
 last row is the LSTM as this library starts it. Its w_x is LeCun normal, twice as strong as Glorot's at these sizes:
 that drives the gates further from rest and leaves less of the gradient.
 
-    python -m jax_lstm.gradflow.headline --plot gradient_flow.png
+    python -m jax_lstm.gradflow.headline --plot notebooks/results/gradient_flow.png
 """
 
 import argparse
@@ -124,18 +124,20 @@ def _short(x: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; draw the mean profiles if a path is given."""
+    """Print the table; draw the mean profiles if a path is given, into a PNG whose description is the table."""
     parser = argparse.ArgumentParser(prog="jax-lstm headline", description=main.__doc__)
     parser.add_argument("--plot", metavar="PATH", help="also write the figure, as PNG")
     path = parser.parse_args(argv).plot
     with jax.enable_x64(True):
         log_norms = {row.name: profiles(row) for row in ROWS}
-        print(table({name: decades(p) for name, p in log_norms.items()}))
+        text = table({name: decades(p) for name, p in log_norms.items()})
+        print(text)
         if path is not None:
             # Here, so that the table needs no matplotlib.
             from jax_lstm.gradflow.plots import plot_profile
 
-            plot_profile({name: p.mean(0) for name, p in log_norms.items()}, path)
+            figure = plot_profile({name: p.mean(0) for name, p in log_norms.items()})
+            figure.savefig(path, format="png", dpi=150, metadata={"Description": text})
     return 0
 
 

@@ -1,13 +1,15 @@
 """The experiment command: what it counts, what it writes, and that every experiment's file is alive."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from jax_lstm.cli import main
-from jax_lstm.cli.experiment import count, first_solved, read_spec
-from jax_lstm.cli.results import page, rows, say
+from jax_lstm.cli.experiment import count, first_solved, read_run, read_spec, turning_points
+from jax_lstm.cli.measures import BY_NAME
+from jax_lstm.cli.results import page, say, summary
 from jax_lstm.tasks import Reber
 
 ROOT = Path(__file__).parents[2]
@@ -27,25 +29,57 @@ def test_the_sequences_counted_are_those_before_the_first_validation_that_is_goo
 
 
 def test_a_mark_is_met_by_the_seeds_within_its_bounds():
-    results = {"LSTM": {"score": [0.9, 1.0, 0.99], "sequences": [100, None, 300]}}
+    results = {"LSTM": {"score": [0.9, 1.0, 0.99], "sequences": [100, None, 300], "measured": {"λ": [0.0, 2.0, 1.0]}}}
     assert count({"run": "LSTM", "of": "score", "at_least": 0.99}, results) == 2
     assert count({"run": "LSTM", "of": "sequences", "at_most": 200}, results) == 1
     assert count({"run": "LSTM", "of": "score", "at_least": 0.95, "at_most": 0.995}, results) == 1
+    assert count({"run": "LSTM", "of": "λ", "at_most": 1}, results) == 2
     mark = {"run": "LSTM", "of": "sequences", "at_most": 30000, "seeds": 3}
     assert say(mark | {"seeds_that_do": 3}) == "LSTM, sequences at most 30,000: wanted of 3 seeds, came of 3: met"
     assert say(mark | {"seeds_that_do": 2}).endswith("came of 2: NOT met")
 
 
+def test_a_mark_on_an_order_is_met_where_means_do_not_fall():
+    results = {"a": {"sequences": [100, 200]}, "b": {"sequences": [150, 150]}, "c": {"sequences": [100, None]}}
+    ordered = {"of": "sequences", "seeds": 1}
+    assert count(ordered | {"runs": ["a", "b", "c"]}, results) == 1
+    assert count(ordered | {"runs": ["c", "a"]}, results) == 0
+    assert count(ordered | {"runs": ["a", "b"]}, results) == 0, "the last must be worse than the first"
+    assert say(ordered | {"runs": ["a", "c"], "seeds_that_do": 1}) == "mean sequences: a ≤ c: met"
+
+
+def test_the_turning_points_are_the_start_the_end_and_where_the_score_first_beats_blind_by_a_tenth():
+    def probe(step):
+        return {"step": step, "split": "probe", "log_norms": [[-step, 0.0], [-3 * step, 0.0]]}
+
+    def validation(step, *scores):
+        return {"step": step, "split": "validation", "mse": scores}
+
+    records = [probe(0), validation(10, 1.0, 0.9), probe(10), validation(20, 0.9, 0.6), probe(20), probe(30)]
+    found = turning_points(records, "mse", False, 1.0)
+    assert [(p["when"], p["step"]) for p in found] == [("start", 0), ("leaves the plateau", 20), ("end", 30)]
+    assert found[1]["ln_norm"] == [-40, 0]
+    assert [p["when"] for p in turning_points(records, "mse", False, math.nan)] == ["start", "end"]
+    assert turning_points(records[1:2], "mse", False, 1.0) == []
+
+
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
 def test_every_experiment_says_all_that_its_table_shows_and_marks_runs_that_it_has(path):
     spec = read_spec(path)
-    texts = {"title", "source", "published", "reproduction", "deviations"}
-    assert set(spec) == texts | {"minutes", "runs", "solved", "marks"}
+    texts = {"title", "part", "source", "published", "reproduction", "deviations"}
+    assert set(spec) - {"measure", "overnight"} == texts | {"minutes", "runs", "solved", "marks"}
     assert all(isinstance(spec[key], str) and spec[key] for key in texts)
+    assert set(spec.get("measure", [])) <= set(BY_NAME)
+    for name, run in spec["runs"].items():
+        experiment = read_run(ROOT / "configs" / run["config"], run["set"], path.stem, name, None)
+        assert len(experiment.train.seeds) >= 5
     for mark in spec["marks"]:
+        if "runs" in mark:
+            assert set(mark["runs"]) <= set(spec["runs"])
+            continue
         assert mark["run"] in spec["runs"]
         assert {"at_least", "at_most"} & set(mark)
-        assert mark["seeds"] >= 3
+        assert mark["seeds"] >= 4
 
 
 def test_a_quick_trial_writes_its_figures_and_the_table(tmp_path, monkeypatch, capsys):
@@ -75,6 +109,9 @@ def test_a_quick_trial_writes_its_figures_and_the_table(tmp_path, monkeypatch, c
     written = (trials / "README.md").read_text(encoding="utf-8")
     assert written == page(trials)
     assert "| Embedded Reber grammar (1) | tanh RNN | accuracy" in written
+    row = summary(trials).splitlines()[2]
+    assert row.startswith("| Embedded Reber grammar (1) | 148 of 150 trials")
+    assert row.endswith("| | 0 of 2 |")
 
 
 def test_the_list_names_every_experiment_with_its_minutes(capsys):
@@ -86,7 +123,7 @@ def test_the_list_names_every_experiment_with_its_minutes(capsys):
 
 def test_the_page_of_results_is_made_from_results_that_are_no_trials():
     results = sorted(RESULTS.glob("*.json"))
-    assert {path.stem for path in results} == {path.stem for path in SPECS}
+    assert {path.stem for path in results} == {p.stem for p in SPECS if not read_spec(p).get("overnight")}
     for path in results:
         result = json.loads(path.read_text(encoding="utf-8"))
         assert result["quick"] is None
@@ -96,7 +133,7 @@ def test_the_page_of_results_is_made_from_results_that_are_no_trials():
             assert {key: mark[key] for key in wanted} == wanted
             assert mark["seeds_that_do"] == count(mark, result["results"])
     assert (RESULTS / "README.md").read_text(encoding="utf-8") == page(RESULTS)
-    assert rows(RESULTS) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert summary(RESULTS) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_table_of_nothing_is_refused(tmp_path, capsys):
@@ -110,5 +147,5 @@ def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main(["experiment", "nothing", "--configs", str(ROOT / "configs")])
     assert left.value.code == 2
-    assert "wanted one of adding_1997" in capsys.readouterr().err
+    assert "wanted one of a5, adding, adding_1997" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

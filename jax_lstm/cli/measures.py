@@ -1,0 +1,70 @@
+"""What an experiment measures of trained networks beside their score: one number a seed, by name.
+
+cell_state    |c| in the mean over units, after 100, 1,000 and 10,000 symbols of test streams, and the mean of
+              o (1 − tanh² c), by which a gradient enters c, after the last
+closed_loop   the three largest Lyapunov exponents of the network that reads its own predictions, in nats a unit of
+              the task's time: s ↦ step(s, s.h w + b)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+import jax_lstm as jl
+from jax_lstm import gradflow
+from jax_lstm.cli.wiring import Model, ModelParams
+from jax_lstm.tasks import Batch
+from jax_lstm.tasks.lorenz import DT
+
+AFTER = (100, 1_000, 10_000)
+STREAMS = 4
+BURN_IN, STEPS = 1_000, 20_000
+
+
+def cell_state(model: Model, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+    """How large an LSTM's c has become, and how open the way into it still is."""
+    cell = model.cell
+    if not isinstance(cell, jl.LSTM):
+        raise ValueError(f"cell_state: the cell must be an LSTM, but is a {type(cell).__name__}")
+    xs = batch.xs[:STREAMS]
+    at = jnp.array(AFTER) - 1
+    c = jl.batched(jl.unroll_states)(cell, params.cell, xs).c
+    o = jax.vmap(lambda x: jl.gates_of(cell, params.cell, x).o[at[-1]])(xs)
+    sizes = jnp.abs(c[:, at]).mean(axis=(0, 2))
+    return {f"|c| after {n:,}": size for n, size in zip(AFTER, sizes, strict=True)} | {
+        f"o (1 − tanh² c) after {AFTER[-1]:,}": jnp.mean(o * (1 - jnp.tanh(c[:, at[-1]]) ** 2))
+    }
+
+
+def closed_loop(model: Model, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+    """Its dynamics, when it goes on by itself after the first test sequence."""
+    state, _ = jl.unroll(model.cell, params.cell, batch.xs[0])
+
+    def step(s: Any) -> Any:
+        return model.cell.step(params.cell, s, model.readout.apply(params.readout, s.h))[0]
+
+    exponents = gradflow.lyapunov_exponents(step, state, steps=BURN_IN + STEPS, k=3, burn_in=BURN_IN) / DT
+    return {f"exponent {i + 1}": exponents[i] for i in range(3)}
+
+
+BY_NAME: dict[str, Callable[[Model, ModelParams, Batch], dict[str, Array]]] = {
+    "cell_state": cell_state,
+    "closed_loop": closed_loop,
+}
+
+
+def measure(names: list[str], model: Model, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
+    """All of the names, for every seed; every leaf of params has a leading axis of seeds."""
+
+    @jax.jit
+    def of_seeds(params, batch):
+        def of_one(p):
+            return {key: value for name in names for key, value in BY_NAME[name](model, p, batch).items()}
+
+        return jax.lax.map(of_one, params)
+
+    return {key: np.asarray(values, np.float64).tolist() for key, values in of_seeds(params, batch).items()}

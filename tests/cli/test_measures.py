@@ -1,0 +1,44 @@
+"""What an experiment measures of trained networks, where the answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+from jax_lstm.cli import measures
+from jax_lstm.cli.wiring import Model, ModelParams
+from jax_lstm.layers import Readout, ReadoutParams
+from jax_lstm.tasks import Batch
+
+
+def test_the_exponents_of_a_network_that_reads_itself_are_those_of_the_map(monkeypatch):
+    """A linear network with w_x diagonal: each exponent is the log of an entry."""
+    monkeypatch.setattr(measures, "BURN_IN", 10)
+    monkeypatch.setattr(measures, "STEPS", 200)
+    model = Model(jl.RNN(3, 3, activation="linear"), Readout(3, 3))
+    w = jnp.diag(jnp.array([0.9, 0.5, 0.2]))
+    cell = jl.RNNParams(w_x=w, w_h=jnp.zeros((3, 3)), b=jnp.zeros(3))
+    params = ModelParams(cell, ReadoutParams(jnp.eye(3), jnp.zeros(3)))
+    batch = Batch(jnp.zeros((1, 5, 3)), jnp.zeros((1, 5, 3)))
+    seeds = jax.tree.map(lambda a: jnp.stack([a, a]), params)
+    found = measures.measure(["closed_loop"], model, seeds, batch)
+    for i, w_i in enumerate((0.9, 0.5, 0.2)):
+        np.testing.assert_allclose(found[f"exponent {i + 1}"], [np.log(w_i) / measures.DT] * 2, rtol=1e-4)
+
+
+def test_a_cell_without_a_forget_gate_adds_up_and_shuts_its_way_in(monkeypatch):
+    """One unit, i = ½, g = tanh(1), f = 1: |c| grows by as much at every step."""
+    monkeypatch.setattr(measures, "AFTER", (10, 20, 40))
+    model = Model(jl.LSTM(1, 1), Readout(1, 1))
+    cell = jl.LSTMParams(jnp.zeros((1, 4)), jnp.zeros((1, 4)), jnp.array([0.0, 100.0, 1.0, 0.0]))
+    params = jax.tree.map(lambda a: a[None], ModelParams(cell, ReadoutParams(jnp.eye(1), jnp.zeros(1))))
+    found = measures.measure(["cell_state"], model, params, Batch(jnp.zeros((5, 40, 1)), jnp.zeros((5, 40))))
+    step = 0.5 * np.tanh(1)
+    for n in (10, 20, 40):
+        assert found[f"|c| after {n:,}"] == pytest.approx([n * step], rel=1e-5)
+    assert found["o (1 − tanh² c) after 40"] == pytest.approx([0.5 * (1 - np.tanh(40 * step) ** 2)], rel=1e-3)
+
+
+def test_nothing_is_measured_where_nothing_is_named():
+    assert measures.measure([], Model(jl.RNN(1, 1), Readout(1, 1)), {"w": jnp.zeros((2, 1))}, None) == {}  # pyrefly: ignore
