@@ -7,7 +7,8 @@
 
     largest_error = max_b max_o |y_bo − target_bo|
 
-With weights (B, T) there is an output and a target at every step, and the mean is Σ w v / Σ w over all of them.
+With weights (B, T) there is an output and a target at every step, and of each sequence Σ_t w v / Σ_t w is taken; every
+sequence needs a step that counts.
 A task names one of these as its loss and one as its score.
 """
 
@@ -44,9 +45,10 @@ def _mean_of(each: Callable[[Array, Array], Array]) -> Callable[..., Array]:
         values = each(ys, targets)
         if weights is None:
             return jnp.mean(values)
-        # Behind a barrier, or XLA multiplies by the inverse of a constant sum, and a mean of ones is not 1.
-        total = jax.lax.optimization_barrier(jnp.sum(weights))
-        return jnp.sum(jnp.where(weights > 0, weights * values, 0)) / total
+        # A mean of each sequence's own, so that a gradient waits for no sum over devices. Behind a barrier, or XLA
+        # multiplies by the inverse of a constant sum, and a mean of ones is not 1.
+        totals = jax.lax.optimization_barrier(jnp.sum(weights, axis=1))
+        return jnp.mean(jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=1) / totals)
 
     return mean
 

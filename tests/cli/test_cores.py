@@ -94,7 +94,10 @@ def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(
     assert (tmp_path / "run" / "test.json").is_file()
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+# Of noise the score is a maximum over the batch, which is a reduction of its own; a window of gradients adds one more.
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem not in ("noise", "continual_reber")], ids=lambda p: p.stem
+)
 def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(path):
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
     devices = max(n for n in (2, 4) if experiment.train.batch_size % n == 0)
