@@ -4,8 +4,9 @@
     f = σ(z_f)    i = σ(z_i)
     h_t = f/(f + i) ⊙ h_{t−1} + i/(f + i) ⊙ z_g
 
-It is linear in h, so that ∂h_T/∂h_k is a product of gates that the data chose: nothing in it depends on the state, and
-what it cannot do is to count modulo anything. It is here as the contrast to cells whose gates read h.
+It is linear in h, so that ∂h_T/∂h_k is a product of gates that the data chose: nothing in it depends on the state. Such
+factors, between 0 and 1, cannot tell an odd number of ones from an even one (Grazzi et al. 2024). It is here as the
+contrast to cells whose gates read h.
 """
 
 from dataclasses import dataclass

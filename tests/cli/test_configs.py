@@ -34,19 +34,8 @@ def test_a_config_is_complete_and_comes_back_from_yaml_the_same(path, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_config_trains_two_steps(path, tmp_path):
     run_dir = tmp_path / "run"
-    small = [
-        "--train.steps",
-        "2",
-        "--opt.schedule",
-        "warmup",
-        "--opt.warmup_steps",
-        "1",
-        "--model.hidden_size",
-        "10",
-        "--train.batch_size",
-        "4",
-    ]
-    small += ["--train.seeds", "[3]", "--train.devices", "1"]
+    small = ["--train.steps", "2", "--opt.schedule", "warmup", "--opt.warmup_steps", "1", "--model.hidden_size", "10"]
+    small += ["--train.batch_size", "4", "--train.seeds", "[3]", "--train.devices", "1"]
     assert main(["train", str(path), "--run_dir", str(run_dir), *small]) == 0
     assert [r["step"] for r in read_metrics(run_dir)] == [2, 2]
     assert flat(read_config(run_dir))["train.steps"] == 2
