@@ -94,10 +94,8 @@ def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(
     assert (tmp_path / "run" / "test.json").is_file()
 
 
-# Of noise the score is a maximum over the batch, which is a reduction of its own; a window of gradients adds one more.
-@pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if p.stem not in ("noise", "continual_reber")], ids=lambda p: p.stem
-)
+# Noise trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem != "noise"], ids=lambda p: p.stem)
 def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(path):
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
     devices = max(n for n in (2, 4) if experiment.train.batch_size % n == 0)
@@ -106,6 +104,7 @@ def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(path)
     steps: Any = compile_steps(problem, tx, 2, mesh=mesh)
     hlo = HLO(steps.lower(state).compile().as_text() or "")
     kinds = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-    assert [hlo.count(next(reversed(hlo.computations)), kind) for kind in kinds] == [1, 0, 0, 0, 0]
+    cut = experiment.model.window is not None  # truncated gradients: a loop more, which runs each window again
+    assert [hlo.count(next(reversed(hlo.computations)), kind) for kind in kinds] == [1 + cut, 0, 0, 0, 0]
     inner = [body for body in hlo.loop_bodies() if hlo.count(body, "dot") and not hlo.count(body, "while")]
-    assert [hlo.count(body, kind) for body in inner for kind in kinds] == [0] * 10
+    assert [hlo.count(body, kind) for body in inner for kind in kinds] == [0] * 5 * (2 + cut)
