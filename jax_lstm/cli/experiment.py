@@ -4,7 +4,7 @@ configs/experiments/NAME.yaml says which runs it has, each a config and what is 
 Every run is scored, the sequences it took are counted, and its gradient flow is measured; of a run with train.probe
 also that at its start, where it leaves the score of the best constant, and at its end. Written are
 
-    NAME.json    every seed's figures, and whether each mark was met
+    NAME.json    what was run, and every seed's figures
     NAME.png     learning curves, and the gradient's profile after training
     README.md    with --table: one table of all results in the folder; it prints a shorter one
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,7 @@ from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.measures import measure
 from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
 from jax_lstm.cli.profile import Profile, json_ready, profiles
-from jax_lstm.cli.results import page, plot_experiment, say, summary
+from jax_lstm.cli.results import joined, page, plot_experiment, read_results, read_spec, say, summary
 from jax_lstm.cli.train import train
 from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.train import count_devices, open_run, read_metrics
@@ -63,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
     if values.table:
         if not any(out.glob("*.json")):
             parser.error(f"--table: {out} holds no results; jax-lstm experiment NAME makes some")
-        text, short = page(out), summary(out)
+        results = read_results(out, specs)
+        text, short = page(results), summary(results)
         (out / "README.md").write_text(text, encoding="utf-8")
         print(short)
         console.print(str(out / "README.md"))
@@ -80,27 +80,19 @@ def main(argv: Sequence[str]) -> int:
             count_devices(experiment.train)
     except ValueError as error:
         parser.error(str(error))
-    result = {"name": values.name} | spec | {"quick": values.quick, "results": {}}
+    result = {"name": values.name, "quick": values.quick, "runs": spec["runs"], "solved": spec["solved"], "results": {}}
     for name, experiment in runs.items():
         console.print(f"{values.name}: {name}")
         result["results"][name] = _run(experiment, spec, console)
-    result["marks"] = [mark | {"seeds_that_do": count(mark, result["results"])} for mark in spec["marks"]]
     result = json_ready(result)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{values.name}.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+    result = joined(result, spec)
     plot_experiment(result, out / f"{values.name}.png")
     for mark in result["marks"]:
         console.print(say(mark))
     console.print(f"{out / values.name}.json  {out / values.name}.png")
     return 0
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """What an experiment is: title, part, source, minutes, runs, solved, marks, published, reproduction, deviations.
-
-    Some also have: measure, names from measures.py; overnight, true where nobody waits for it.
-    """
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
@@ -191,18 +183,3 @@ def turning_points(
 
 def _nearest(probes: Sequence[dict[str, Any]], step: int) -> int:
     return int(np.argmin([abs(r["step"] - step) for r in probes]))
-
-
-def count(mark: dict[str, Any], results: dict[str, Any]) -> int:
-    """How many seeds meet a mark, such as {run: LSTM, of: score, at_least: 0.99, seeds: 5}.
-
-    Of a mark on an order, {runs: [a, b], of: sequences, seeds: 1}, it is 1 if the runs' means do not fall from one to
-    the next and the last is above the first, where a seed that never got there makes a mean infinite; else 0.
-    """
-    if "runs" in mark:
-        means = [np.mean([np.inf if v is None else v for v in results[run][mark["of"]]]) for run in mark["runs"]]
-        return int(means == sorted(means) and means[0] < means[-1])
-    run = results[mark["run"]]
-    values = (run | run["measured"])[mark["of"]]
-    least, most = mark.get("at_least", -np.inf), mark.get("at_most", np.inf)
-    return sum(value is not None and least <= value <= most for value in values)

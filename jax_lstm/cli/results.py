@@ -1,4 +1,8 @@
-"""What `jax-lstm experiment` wrote, as a figure and as one table."""
+"""What `jax-lstm experiment` wrote, as a figure and as one table.
+
+NAME.json holds what was run and measured; words and marks are those of configs/experiments/NAME.yaml. Both are read
+together, so that a word can be mended without touching a result.
+"""
 
 import json
 import math
@@ -6,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
 
 from jax_lstm.gradflow.plots import plot_profile
@@ -59,13 +64,13 @@ def plot_experiment(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def rows(folder: Path) -> str:
-    """The table: a row a run of every NAME.json of the folder."""
+def rows(results: list[dict[str, Any]]) -> str:
+    """The table: a row a run."""
     lines = [
         "| experiment | run | test score of each seed | sequences, mean (least to most) | horizon on data, steps |",
         "|---|---|---|---|---|",
     ]
-    for result in _results(folder):
+    for result in results:
         for name, run in result["results"].items():
             scores = " ".join(f"{score:.3g}" for score in run["score"])
             seen = [n for n in run["sequences"] if n is not None]
@@ -80,13 +85,13 @@ def rows(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def summary(folder: Path) -> str:
+def summary(results: list[dict[str, Any]]) -> str:
     """The short table: a row an experiment."""
     lines = [
         "| experiment | published | here, worst to best seed | sequences of the first run, mean | marks met |",
         "|---|---|---|---|---|",
     ]
-    for result in _results(folder):
+    for result in results:
         runs = result["results"].items()
         first = next(iter(result["results"].values()))
         scores = "; ".join(f"{name}: {_range(run)}" for name, run in runs)
@@ -117,14 +122,14 @@ def seconds(result: dict[str, Any]) -> float:
     return sum(run["seconds"] for run in result["results"].values())
 
 
-def page(folder: Path) -> str:
+def page(results: list[dict[str, Any]]) -> str:
     """The table, how long each part took, and for each experiment its source, its marks and its figure, as Markdown."""
-    parts = [HEAD + rows(folder)]
+    parts = [HEAD + rows(results)]
     took: dict[str, float] = {}
-    for result in _results(folder):
+    for result in results:
         took[result["part"]] = took.get(result["part"], 0) + seconds(result)
     parts.append("\n".join(f"- {part}: {total:,.0f} s altogether" for part, total in took.items()))
-    for result in _results(folder):
+    for result in results:
         parts += [
             f"## {result['title']}",
             f"Source: {result['source']}. Published: {result['published']} Another reproduction: "
@@ -144,8 +149,42 @@ def _measured(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _results(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+def read_spec(path: Path) -> dict[str, Any]:
+    """What an experiment is: title, part, source, minutes, runs, solved, marks, published, reproduction, deviations.
+
+    Some also have: measure, names from measures.py; overnight, true where nobody waits for it.
+    """
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def read_results(folder: Path, specs: Path) -> list[dict[str, Any]]:
+    """Every NAME.json of a folder with its spec, and with how many seeds meet each mark."""
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        results.append(joined(result, read_spec(specs / f"{result['name']}.yaml")))
+    return results
+
+
+def joined(result: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """A result with the words of its spec, and its marks with what came of them."""
+    marks = [mark | {"seeds_that_do": count(mark, result["results"])} for mark in spec["marks"]]
+    return spec | result | {"marks": marks}
+
+
+def count(mark: dict[str, Any], results: dict[str, Any]) -> int:
+    """How many seeds meet a mark, such as {run: LSTM, of: score, at_least: 0.99, seeds: 5}.
+
+    Of a mark on an order, {runs: [a, b], of: sequences, seeds: 1}, it is 1 if the runs' means do not fall from one to
+    the next and the last is above the first, where a seed that never got there makes a mean infinite; else 0.
+    """
+    if "runs" in mark:
+        means = [np.mean([np.inf if v is None else v for v in results[run][mark["of"]]]) for run in mark["runs"]]
+        return int(means == sorted(means) and means[0] < means[-1])
+    run = results[mark["run"]]
+    values = (run | run["measured"])[mark["of"]]
+    least, most = mark.get("at_least", -np.inf), mark.get("at_most", np.inf)
+    return sum(value is not None and least <= value <= most for value in values)
 
 
 def is_met(mark: dict[str, Any]) -> bool:
