@@ -122,7 +122,7 @@ def full(name):
     return json.loads((RESULTS / f"{name}.json").read_text())["results"]
 
 
-for name in ("parity", "a5"):
+for name in ("parity", "z60", "a5"):
     for run, found in full(name).items():
         print(f"{name:7s} {run:8s} " + " ".join(f"{score:.4f}" for score in found["score"]))
 parity = full("parity")
