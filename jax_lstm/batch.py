@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jax_lstm.call import call_batch
 from jax_lstm.cells import door
-from jax_lstm.cells.lstm import cell_for
+from jax_lstm.cells.textbook import cell_for
 from jax_lstm.sequence import lstm, tbptt, unroll, unroll_states
 
 ARRAYS = ("xs", "state", "mask", "reset")

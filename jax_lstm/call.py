@@ -4,14 +4,14 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jax_lstm.cells import contract, door
-from jax_lstm.cells.base import is_split
-from jax_lstm.recurrence import run
-from jax_lstm.schedule import Plan, plan, segment_length
+from jax_lstm.cells import base, door
+from jax_lstm.recurrence import Choices, run
+from jax_lstm.schedule import segment_length, sequences
 from jax_lstm.trajectory import Flags, like_data
 
-ENGINES = ("hoisted", "plain")
+ENGINES = ("hoisted", "plain", "associative")
 
 
 def arguments(
@@ -24,10 +24,12 @@ def arguments(
     state = cell.initial_state(params) if state is None else door.state(where, cell, state, dtype)
     mask, reset = door.flags(where, "mask", mask, xs), door.flags(where, "reset", reset, xs)
     if key is not None:
-        raise ValueError(
-            f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
-        )
-    return cell, params, state, xs, mask, reset
+        key = door.prng_key(where, key)
+        if not base.draws(cell):
+            raise ValueError(
+                f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
+            )
+    return cell, params, state, xs, mask, reset, key
 
 
 def choices(
@@ -38,11 +40,12 @@ def choices(
     engine: Any,
     window: Any = None,
     stride: Any = None,
-) -> dict[str, Any]:
+) -> Choices:
     """The choices of a run, checked, as Python values; `args` are its arguments."""
     cell, _, _, xs, *_ = args
     engine = door.choice(where, "engine", engine, ENGINES)
     if where == "tbptt":
+        door.causal(where, cell)
         window = door.size(where, "window", door.knob(where, "window", window))
         stride = window if stride is None else door.size(where, "stride", door.knob(where, "stride", stride))
         if window % stride:
@@ -52,44 +55,34 @@ def choices(
         remat_every = segment_length(xs.shape[0])
     elif remat_every is not None:
         remat_every = door.size(where, "remat_every", remat_every)
-    return {
-        "where": where,
-        "keep": "states" if where == "unroll_states" else "outputs",
-        "reverse": door.flag(where, "reverse", reverse),
-        "remat_every": remat_every,
-        "truncate": (window, stride) if where == "tbptt" else None,
-        "layout": plan(cell, xs) if engine == "hoisted" and is_split(cell) else None,
-    }
+    return Choices(
+        where=where,
+        keep="states" if where == "unroll_states" else "outputs",
+        reverse=door.flag(where, "reverse", reverse),
+        engine=engine,
+        rows=sequences(xs),
+        remat_every=remat_every,
+        truncate=(window, stride) if where == "tbptt" else None,
+    )
 
 
 # Jitted once, on the static cell: a second eager call with the same shapes compiles nothing.
-@partial(jax.jit, static_argnames=("cell", "where", "keep", "reverse", "remat_every", "truncate", "layout"))
+@partial(jax.jit, static_argnames=("cell", "choices"))
 def call(
-    cell: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    mask: Any,
-    reset: Any,
-    *,
-    where: str,
-    keep: str,
-    reverse: bool,
-    remat_every: int | None,
-    truncate: tuple[int, int] | None,
-    layout: Plan | None,
+    cell: Any, params: Any, state: Any, xs: Any, mask: Any, reset: Any, key: Any, *, choices: Choices
 ) -> tuple[Any, Any]:
-    """What mask and reset mean: a masked step is not alive; a reset restarts it, if it is. xs is (T, *B, I)."""
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[xs.ndim - 2 :], a.dtype), state)
-    contract.no_closed_over_tracer(where, cell, params, one, xs)
-    if layout is not None:
-        contract.splits_well(where, cell, params, one, xs)
+    """What mask, reset and key mean. xs is (T, *B, I); without batch axes where there is a key.
+
+    A masked step is not alive; a reset restarts it, if it is. What is drawn is drawn here, before the first step.
+    """
     restart = reset if reset is None or mask is None else reset & mask
     s_restart = None if reset is None else cell.initial_state(params)
     if xs.ndim > 2:
         s_restart = jax.vmap(like_data, (None, 1))(s_restart, xs)
-    return run(cell, params, state, s_restart, xs, Flags(mask, restart),
-               reverse=reverse, plan=layout, remat_every=remat_every, truncate=truncate, keep=keep)  # fmt: skip
+    if key is not None:
+        cell, params, noise = cell.draw(params, key, xs.shape[0])
+        xs = jnp.concatenate([xs.astype(noise.dtype), like_data(noise, xs)], axis=-1)
+    return run(choices, cell, params, state, s_restart, xs, Flags(mask, restart))
 
 
 def call_batch(
@@ -109,14 +102,24 @@ def call_batch(
     """The function of sequence.py that `where` names, over arrays with a batch axis; `batched` calls it.
 
     The arguments are checked as those of one sequence are. Then the run itself has the batch for an axis, after time,
-    so that it can merge the two (schedule.py); under `jax.vmap` it could not see it.
+    so that it can merge the two (schedule.py); under `jax.vmap` it could not see it. With a key, which is split into
+    one a sequence, it is `jax.vmap`.
     """
-
-    def checked(arrays: dict[str, Any]) -> tuple[Any, ...]:
-        xs, state, mask, reset = (arrays.get(name) for name in ("xs", "state", "mask", "reset"))
-        return arguments(where, cell, params, xs, state, mask, reset, key)[1:]
-
     in_axes = ({name: 0 if name == "state" else axis for name in arrays},)
-    args = (cell, *jax.vmap(checked, in_axes, (None, 0, 1, 1, 1))(arrays))
-    state, ys = call(*args, **choices(where, args, reverse, remat_every, engine, window, stride))
+
+    def checked(arrays: dict[str, Any], key: Any = None) -> tuple[Any, ...]:
+        xs, state, mask, reset = (arrays.get(name) for name in ("xs", "state", "mask", "reset"))
+        return arguments(where, cell, params, xs, state, mask, reset, key)
+
+    if key is None:
+        args = (cell, *jax.vmap(lambda arrays: checked(arrays)[1:], in_axes, (None, 0, 1, 1, 1, None))(arrays))
+        state, ys = call(*args, choices=choices(where, args, reverse, remat_every, engine, window, stride))
+    else:
+
+        def one(arrays: dict[str, Any], key: Any) -> tuple[Any, Any]:
+            args = checked(arrays, key)
+            return call(*args, choices=choices(where, args, reverse, remat_every, engine, window, stride))
+
+        keys = jax.random.split(door.prng_key("batched", key), arrays["xs"].shape[axis])
+        state, ys = jax.vmap(one, (*in_axes, 0), (0, 1))(arrays, keys)
     return state, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)

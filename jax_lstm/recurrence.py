@@ -1,7 +1,8 @@
-"""A cell over time: the engine, the plain scan, and either of them in segments.
+"""A cell over time: which engine runs it, and any engine in segments.
 
 A cell that splits its step runs through its trajectory (trajectory.py), which carries its own derivative; any other,
-and every one with engine "plain", through a scan of its step.
+and every one with engine "plain", through a scan of its step; one that is linear in its state, with engine
+"associative", through a parallel prefix. A cell made of cells goes over time by means of them, each run in this way.
 
 Two optional streams of bools act on a step. Where `live` is False the state stays, and x is not looked at.
 Where `restart` is True the state is first set to `s_restart`.
@@ -9,46 +10,83 @@ Where `restart` is True the state is first set to `s_restart`.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import base
-from jax_lstm.schedule import Plan
+from jax_lstm.cells import base, contract
+from jax_lstm.schedule import plan
 from jax_lstm.trajectory import Flags, as_data, each, enter, in_bulk, leave, trajectory, without_dead
 
 
-def run(
-    cell: Any,
-    params: Any,
-    s_0: Any,
-    s_restart: Any,
-    xs: Float[Array, "T *B I"],
-    flags: Flags,
-    *,
-    reverse: bool,
-    plan: Plan | None,
-    remat_every: int | None,
-    truncate: tuple[int, int] | None,
-    keep: str,
-) -> tuple[Any, Any]:
-    """The last state, and the "states" or "outputs" of every step, whichever `keep` names.
+class Choices(NamedTuple):
+    """How a run goes: Python values, checked at the door.
 
-    xs may have batch axes after time; then every leaf of the states has them first. `plan` lays out
-    a cell that splits its step (schedule.py); None is the plain scan. With `remat_every` = n only every n-th state is
-    kept for the backward pass, and the steps between are computed again there. `truncate` = (window, stride) cuts the
-    gradient instead: no output feels more than the last `window` steps.
+    where: who is called, for messages.
+    keep: what is wanted of every step, its "states", its "outputs", or "both" as a pair.
+    rows: how many sequences there are, vmaps around the call included (schedule.py).
+    remat_every: n, to keep every n-th state only for the backward pass and compute the steps between again there.
+    truncate: (window, stride), to cut the gradient instead: no output feels more than the last `window` steps.
     """
-    unrolled = _plain if plan is None else partial(_split, plan=plan)
-    segment = partial(unrolled, cell, keep=keep, reverse=reverse)
-    steps = xs.shape[0]
+
+    where: str
+    keep: str = "outputs"
+    reverse: bool = False
+    engine: str = "plain"
+    rows: int | None = 1
+    remat_every: int | None = None
+    truncate: tuple[int, int] | None = None
+
+
+def run(
+    choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Float[Array, "T *B I"], flags: Flags
+) -> tuple[Any, Any]:
+    """The last state, and what `choices.keep` names of every step.
+
+    xs may have batch axes after time; then every leaf of the states has them first.
+    """
+    n, truncate, steps = choices.remat_every, choices.truncate, xs.shape[0]
+    whole = partial(_through, choices._replace(remat_every=None, truncate=None), cell)
     if truncate is not None and truncate[0] < steps:
-        return _truncated(partial(segment, reverse=False), params, s_0, s_restart, (xs, flags), *truncate, reverse)
-    if remat_every is None or steps == 0:
-        return segment(params, s_0, s_restart, (xs, flags))
-    return _segmented(segment, params, s_0, s_restart, (xs, flags), remat_every, reverse)
+        forward = partial(_through, choices._replace(reverse=False, remat_every=None, truncate=None), cell)
+        return _truncated(forward, params, s_0, s_restart, (xs, flags), *truncate, choices.reverse)
+    if n is None or steps == 0:
+        return whole(params, s_0, s_restart, (xs, flags))
+    if not base.is_causal(cell):  # no segment of it can be run alone; its parts take theirs
+        return _through(choices, cell, params, s_0, s_restart, (xs, flags))
+    return _segmented(whole, params, s_0, s_restart, (xs, flags), n, choices.reverse)
+
+
+def _through(choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, streams: Any) -> tuple[Any, Any]:
+    """All steps, in one piece."""
+    xs, flags = streams
+    xs = without_dead(flags.live, xs)
+    if hasattr(cell, "over_time"):
+        s_T, states, ys = cell.over_time(
+            partial(_part, choices), params, s_0, s_restart, xs, flags, reverse=choices.reverse
+        )
+        return s_T, {"states": states, "outputs": ys, "both": (states, ys)}[choices.keep]
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[xs.ndim - 2 :], a.dtype), s_0)
+    contract.no_closed_over_tracer(choices.where, cell, params, one, xs)
+    if choices.engine == "associative":
+        unrolled = _associative
+    elif choices.engine == "hoisted" and base.is_split(cell):
+        contract.splits_well(choices.where, cell, params, one, xs)
+        unrolled = _split
+    else:
+        unrolled = _plain
+    return unrolled(choices, cell, params, as_data(s_0, xs, params), s_restart, xs, flags)
+
+
+def _part(
+    choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags, *, reverse: bool
+) -> tuple[Any, Any, Any]:
+    """A part of a cell made of cells: its last state, its states or None where they are not wanted, its outputs."""
+    keep = "outputs" if choices.keep == "outputs" else "both"
+    s_T, kept = run(choices._replace(keep=keep, reverse=reverse), cell, params, s_0, s_restart, xs, flags)
+    return (s_T, None, kept) if keep == "outputs" else (s_T, *kept)
 
 
 def _segmented(
@@ -123,39 +161,71 @@ def _truncated(
 
 
 def _plain(
-    cell: Any, params: Any, s_0: Any, s_restart: Any, streams: Any, *, reverse: bool, keep: str
+    choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
 ) -> tuple[Any, Any]:
     """A scan of the cell's own step: for cells that do not split it, and as the engine's slow twin."""
-    xs, flags = streams
-    xs = without_dead(flags.live, xs)
     step = each(partial(cell.step, params), xs.ndim - 2)
 
     def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:
         x, flags_t = stream
         s_t, y_t = step(enter(flags_t, s_restart, s_tm1), x)
         s_t = leave(flags_t, s_tm1, s_t)
-        return s_t, s_t if keep == "states" else y_t
+        return s_t, {"states": s_t, "outputs": y_t, "both": (s_t, y_t)}[choices.keep]
 
-    s_0 = as_data(s_0, xs, params)
     if xs.shape[0] == 0:  # lax.scan refuses T = 0 where jit is disabled
         x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
         _, y = jax.eval_shape(lambda s, x: body(s, (x, Flags(None, None))), s_0, x)
         return s_0, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), y)
-    s_T, ys = jax.lax.scan(body, s_0, (xs, flags), reverse=reverse)
-    return s_T, ys if keep == "states" else without_dead(flags.live, ys)
+    s_T, kept = jax.lax.scan(body, s_0, (xs, flags), reverse=choices.reverse)
+    if choices.keep == "both":
+        return s_T, (kept[0], without_dead(flags.live, kept[1]))
+    return s_T, kept if choices.keep == "states" else without_dead(flags.live, kept)
 
 
 def _split(
-    cell: Any, params: Any, s_0: Any, s_restart: Any, streams: Any, *, reverse: bool, keep: str, plan: Plan
+    choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
 ) -> tuple[Any, Any]:
     """The trajectory of a cell that splits its step, and what the cell shows of it."""
-    xs, flags = streams
-    xs = without_dead(flags.live, xs)
-    s_0 = as_data(s_0, xs, params)
     if xs.shape[0] == 0:
         s_T, states = s_0, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), s_0)
     else:
-        s_T, states = trajectory(cell, reverse, plan, params, s_0, s_restart, xs, flags)
-    if keep == "states":
-        return s_T, states
-    return s_T, without_dead(flags.live, in_bulk(partial(base.output, cell), xs.ndim - 1)(states))
+        layout = plan(cell, xs, choices.rows)
+        s_T, states = trajectory(cell, choices.reverse, layout, params, s_0, s_restart, xs, flags)
+    return s_T, _kept(choices, cell, states, xs, flags)
+
+
+def _associative(
+    choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
+) -> tuple[Any, Any]:
+    """A parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990): work T log T, depth log T."""
+    if not hasattr(cell, "affine"):
+        raise ValueError(
+            f'{choices.where}: engine "associative" takes a cell that is linear in its state, and says so by `affine`, '
+            f'but cell {type(cell).__name__} does not; engine="hoisted" takes any'
+        )
+    a, b = in_bulk(partial(cell.affine, params), xs.ndim - 1)(xs)
+    if flags.restart is not None:
+        fresh = jax.tree.map(lambda a, b, s: a * jnp.broadcast_to(s, a.shape) + b, a, b, s_restart)
+        b = enter(Flags(None, flags.restart), fresh, b)
+        a = enter(Flags(None, flags.restart), jax.tree.map(jnp.zeros_like, a), a)
+    a = leave(flags, jax.tree.map(jnp.ones_like, a), a)
+    b = leave(flags, jax.tree.map(jnp.zeros_like, b), b)
+
+    def after(one: Any, other: Any) -> Any:
+        (a_1, b_1), (a_2, b_2) = one, other
+        return jax.tree.map(jnp.multiply, a_2, a_1), jax.tree.map(lambda a, b, c: a * b + c, a_2, b_1, b_2)
+
+    if xs.shape[0]:
+        a, b = jax.lax.associative_scan(after, (a, b), reverse=choices.reverse)
+    states = jax.tree.map(lambda a, b, s: a * s[None] + b, a, b, s_0)
+    last = 0 if choices.reverse else -1
+    s_T = jax.tree.map(lambda s: s[last], states) if xs.shape[0] else s_0
+    return s_T, _kept(choices, cell, states, xs, flags)
+
+
+def _kept(choices: Choices, cell: Any, states: Any, xs: Any, flags: Flags) -> Any:
+    """What is wanted of every step, of a cell whose outputs are parts of its states."""
+    if choices.keep == "states":
+        return states
+    ys = without_dead(flags.live, in_bulk(partial(base.output, cell), xs.ndim - 1)(states))
+    return ys if choices.keep == "outputs" else (states, ys)

@@ -38,19 +38,26 @@ class Plan(NamedTuple):
     packed: bool = False
 
 
-def plan(cell: Any, xs: jax.Array) -> Plan:
-    """The choices for a run of `cell`, which splits its step, over xs (T, *B, I), a tracer under any vmaps perhaps.
-
-    A batch that this trace does not show, because a jit stands between it and the vmap, counts as one sequence.
-    """
-    symbolic = not all(isinstance(n, int) for n in xs.shape)  # an export: what is right for any size
-    if jax.default_backend() != "cpu" or symbolic or not is_linearised(cell):
+def plan(cell: Any, xs: jax.Array, rows: int | None) -> Plan:
+    """The choices for a run of `cell`, which splits its step, over xs (T, *B, I), that is over this many sequences."""
+    if jax.default_backend() != "cpu" or rows is None or not is_linearised(cell):
         return Plan(packed=jax.default_backend() == "gpu")
-    rows = math.prod(xs.shape[1:-1]) * batch_size(xs)
     return Plan(
         inline=rows >= FEW and rows * xs.shape[0] * _projected_size(cell) > CACHE,
         transposed=rows >= FEW,
     )
+
+
+def sequences(xs: jax.Array) -> int | None:
+    """How many sequences a run over xs (T, *B, I) has, vmaps around it included; None where that is a symbol.
+
+    A symbolic size is an export's: None takes what is right for any. A batch that this trace does not show, because a
+    jit stands between it and the vmap, counts as one sequence.
+    """
+    if not all(isinstance(n, int) for n in xs.shape):
+        return None
+    rows = math.prod(xs.shape[1:-1]) * batch_size(xs)
+    return rows if isinstance(rows, int) else None
 
 
 @lru_cache(maxsize=256)

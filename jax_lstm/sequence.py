@@ -13,7 +13,9 @@ from jax_lstm.call import arguments, call, choices
 from jax_lstm.cells import door
 from jax_lstm.cells import lstm as lstm_cell
 from jax_lstm.cells.base import Cell
+from jax_lstm.cells.textbook import cell_for
 from jax_lstm.gates import Gates
+from jax_lstm.recurrence import Choices
 
 
 def unroll(
@@ -53,12 +55,14 @@ def unroll(
         reset: (T,) bools. Where True the state goes back to `cell.initial_state(params)` *before* that step, and
             the gradient is cut there: `reset[t]` says that xs[t] is the first observation of an episode.
             A reset on a masked step is dropped: it does NOT carry over to the next live step.
-        key: a random key, for cells that draw; None for those that do not.
+        key: a random key, for cells that draw (layers with dropout, an RNN with noise); consumed. None: nothing is
+            drawn, and the run is the deterministic one.
         reverse: process the steps from last to first; hs[t] still belongs to xs[t].
         remat_every: n: keep every n-th state only, and compute the others again in the backward pass; memory beyond
             inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time. "auto": about √T.
-        engine: "hoisted" (the input product before the loop, the weight gradients after it) or "plain" (a scan of
-            `step`): same numbers. "plain" needs O(1) memory over T in forward mode, "hoisted" O(T).
+        engine: "hoisted" (the input product before the loop, the weight gradients after it), "plain" (a scan of
+            `step`), or, for cells that are linear in their state, "associative" (a parallel prefix): same numbers.
+            "plain" needs O(1) memory over T in forward mode, the others O(T).
 
     Returns:
         The state after the last step, and hs (T, H), in the params' dtype.
@@ -68,7 +72,7 @@ def unroll(
         TypeError: an argument of the wrong dtype or type; a traced `reverse`, `remat_every` or `engine`.
     """
     args = arguments("unroll", cell, params, xs, state, mask, reset, key)
-    return call(*args, **choices("unroll", args, reverse, remat_every, engine))
+    return call(*args, choices=choices("unroll", args, reverse, remat_every, engine))
 
 
 def unroll_states(
@@ -89,7 +93,7 @@ def unroll_states(
     Arguments and errors are those of `unroll`. At a masked step the state is the one before it.
     """
     args = arguments("unroll_states", cell, params, xs, state, mask, reset, key)
-    return call(*args, **choices("unroll_states", args, reverse, remat_every, engine))[1]
+    return call(*args, choices=choices("unroll_states", args, reverse, remat_every, engine))[1]
 
 
 def lstm(
@@ -106,8 +110,8 @@ def lstm(
 
     Args, Returns, Raises: as `unroll`.
     """
-    args = arguments("lstm", lstm_cell.cell_for("lstm", params), params, xs, state, mask, reset, None)
-    return call(*args, **choices("lstm", args, reverse, remat_every, "hoisted"))
+    args = arguments("lstm", cell_for("lstm", params), params, xs, state, mask, reset, None)
+    return call(*args, choices=choices("lstm", args, reverse, remat_every, "hoisted"))
 
 
 def tbptt(
@@ -152,7 +156,7 @@ def tbptt(
         TypeError: as `unroll`.
     """
     args = arguments("tbptt", cell, params, xs, state, mask, reset, key)
-    return call(*args, **choices("tbptt", args, reverse, None, engine, window, stride))
+    return call(*args, choices=choices("tbptt", args, reverse, None, engine, window, stride))
 
 
 def step(
@@ -184,15 +188,12 @@ def step(
     Raises:
         ValueError, TypeError: as `unroll`.
     """
-    cell = door.cell("step", cell)
+    cell = door.causal("step", door.cell("step", cell))
     params, dtype = door.params("step", cell, params)
     x = door.data("step", "x", x, cell, dtype, "(I,)")
     mask, reset = door.flags("step", "mask", mask, x), door.flags("step", "reset", reset, x)
     one = jax.tree.map(lambda a: a[None], (x, mask, reset))
-    state, ys = call(
-        cell, params, door.state("step", cell, state, dtype), *one,
-        where="step", keep="outputs", reverse=False, remat_every=None, truncate=None, layout=None,
-    )  # fmt: skip
+    state, ys = call(cell, params, door.state("step", cell, state, dtype), *one, key=None, choices=Choices("step"))
     return state, jax.tree.map(lambda a: a[0], ys)
 
 
@@ -200,7 +201,7 @@ def lstm_step(
     params: lstm_cell.LSTMParams, state: lstm_cell.LSTMState, x: ArrayLike
 ) -> tuple[lstm_cell.LSTMState, jax.Array]:
     """One step of the plain LSTM: the next state and h (H,). Raises as `step`."""
-    return step(lstm_cell.cell_for("lstm_step", params), params, state, x)
+    return step(cell_for("lstm_step", params), params, state, x)
 
 
 def gates_of(
@@ -214,11 +215,8 @@ def gates_of(
     """i, f, g, o of every step, (T, H) each; zeros where `mask` is False. Arguments and errors as `unroll`."""
     if not hasattr(cell, "gates"):
         raise TypeError(f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}")
-    cell, params, state, xs, mask, reset = arguments("gates_of", cell, params, xs, state, mask, reset, None)
-    return call(
-        _Gated(cell), params, state, xs, mask, reset,
-        where="gates_of", keep="outputs", reverse=False, remat_every=None, truncate=None, layout=None,
-    )[1]  # fmt: skip
+    cell, *args = arguments("gates_of", cell, params, xs, state, mask, reset, None)
+    return call(_Gated(cell), *args, choices=Choices("gates_of"))[1]
 
 
 class _Gated:

@@ -39,9 +39,10 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
             (B, T, I).
 
     Raises:
+        ValueError: the cell looks at later inputs.
         TypeError: `cell` is no cell, or `batch` no bool. When called: as `step` and `unroll`; a donated state.
     """
-    return _compiled(door.cell("stream", cell), door.flag("stream", "batch", batch))
+    return _compiled(door.causal("stream", door.cell("stream", cell)), door.flag("stream", "batch", batch))
 
 
 @lru_cache(maxsize=64)

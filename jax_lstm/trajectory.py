@@ -2,7 +2,7 @@
 
 A cell that splits its step goes through the states
 
-    s_t  = update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1}))
+    s_t  = mix(params, update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1})))
 
 The tangent of this is an affine recurrence, and is given to JAX as that. Of a cell that brings its own derivative
 (update reads only the sum zx + zh), what its derivative L_t hangs on leaves the forward loop itself, and the drive is
@@ -16,8 +16,8 @@ would move the batch axis before the time axis for it, and copy every stream.
 
 Of any other cell JAX finds the coefficients, in bulk, and the drive is in s, because update may read any parameter:
 
-    u_t  = ∂update along (dparams, dzx_t), with zh_t's own part recur(dparams, s_{t−1})
-    ds_t = L_t(ds_{t−1}, recur(params, ds_{t−1})) + u_t
+    u_t  = ∂(mix ∘ update) along (dparams, dzx_t), with zh_t's own part recur(dparams, s_{t−1})
+    ds_t = mix(params, L_t(ds_{t−1}, recur(params, ds_{t−1}))) + u_t
 
 JAX transposes this by itself, and the transpose is backpropagation through time as one would write it: one reverse
 loop for the adjoint states, whose only product is with recur's weights, and then one product for all weight
@@ -65,7 +65,7 @@ def trajectory(
     """s_T and every s_t, laid out as `plan` says (schedule.py)."""
 
     def update(s: Any, zx: Any) -> tuple[Any, None]:
-        return cell.update(params, s, zx, cell.recur(params, s)), None
+        return base.mix(cell, params, cell.update(params, s, zx, cell.recur(params, s))), None
 
     s_T, (states, _) = _forward(reverse, *_inputs(cell, plan, params, xs, update), s_0, s_restart, flags)
     return s_T, states
@@ -73,7 +73,7 @@ def trajectory(
 
 @partial(trajectory.defjvp, symbolic_zeros=True)
 def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    _, s_0, _, _, flags = primals
+    _, s_0, s_restart, _, flags = primals
     dparams, ds_0, ds_restart, dxs = (_moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True))
     parts = _own_parts if base.is_linearised(cell) else _found_parts
     s_T, states, along, recur, Ls, dzs, us = parts(cell, reverse, plan, primals, dparams, dxs)
@@ -82,7 +82,7 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
     # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
     masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
     masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
-    fresh = fresh if ds_restart is None else ds_restart
+    fresh = fresh if ds_restart is None else _whole(ds_restart, s_restart)
 
     def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
         L_t, dz_t, u_t, masks_t = stream
@@ -91,7 +91,7 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
         ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
         return ds_t, ds_t
 
-    ds_0 = _zeros(s_0) if ds_0 is None else ds_0
+    ds_0 = _zeros(s_0) if ds_0 is None else _whole(ds_0, s_0)
     ds_T, dstates = jax.lax.scan(body, ds_0, (Ls, dzs, us, masks), reverse=reverse)
     return (s_T, states), (ds_T, dstates)
 
@@ -109,7 +109,7 @@ def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any,
     s_T, (states, (s_ins, Ls)) = _forward(reverse, *inputs, s_0, s_restart, flags)
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     Ls = checkpoint_name(Ls, "jax_lstm.preactivation")
-    dzs = in_bulk(partial(cell.drive, params, dparams), xs.ndim - 1)(xs, dxs, s_ins)
+    dzs = in_bulk(partial(cell.drive, params, _whole(dparams, params)), xs.ndim - 1)(xs, dxs, s_ins)
     recur = cell.recur_along(params) if plan.transposed else partial(cell.recur, params)
 
     # What `along` computes of L_t alone would go into a third loop (see above), were it not checkpointed.
@@ -137,7 +137,7 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
 
     def update(s: Any, zx: Any) -> tuple[Any, Any]:
         zh = cell.recur(params, s)
-        return cell.update(params, s, zx, zh), (s, zh)
+        return base.mix(cell, params, cell.update(params, s, zx, zh)), (s, zh)
 
     def project(x: Any, dx: Any) -> tuple[Any, Any]:
         return _jvp(cell.project, (params, x), (dparams, dx))
@@ -149,7 +149,13 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
 
     def drive(s: Any, zx: Any, zh: Any, dzx: Any) -> Any:
         dzh = _jvp(cell.recur, (params, s), (dparams, None))[1]
-        return _jvp(cell.update, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
+        return _jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
+
+    def mixed(params: Any, *parts: Any) -> Any:
+        return base.mix(cell, params, cell.update(params, *parts))
+
+    def along(L: Any, ds: Any, dz: Any) -> Any:
+        return base.mix(cell, params, L(ds, dz))
 
     full_params = like_data(params, zhs)  # a peephole is a coefficient too
 
@@ -159,7 +165,7 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
     us = in_bulk(drive, axes)(s_ins, zxs, zhs, dzxs)
     Ls = in_bulk(linearised, axes)(s_ins, zxs, zhs)
     recur = jax.linearize(each(partial(cell.recur, params), axes - 1), s_0)[1]
-    return s_T, states, each(lambda L, ds, dz: L(ds, dz), axes - 1), recur, Ls, None, us
+    return s_T, states, each(along, axes - 1), recur, Ls, None, us
 
 
 def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step: Callable) -> tuple[Any, Callable]:
@@ -267,28 +273,38 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def _moving(tangent: Any, primal: Any) -> Any:
-    """The tangent with zeros as arrays, or None where all of it is known to be zero."""
-    leaves = jax.tree.leaves(tangent, is_leaf=lambda t: isinstance(t, SymbolicZero))
+    """The tangent, with None for each leaf that is known to be zero; None where all of them are."""
+    leaves = jax.tree.structure(primal).flatten_up_to(tangent)
     if all(isinstance(t, SymbolicZero) for t in leaves):
         return None
-    return jax.tree.map(
-        lambda t, p: jnp.zeros_like(p) if isinstance(t, SymbolicZero) else t,
-        tangent,
-        primal,
-        is_leaf=lambda t: isinstance(t, SymbolicZero),
-    )
+    return jax.tree.structure(primal).unflatten([None if isinstance(t, SymbolicZero) else t for t in leaves])
+
+
+def _whole(tangent: Any, primal: Any) -> Any:
+    """The tangent with zeros as arrays; None is left as None."""
+    if tangent is None:
+        return None
+    return jax.tree.map(lambda p, t: jnp.zeros_like(p) if t is None else t, primal, tangent)
 
 
 def _jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """f, and ∂f along the tangents that are not None; None where all are."""
-    moving = [i for i, t in enumerate(tangents) if t is not None]
+    """f, and ∂f along those leaves of the tangents that are not None; None where all are.
+
+    What does not move costs nothing: a weight that is not trained, or a mask among the params.
+    """
+    leaves, tree = jax.tree.flatten(primals)
+    along = []
+    for p, t in zip(primals, tangents, strict=True):
+        part = jax.tree.structure(p)
+        along += [None] * part.num_leaves if t is None else part.flatten_up_to(t)
+    moving = [k for k, t in enumerate(along) if t is not None]
     if not moving:
         return f(*primals), None
 
-    def g(*args: Any) -> Any:
-        everything = list(primals)
-        for i, a in zip(moving, args, strict=True):
-            everything[i] = a
-        return f(*everything)
+    def g(*moved: Any) -> Any:
+        everything = list(leaves)
+        for k, a in zip(moving, moved, strict=True):
+            everything[k] = a
+        return f(*tree.unflatten(everything))
 
-    return jax.jvp(g, [primals[i] for i in moving], [tangents[i] for i in moving])
+    return jax.jvp(g, [leaves[k] for k in moving], [along[k] for k in moving])

@@ -11,8 +11,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The doors (batch, sequence, cells.door, gradflow.adjoint, gradflow.lyapunov) are left out: there our own messages
-# speak, not the type checker's.
+# The doors (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are left out: there our own
+# messages speak, not the type checker's.
 CORE = (
     "gates",
     "cells.base",
@@ -20,9 +20,14 @@ CORE = (
     "cells.lstm",
     "cells.rnn",
     "cells.gru",
+    "cells.janet",
+    "cells.min_gru",
+    "cells.min_lstm",
+    "cells.slstm",
     "cells.weights",
     "recurrence",
-    "layers",
+    *(f"layers.{name}" for name in ("around", "bidirectional", "carry", "dropout", "embedding", "learned", "model")),
+    *(f"layers.{name}" for name in ("readout", "sampling", "stack")),
 )
 MEASURES = (
     *("flat", "trajectory", "jacobians", "product", "sensitivity", "singular", "retention", "paths"),

@@ -1,67 +1,127 @@
-"""One small problem for every table of tests: params, data and flags drawn once, and the library's answer to it."""
+"""One small problem for every table of tests: params, data and flags drawn once, and the answers to it.
 
+CELLS is the table: a cell is one line, with what it does over time in NumPy (reference.py).
+"""
+
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import reference
 
 import jax_lstm as jl
 
 I, H, T = 3, 4, 7
-CELLS = {"LSTM": jl.LSTM(I, H), "RNN": jl.RNN(I, H), "GRU": jl.GRU(I, H)}
-MODES = {
-    "plain": {},
-    "flags": {"mask": True, "reset": True, "reverse": True},
-    "remat": {"remat_every": 3},
+
+
+class Row(NamedTuple):
+    """A cell, and its run in NumPy: (params, xs, state, mask, reset, reverse) -> (state, ys)."""
+
+    cell: Any
+    reference: Any
+
+
+def of(cell, fresh=None, **options):
+    """The row of a cell of one equation, with these choices."""
+    step = partial(reference.STEPS[cell.__name__], **options)
+    heads = {"heads": 2} if cell is jl.SLSTM else {}
+    return Row(cell(I, H, **options, **heads), reference.loop(step, fresh))
+
+
+SQUASHED = {"gate_activation": "hard_sigmoid", "cell_activation": "sigmoid", "output_activation": "linear"}
+SEVERAL = {"peephole": True, "coupled": True, "projection": 3, "layer_norm": True, "clip": 1.5}
+LOOP = {name: reference.loop(step) for name, step in reference.STEPS.items()}
+
+CELLS = {
+    "LSTM": of(jl.LSTM),
+    "RNN": of(jl.RNN),
+    "GRU": of(jl.GRU),
+    "JANET": of(jl.JANET),
+    "MinLSTM": of(jl.MinLSTM),
+    "MinGRU": of(jl.MinGRU),
+    "SLSTM": of(jl.SLSTM, reference.slstm_fresh),
+    "peephole": of(jl.LSTM, peephole=True),
+    "coupled": of(jl.LSTM, coupled=True),
+    "without an input gate": of(jl.LSTM, without="input_gate"),
+    "without a forget gate": of(jl.LSTM, without="forget_gate"),
+    "without an output gate": of(jl.LSTM, without="output_gate"),
+    "projection": of(jl.LSTM, projection=2),
+    "layer norm": of(jl.LSTM, layer_norm=True),
+    "clip": of(jl.LSTM, clip=1),
+    "activations": of(jl.LSTM, **SQUASHED),
+    "several variants": of(jl.LSTM, **SEVERAL),
+    "leak": of(jl.RNN, leak=0.3, activation="relu"),
+    "zoneout": Row(
+        jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.1), reference.loop(reference.zoneout(reference.lstm, 0.3, 0.1))
+    ),
+    "learned": Row(jl.LearnedState(jl.LSTM(I, H)), reference.learned(LOOP["LSTM"])),
+    "stack": Row(jl.Stack((jl.GRU(I, H), jl.LSTM(H, 2))), reference.stack(LOOP["GRU"], LOOP["LSTM"])),
+    "stack of four": Row(
+        jl.Stack((jl.RNN(I, I),) * 4, residual=True), reference.stack(*[LOOP["RNN"]] * 4, residual=True)
+    ),
+    "bidirectional": Row(
+        jl.Bidirectional(jl.RNN(I, H), jl.GRU(I, 2)), reference.bidirectional(LOOP["RNN"], LOOP["GRU"])
+    ),
 }
+MODES = {"plain": (), "flags": (("reverse", True),), "remat": (("remat_every", 3),)}
+FLAGS = np.array([[1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 1]], bool)  # mask and reset, in the mode "flags"
+
+
+class How(NamedTuple):
+    """What is fixed when a run is compiled."""
+
+    cell: Any
+    knobs: tuple[tuple[str, Any], ...] = ()
+    engine: str = "hoisted"
+
+
+class Flags(NamedTuple):
+    """mask and reset, (T,) each, or None."""
+
+    mask: jax.Array | None
+    reset: jax.Array | None
 
 
 class Problem(NamedTuple):
     """Arguments in the dtype asked for, and what a loss weighs outputs and states with."""
 
-    cell: Any
-    mode: dict[str, Any]
-    params: Any
-    xs: jax.Array
-    state: Any
-    mask: jax.Array | None
-    reset: jax.Array | None
+    how: How
+    reference: Any
+    args: tuple[Any, jax.Array, Any]  # params, xs, state
+    flags: Flags
     weights: Any
 
-    def run(self, params, xs, state, engine="hoisted"):
-        """(state, hs) by the library."""
-        knobs = {k: v for k, v in self.mode.items() if k in ("reverse", "remat_every")}
-        if engine == "plain":
-            knobs.pop("remat_every", None)
-        return jl.unroll(self.cell, params, xs, state, self.mask, self.reset, engine=engine, **knobs)
 
-    def loss(self, params, xs, state, engine="hoisted"):
-        """A number that every output and every part of the last state moves."""
-        return sum(
-            jnp.vdot(w, y)
-            for w, y in zip(
-                jax.tree.leaves(self.weights), jax.tree.leaves(self.run(params, xs, state, engine)), strict=True
-            )
-        )
+def run(how, args, flags):
+    """(state, ys) by the library."""
+    params, xs, state = args
+    return jl.unroll(how.cell, params, xs, state, *flags, engine=how.engine, **dict(how.knobs))
 
 
-def normal(seed, shape, scale=1.0):
-    return scale * np.random.default_rng(seed).normal(size=shape)
+def loss(how, weights, args, flags):
+    """A number that every output and every part of the last state moves."""
+    return sum(
+        jnp.vdot(w, y)
+        for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(run(how, args, flags)), strict=True)
+    )
 
 
 def problem(cell_name, mode_name, dtype=jnp.float64, seed=0):
-    cell, mode = CELLS[cell_name], MODES[mode_name]
-    params = cell.init(jax.random.key(seed), dtype)
+    cell, reference_run = CELLS[cell_name]
     rng = np.random.default_rng(seed)
 
     def drawn(a, scale):
-        return jnp.asarray(scale * rng.normal(size=a.shape), dtype)
+        return scale * rng.normal(size=np.shape(a))
 
-    params = jax.tree.map(lambda a: a + drawn(a, 0.3), params)
-    state = jax.tree.map(lambda a: drawn(a, 0.5), cell.initial_state(params))
+    params = jax.tree.map(lambda a: np.asarray(a + drawn(a, 0.3)), cell.init(jax.random.key(seed), jnp.float64))
+    # A state that the cell comes to by itself, and the types of it.
+    state = jax.tree.map(np.asarray, cell.initial_state(params))
+    reached, _ = reference_run(params, drawn(np.zeros((3, I)), 1.0), state)
+    state = jax.tree.structure(state).unflatten(jax.tree.leaves(reached))
     xs = drawn(np.zeros((T, I)), 1.0)
-    mask = jnp.array([1, 1, 0, 1, 1, 1, 0], bool) if mode.get("mask") else None
-    reset = jnp.array([0, 1, 0, 0, 1, 0, 1], bool) if mode.get("reset") else None
-    shapes = (state, np.zeros((T, H)))
-    return Problem(cell, mode, params, xs, state, mask, reset, jax.tree.map(lambda a: drawn(a, 1.0), shapes))
+    mask, reset = np.roll(FLAGS, seed, axis=1) if mode_name == "flags" else (None, None)
+    weights = jax.tree.map(lambda a: drawn(a, 1.0), reference_run(params, xs, state))
+    args, weights = jax.tree.map(lambda a: jnp.asarray(a, dtype), ((params, xs, state), weights))
+    return Problem(How(cell, MODES[mode_name]), reference_run, args, Flags(mask, reset), weights)

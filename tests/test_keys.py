@@ -10,7 +10,22 @@ import pytest
 import jax_lstm as jl
 
 XS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-CELLS = [jl.LSTM(3, 4), jl.LSTM(3, 4, chrono=20.0), jl.RNN(3, 4), jl.GRU(3, 4)]
+CELLS = [
+    jl.LSTM(3, 4),
+    jl.LSTM(3, 4, chrono=20.0, peephole=True, projection=2),
+    jl.RNN(3, 4),
+    jl.GRU(3, 4),
+    jl.SLSTM(3, 4, heads=2),
+]
+DROPOUT = jl.Dropout(jl.LSTM(3, 4), inputs=0.2, hidden=0.2, zoneout=0.2, zoneout_c=0.2)
+DRAWING = [
+    DROPOUT,
+    jl.RNN(3, 4, noise=0.1),
+    jl.Stack((DROPOUT, jl.GRU(4, 4), jl.RNN(4, 2, noise=0.1)), dropout=0.3),
+    jl.Stack((jl.RNN(3, 3, noise=0.1),) * 3, dropout=0.3),
+    jl.Bidirectional(DROPOUT, jl.RNN(3, 2, noise=0.1)),
+    jl.LearnedState(DROPOUT),
+]
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
@@ -22,7 +37,36 @@ def test_no_key_is_used_twice_inside_the_library(cell):
     with jax.debug_key_reuse(True):
         params, grads = jax.jit(trained)(jax.random.key(0))  # the reuse check reads the whole traced program
         cell.init(jax.random.key(1))
-    assert all(np.isfinite(a).all() for a in (*params, *grads))
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves((params, grads)))
+
+
+@pytest.mark.parametrize("cell", DRAWING, ids=repr)
+def test_no_key_is_used_twice_by_a_cell_that_draws(cell):
+    def trained(key):
+        key_init, key_run, key_batch = jax.random.split(key, 3)
+        params = cell.init(key_init)
+
+        def loss(params):
+            _, ys = jl.unroll(cell, params, XS, key=key_run)
+            _, zs = jl.batched(jl.unroll)(cell, params, XS[None], key=key_batch)
+            return ys.sum() + zs.sum()
+
+        return jax.grad(loss)(params)
+
+    with jax.debug_key_reuse(True):
+        grads = jax.jit(trained)(jax.random.key(0))
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(grads))
+
+
+def test_a_key_given_to_a_run_is_used_up():
+    params = DROPOUT.init(jax.random.key(0))
+    for use in (
+        lambda key: jl.unroll(DROPOUT, params, XS, key=key)[1],
+        lambda key: jl.batched(jl.unroll)(DROPOUT, params, XS[None], key=key)[1],
+        lambda key: jl.drop_weights(key, params, 0.5).w_h,
+    ):
+        with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+            jax.jit(lambda key, use=use: (use(key), jax.random.normal(key)))(jax.random.key(1))
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)

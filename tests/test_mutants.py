@@ -36,14 +36,14 @@ MUTANTS = {
     ),
     "parameters of update left out of the drive": (
         "trajectory.py",
-        "return _jvp(cell.update, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
-        "return _jvp(cell.update, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
+        "return _jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
+        "return _jvp(mixed, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
         "tests/test_engine.py::test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient[None]",
     ),
     "forget bias dropped": (
         "cells/lstm.py",
-        "b_i, b_f = zero, jnp.full_like(zero, self.forget_bias or 0.0)",
-        "b_i, b_f = zero, zero",
+        'biases["f"] = forget_biases(keys[2], H, dtype, self.forget_bias, self.chrono)',
+        'biases["f"] = jnp.zeros(H, dtype)',
         TEXTBOOK,
     ),
     "gates swapped": (
@@ -65,9 +65,9 @@ MUTANTS = {
         "tests/test_tbptt.py::test_an_output_feels_its_window_and_nothing_before_it[False]",
     ),
     "weight gradient in the loop": (
-        "call.py",
-        'plan(cell, xs) if engine == "hoisted" and is_split(cell) else None',
-        "None",
+        "recurrence.py",
+        'elif choices.engine == "hoisted" and base.is_split(cell):',
+        "elif False:",
         STRUCTURE,
     ),
 }

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jax_lstm as jl
-from jax_lstm import call, schedule, trajectory
+from jax_lstm import recurrence, schedule, trajectory
 from jax_lstm.cells.base import OWN_DERIVATIVE, is_linearised
-from jax_lstm.schedule import Plan, batch_size, plan
+from jax_lstm.schedule import Plan, batch_size, plan, sequences
 
 B, T, I, H = 5, 7, 3, 4
 PLANS = [Plan(False, True), Plan(False, False), Plan(True, True), Plan(False, True, packed=True)]
@@ -21,7 +21,7 @@ def laid_out(monkeypatch):
     """A function that fixes the layout of every run from here on, in programs compiled anew."""
 
     def fix(layout, merged):
-        monkeypatch.setattr(call, "plan", lambda *_: layout)
+        monkeypatch.setattr(recurrence, "plan", lambda *_: layout)
         monkeypatch.setattr(trajectory, "merges", lambda: merged)
         jax.clear_caches()
 
@@ -109,16 +109,35 @@ def test_a_vmap_shows_how_many_sequences_it_runs_at_once():
     assert seen == [1, 3, 6, 3, 3, 1]
 
 
+def test_the_sequences_of_a_run_are_its_batch_axes_times_the_vmaps_around_it():
+    seen = []
+
+    def f(xs):
+        seen.append(sequences(xs))
+        return jnp.sum(xs**2)
+
+    xs = jnp.zeros((2, T, 4, I))
+    f(xs[0, :, 0])
+    f(xs[0])
+    jax.vmap(f)(xs)
+    assert seen == [1, 4, 8]
+    (steps,) = jax.export.symbolic_shape("steps")
+    jax.eval_shape(f, jax.ShapeDtypeStruct((steps, I), jnp.float32))
+    assert seen[-1] is None
+
+
 def test_the_input_product_is_hoisted_where_it_is_small_or_alone_and_inline_where_it_is_large():
     cell = jl.LSTM(32, 64)
 
     def of(rows, steps):
-        return plan(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32))
+        return plan(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32), rows)
 
     assert of(16, 64) == Plan(inline=True, transposed=True)
     assert of(16, 4) == Plan(inline=False, transposed=True)
     assert of(1, 4096) == Plan(inline=False, transposed=False)
-    assert plan(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32)) == Plan()
+    assert of(None, 4096) == Plan()  # a symbolic batch: right for any
+    assert plan(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
+    assert plan(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
 
 
 def test_time_and_batch_are_merged_with_one_device_or_inside_a_shard_map_over_all():

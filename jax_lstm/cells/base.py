@@ -12,6 +12,9 @@ A cell whose step splits where the work splits runs on the fast engine (recurren
     zh_t = recur(params, s_{t−1})                linear in the state: the only product inside the loop
     s_t  = update(params, s_{t−1}, zx_t, zh_t)   pointwise in the state; may use any parameter
 
+and, where what `update` gives is yet to be multiplied by a matrix (a projection), s_t = mix(params, update(…)), with a
+mix that is linear in the state.
+
 A split cell whose `update` reads nothing but the sum zx + zh may bring its own derivative, where it needs to keep less
 for it than JAX would:
 
@@ -20,11 +23,21 @@ for it than JAX would:
     dz_t     = drive(params, dparams, x_t, dx_t, s_{t−1}) of the pre-activation; s fixed; None in, no such part out
     ds ↦ zh  = recur_along(params)                        recur, its weights laid out for the transpose
 
-No base class is needed for any of these. `SplitCell` may be inherited: it composes `step` from the three parts.
+A cell that is linear in its state may say so, for the engine "associative":
+
+    a_t, b_t = affine(params, x_t)               s_t = a_t ⊙ s_{t−1} + b_t
+
+A cell made of cells (layers/) says how it goes over time by means of them, and one that draws at random says what it
+draws before the first step:
+
+    s_T, states, ys       = over_time(run, params, s_0, s_restart, xs, flags, reverse)   run: the same, of a part
+    cell′, params′, noise = draw(params, key, steps)    cell′ takes params′ and [x_t, noise_t], and draws nothing
+
+No base class is needed for any of these. `SplitCell` may be inherited: it composes `step` from the parts.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
@@ -66,6 +79,14 @@ class Cell(Protocol):
         ...
 
 
+class Drawn(NamedTuple):
+    """What a cell drew for one sequence: a cell that draws nothing, its params, and (T, k) more features of its xs."""
+
+    cell: Any
+    params: Any
+    noise: Array
+
+
 class SplitCell(ABC):
     """A cell that splits its step into project, recur and update; `step` is their composition."""
 
@@ -84,6 +105,10 @@ class SplitCell(ABC):
         It is differentiated forwards: a derivative of your own is a `jax.custom_jvp`, not a `custom_vjp`.
         """
 
+    def mix(self, params: Any, state: Any) -> Any:
+        """The state from what `update` gave: linear in it; here, the same."""
+        return state
+
     def output(self, state: Any) -> Array:
         """y_t, the part of the state that a step shows."""
         return state.h
@@ -93,7 +118,7 @@ class SplitCell(ABC):
 
         As if by::
 
-            state = update(params, state, project(params, x), recur(params, state))
+            state = mix(params, update(params, state, project(params, x), recur(params, state)))
             return state, output(state)
 
         Args:
@@ -110,7 +135,7 @@ class SplitCell(ABC):
         params, dtype = door.params("step", self, params)
         state = door.state("step", self, state, dtype)
         x = door.data("step", "x", x, self, dtype, "(I,)")
-        state = self.update(params, state, self.project(params, x), self.recur(params, state))
+        state = self.mix(params, self.update(params, state, self.project(params, x), self.recur(params, state)))
         return state, self.output(state)
 
     def params_from(self, tree: Any) -> Any:
@@ -141,13 +166,35 @@ def is_split(cell: Any) -> bool:
 
 
 def is_linearised(cell: Any) -> bool:
-    """Whether a split cell brings its own derivative."""
-    return is_split(cell) and all(hasattr(cell, part) for part in OWN_DERIVATIVE)
+    """Whether a split cell brings its own derivative; `own_derivative` may take it back for some choices of a cell."""
+    return (
+        is_split(cell) and all(hasattr(cell, part) for part in OWN_DERIVATIVE) and getattr(cell, "own_derivative", True)
+    )
+
+
+def mix(cell: Any, params: Any, state: Any) -> Any:
+    """`cell.mix(params, state)`, or the state where the cell has none."""
+    return cell.mix(params, state) if hasattr(cell, "mix") else state
 
 
 def output(cell: Any, state: Any) -> Array:
     """The output a split cell shows of a state: `cell.output(state)`, or `state.h` where it does not say."""
     return cell.output(state) if hasattr(cell, "output") else state.h
+
+
+def output_size(cell: Any) -> int:
+    """How many features an output has: `cell.output_size`, or H where it does not say."""
+    return cell.output_size if hasattr(cell, "output_size") else cell.hidden_size
+
+
+def is_causal(cell: Any) -> bool:
+    """Whether an output depends on the inputs up to its own step only, so that the cell can go step by step."""
+    return getattr(cell, "causal", True)
+
+
+def draws(cell: Any) -> bool:
+    """Whether the cell takes a key."""
+    return hasattr(cell, "draw") and getattr(cell, "draws", True)
 
 
 def check_fields(cell: Any) -> None:

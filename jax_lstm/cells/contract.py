@@ -1,10 +1,12 @@
 """What a cell must be for its gradient to be right, checked on its own functions when they are traced."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jax_lstm.cells import base
 from jax_lstm.cells.base import PARTS
 
 
@@ -15,7 +17,8 @@ def no_closed_over_tracer(where: str, cell: Any, params: Any, state: Any, xs: ja
     def everything(params: Any, state: Any, x: jax.Array) -> Any:
         made = [cell.step(params, state, x), cell.initial_state(params)]
         if all(hasattr(cell, part) for part in PARTS):
-            made.append(cell.update(params, state, cell.project(params, x), cell.recur(params, state)))
+            parts = cell.update(params, state, cell.project(params, x), cell.recur(params, state))
+            made.append(base.mix(cell, params, parts))
         return made
 
     consts = jax.make_jaxpr(everything)(params, state, x).consts
@@ -38,10 +41,13 @@ def splits_well(where: str, cell: Any, params: Any, state: Any, xs: jax.Array) -
                 f"{where}: {name} in cell {type(cell).__name__} must hold floats for the hoisted engine, "
                 f'but holds {held}; engine="plain" takes it'
             )
-    try:
-        jax.eval_shape(jax.linear_transpose(lambda s: cell.recur(params, s), state), zh)
-    except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{where}: recur of cell {type(cell).__name__} must be linear in the state; move what is not into update, "
-            'or use engine="plain"'
-        ) from error
+    before_mix = jax.eval_shape(cell.update, params, state, zx, zh)
+    for name, part, s in (("recur", cell.recur, state), ("mix", partial(base.mix, cell), before_mix)):
+        try:
+            given = jax.eval_shape(part, params, s)
+            jax.eval_shape(jax.linear_transpose(partial(part, params), s), given)
+        except (NotImplementedError, AssertionError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{where}: {name} of cell {type(cell).__name__} must be linear in the state; move what is not into "
+                'update, or use engine="plain"'
+            ) from error

@@ -40,6 +40,21 @@ def number(where: str, name: str, value: Any) -> float:
     return x
 
 
+def forget_bias(where: str, forget_bias: Any, chrono: Any) -> tuple[float | None, float | None]:
+    """What b_f starts at: a number, or the T_max that it is drawn for. Exactly one; 1 if neither is given."""
+    if chrono is None:
+        return 1.0 if forget_bias is None else number(where, "forget_bias", forget_bias), None
+    if forget_bias is not None:
+        raise ValueError(
+            f"{where}: chrono sets the forget bias itself, but forget_bias={forget_bias} came with it; "
+            "give one, and None for the other"
+        )
+    chrono = number(where, "chrono", chrono)
+    if chrono <= 2:
+        raise ValueError(f"{where}: chrono must be longer than 2 steps, but is {chrono}")
+    return None, chrono
+
+
 def knob(where: str, name: str, value: Any) -> Any:
     """A Python value; an array or a tracer is refused (vmap and jit turn every keyword into one)."""
     if isinstance(value, jax.Array):
@@ -190,6 +205,16 @@ def cell(where: str, value: Any) -> Any:
     ):
         raise TypeError(f"{where}: cell {_name(value)} closes over a traced array; put it in params")
     return value
+
+
+def causal(where: str, cell: Any) -> Any:
+    """A cell that can go step by step."""
+    if not getattr(cell, "causal", True):
+        raise ValueError(
+            f"{where}: cell {_name(cell)} looks at later inputs, so it cannot go step by step; "
+            "give jl.unroll the whole sequence"
+        )
+    return cell
 
 
 def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:

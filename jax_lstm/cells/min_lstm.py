@@ -68,7 +68,7 @@ class MinLSTM(SplitCell):
         """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
         return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
 
-    def project(self, params: MinLSTMParams, x: Float[Array, " I"]) -> Float[Array, " 3*H"]:
+    def project(self, params: MinLSTMParams, x: Float[Array, " I"]) -> Float[Array, " Z"]:
         """zx = x w_x."""
         return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
 
@@ -77,9 +77,20 @@ class MinLSTM(SplitCell):
         return state.h
 
     def update(
-        self, params: MinLSTMParams, state: MinLSTMState, zx: Float[Array, " 3*H"], zh: Float[Array, " H"]
+        self, params: MinLSTMParams, state: MinLSTMState, zx: Float[Array, " Z"], zh: Float[Array, " H"]
     ) -> MinLSTMState:
-        """h_t from the gates of zx + b; f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero."""
-        z_f, z_i, z_g = jnp.split(zx + params.b, 3)
-        keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
-        return MinLSTMState(keep * zh + (1 - keep) * z_g)
+        """h_t = a ⊙ h_{t−1} + b."""
+        a, b = _coefficients(zx + params.b)
+        return MinLSTMState(a * zh + b)
+
+    def affine(self, params: MinLSTMParams, x: Float[Array, " I"]) -> tuple[MinLSTMState, MinLSTMState]:
+        """The step as s_t = a ⊙ s_{t−1} + b: a and b, as states."""
+        a, b = _coefficients(self.project(params, x) + params.b)
+        return MinLSTMState(a), MinLSTMState(b)
+
+
+def _coefficients(z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+    """f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero, and i/(f + i) ⊙ z_g."""
+    z_f, z_i, z_g = jnp.split(z, 3)
+    keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
+    return keep, (1 - keep) * z_g

@@ -39,6 +39,15 @@ def draw_per_gate(
     return jnp.concatenate(blocks, axis=1).astype(dtype)
 
 
+def forget_biases(
+    key: Array, size: int, dtype: DTypeLike, forget_bias: float | int | None, chrono: float | int | None
+) -> Float[Array, " size"]:
+    """b_f: `forget_bias` in every unit, or log U(1, `chrono` − 1) where that is given (Tallec & Ollivier 2018)."""
+    if chrono is None:
+        return jnp.full(size, forget_bias or 0.0, dtype)
+    return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
+
+
 def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
     """x @ w in w's dtype; with a compute dtype its operands are rounded to that, its sums are not."""
     if compute_dtype is None:

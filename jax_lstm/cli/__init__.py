@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train one experiment, all its seeds",
     "evaluate": "score the best checkpoints of a run on the test split",
+    "sample": "let a run of task bytes write",
     "gradflow": "measure how far gradients reach, in a run or in a fresh cell",
     "experiment": "do a published experiment again, several seeds",
     "demo": "LSTM against tanh RNN on digits and on adding, in a few minutes",

@@ -112,8 +112,9 @@ def _run(experiment: Experiment, console: Console) -> Row:
     seconds = time.perf_counter() - start
     scores = evaluate(experiment, state, "test", run_dir)
     task = experiment.task.build()
-    cell, xs = build_model(experiment, task).cell, steps_of_all(task.validation(), SEQUENCES)
-    return Row(experiment, scores, seconds, profiles(cell, state.best.params.cell, xs))
+    model, params = build_model(experiment, task), state.best.params
+    xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))
+    return Row(experiment, scores, seconds, profiles(model.cell, params.cell, xs))
 
 
 def _panel(name: str, rows: Sequence[Row]) -> Panel:

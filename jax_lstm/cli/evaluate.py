@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
@@ -14,9 +14,9 @@ from rich.table import Table
 
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.wiring import Experiment, build_model, restore
+from jax_lstm.tasks import Split, rivals
 from jax_lstm.train import TrainState
-
-Split = Literal["test", "validation"]
+from jax_lstm.train.step import over_seeds
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
     for seed, step, score in zip(experiment.train.seeds, state.best.step, scores, strict=True):
         table.add_row(str(seed), str(int(step)), f"{score:.4f}")
     table.add_row("mean", "", f"{np.mean(scores):.4f}", style="bold")
+    for name, score in rivals(task, values.split).items():
+        table.add_row(name, "", f"{score:.4f}", style="dim")
     if not math.isnan(task.baseline):
         table.add_row("blind", "", f"{task.baseline:.4f}", style="dim")
     Console().print(table)
@@ -50,9 +52,9 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
     batch = task.test() if split == "test" else task.validation()
 
     @jax.jit
-    @jax.vmap
+    @partial(over_seeds, vmap=None)
     def score(params):
-        return model.values((task.metric,), params, batch)[0]
+        return model.values((task.metric,), params, batch)[0][0]
 
     scores = np.asarray(score(state.best.params), np.float64).tolist()
     report = {
@@ -65,5 +67,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
         "mean": float(np.mean(scores)),
         "blind": None if math.isnan(task.baseline) else task.baseline,
     }
+    if others := rivals(task, split):
+        report["rivals"] = others
     (run_dir / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return scores

@@ -118,7 +118,8 @@ def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict
     open_run(run_dir, experiment.as_data(), experiment.train.seeds, count_devices(experiment.train), resume=False)
     start = time.perf_counter()
     state = train(experiment, resume=False, console=console)
-    model, xs, params = build_model(experiment, task), steps_of_all(task.validation(), SEQUENCES), state.best.params
+    model, params = build_model(experiment, task), state.best.params
+    xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))
     found: list[Profile] = profiles(model.cell, params.cell, xs)
     records = read_metrics(run_dir)
     curve = [r for r in records if r["split"] == "validation"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jax_lstm as jl
+from jax_lstm.cells.base import output
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     seeds = dict(zip(subject.seeds, profiles(subject.cell, subject.params, subject.xs), strict=True))
     seed = subject.seeds[0]
-    one = details(subject.cell, jax.tree.map(lambda p: p[0], subject.params), subject.xs[0], subject.loss)
+    one = details(subject.cell, jax.tree.map(lambda p: p[0], subject.params), subject.xs[0, 0], subject.loss)
     report: dict[str, Any] = {
         "title": subject.title,
         "words": words(seeds[seed], one),
@@ -82,7 +83,7 @@ class Subject(NamedTuple):
     seeds: tuple[int, ...]
     cell: jl.Cell
     params: Any  # a leading axis over seeds
-    xs: Float[Array, "N T I"]
+    xs: Float[Array, "S N T I"]
     loss: Callable  # of the first seed's states over the first sequence
     probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the first seed's profiles while it was trained
 
@@ -97,19 +98,19 @@ def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
     task = experiment.task.build()
     data, model, params = task.validation(), build_model(experiment, task), state.best.params
     readout = jax.tree.map(lambda p: p[0], params.readout)
-    xs = steps_of_all(data, values.sequences)
+    steps = steps_of_all(data, values.sequences)
 
     def loss(states: Any) -> Array:
         if model.flossed:
             return states.h[-1].sum()
+        ys = model.readout.apply(readout, output(model.cell, states))
         if data.weights is None:
-            return BY_NAME[task.loss](model.readout.apply(readout, states.h[-1:]), data.targets[:1])
-        T = xs.shape[1]
-        return BY_NAME[task.loss](
-            model.readout.apply(readout, states.h)[None], data.targets[:1, :T], data.weights[:1, :T]
-        )
+            return BY_NAME[task.loss](ys[-1:], data.targets[:1])
+        T = steps.shape[1]
+        return BY_NAME[task.loss](ys[None], data.targets[:1, :T], data.weights[:1, :T])
 
     title = f"{experiment.model.cell} on {experiment.task.name}"
+    xs = model.features(params, steps)
     return Subject(title, experiment.train.seeds, model.cell, params.cell, xs, loss, _probed(run_dir))
 
 
@@ -125,12 +126,13 @@ def _probed(run_dir: Path) -> tuple[list[int], Float[np.ndarray, "P T+1"]] | Non
 def _of_cell(parser: ArgumentParser, values: Namespace) -> Subject:
     model = ModelConfig(values.cell, values.hidden_size, values.forget_bias, values.chrono)
     try:
-        cell: jl.Cell = model.build(values.input_size)
+        cell: jl.Cell = model.of_size(values.input_size)
     except (ValueError, TypeError) as error:
         parser.error(str(error))
     # The same input for every seed: it is the weights that differ.
     shape = (values.sequences, values.steps, values.input_size)
     xs = jax.random.normal(jax.random.key(0), shape, jnp.float32)
+    xs = jnp.broadcast_to(xs, (len(values.seeds), *shape))
     params = jax.vmap(lambda seed: cell.init(jax.random.key(seed)))(jnp.asarray(values.seeds, jnp.uint32))
     title = f"{values.cell} at its initialisation"
     return Subject(title, values.seeds, cell, params, xs, lambda states: states.h[-1].sum(), None)

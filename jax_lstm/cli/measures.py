@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 import jax_lstm as jl
 from jax_lstm import gradflow
-from jax_lstm.cli.wiring import Model, ModelParams
+from jax_lstm.cli.trained import Trained
+from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch
 from jax_lstm.tasks.lorenz import DT
 
@@ -25,7 +26,7 @@ STREAMS = 4
 BURN_IN, STEPS = 1_000, 20_000
 
 
-def cell_state(model: Model, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """How large an LSTM's c has become, and how open the way into it still is."""
     cell = model.cell
     if not isinstance(cell, jl.LSTM):
@@ -40,7 +41,7 @@ def cell_state(model: Model, params: ModelParams, batch: Batch) -> dict[str, Flo
     }
 
 
-def closed_loop(model: Model, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """Its dynamics, when it goes on by itself after the first test sequence."""
     state, _ = jl.unroll(model.cell, params.cell, batch.xs[0])
 
@@ -51,13 +52,13 @@ def closed_loop(model: Model, params: ModelParams, batch: Batch) -> dict[str, Fl
     return {f"exponent {i + 1}": exponents[i] for i in range(3)}
 
 
-BY_NAME: dict[str, Callable[[Model, ModelParams, Batch], dict[str, Array]]] = {
+BY_NAME: dict[str, Callable[[Trained, ModelParams, Batch], dict[str, Array]]] = {
     "cell_state": cell_state,
     "closed_loop": closed_loop,
 }
 
 
-def measure(names: list[str], model: Model, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
+def measure(names: list[str], model: Trained, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
     """All of the names, for every seed; every leaf of params has a leading axis of seeds."""
 
     @jax.jit

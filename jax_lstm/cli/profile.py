@@ -70,11 +70,11 @@ def largest_exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"], k: 
     return jax.vmap(partial(gradflow.lyapunov_spectrum, k=k), (None, None, 0))(cell, params, xs)
 
 
-def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> list[Profile]:
-    """One profile a seed; every leaf of params has a leading axis of seeds, and all see the same sequences."""
+def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "S N T I"]) -> list[Profile]:
+    """One profile a seed; every leaf of params has a leading axis of seeds, as xs has."""
 
     @jax.jit
-    @partial(jax.vmap, in_axes=(0, None))
+    @jax.vmap
     def measure(p, xs):
         return mean_log_norms(cell, p, xs), gradflow.horizon(cell, p)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.wiring import Experiment, build_problem
+from jax_lstm.tasks import rivals
 from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_run
 
 
@@ -29,9 +30,11 @@ def main(argv: Sequence[str]) -> int:
     except NotFiniteError as error:
         print(f"jax-lstm train: {error}", file=sys.stderr)
         return 1
-    metric = experiment.task.build().metric
+    task = experiment.task.build()
     for seed, score, step in zip(experiment.train.seeds, state.best.score, state.best.step, strict=True):
-        console.print(f"seed {seed}: best validation {metric} {float(score):.4f} at step {int(step)}")
+        console.print(f"seed {seed}: best validation {task.metric} {float(score):.4f} at step {int(step)}")
+    for name, score in rivals(task, "validation").items():
+        console.print(f"{name}: validation {task.metric} {score:.4f}")
     console.print(f"{experiment.run_dir}: jax-lstm evaluate {experiment.run_dir} reads the test split")
     return 0
 

@@ -7,16 +7,19 @@
 Because a batch is a function of (key, step), a run's position in its data is its step: there is no iterator to save.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
+
+Split = Literal["test", "validation"]
 
 
 class Batch(NamedTuple):
     """B sequences of T steps or fewer, and what is wanted of them: after the last step of each, or at every step."""
 
-    xs: Float[Array, "B T I"]
+    xs: Float[Array, "B T I"] | Int[Array, "B T"]
+    """The features of every step, or, of a task that reads tokens, its token: a number below the vocabulary."""
     targets: Int[Array, "B *T"] | Float[Array, "B *T O"]
     mask: Bool[Array, "B T"] | None = None
     """True at a sequence's own steps, where sequences have lengths of their own; the rest is padding."""
@@ -29,7 +32,7 @@ class Task(Protocol):
 
     @property
     def input_size(self) -> int:
-        """I, the features of one step."""
+        """I, the features of one step; of tokens, as if each were one-hot."""
         ...
 
     @property
@@ -73,3 +76,37 @@ class Task(Protocol):
     def test(self) -> Batch:
         """The test split."""
         ...
+
+
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """What a task also has whose xs are tokens."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are: 0 to this less 1."""
+        ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """What a task also says whose training sequences go on from step to step: the state after one begins the next."""
+
+    @property
+    def continues(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
+class HasRivals(Protocol):
+    """What a task also has that is not learned by networks only."""
+
+    def rivals(self, split: Split) -> dict[str, float]:
+        """By their names, the scores of other models that do look at xs."""
+        ...
+
+
+def rivals(task: Task, split: Split) -> dict[str, float]:
+    """The scores of other models on a split; empty for a task that knows of none."""
+    return task.rivals(split) if isinstance(task, HasRivals) else {}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -32,7 +32,7 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState) -> None:
         """Write `state` as that of `step`."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+        self._manager.save(step, args=ocp.args.StandardSave(_written(state)))
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, in the structure, shapes and dtypes of `like` (arrays, or jax.ShapeDtypeStruct).
@@ -48,7 +48,12 @@ class Checkpoints:
             raise FileNotFoundError(f"{self._manager.directory} holds no checkpoint; train without --resume first")
         first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding or first), like)
-        return cast(TrainState, self._manager.restore(step, args=ocp.args.StandardRestore(like)))
+        return like._replace(**self._manager.restore(step, args=ocp.args.StandardRestore(_written(like))))
+
+
+def _written(state: TrainState) -> dict[str, Any]:
+    """The fields of a state, but for a carry that is None: checkpoints from before there was one have no such field."""
+    return {name: value for name, value in state._asdict().items() if value is not None}
 
 
 def newest_step(directory: Path) -> int | None:

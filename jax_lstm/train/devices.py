@@ -1,7 +1,7 @@
 """Which devices train, and what each of them holds.
 
-    the batch         split: each of N devices has batch_size / N of its sequences
-    everything else   whole, and the same on every device
+    the batch, and what is carried from step to step    split: each of N devices has batch_size / N of its sequences
+    everything else                                     whole, and the same on every device
 
 The mesh has one axis, `data`, of type Auto: XLA derives the rest from these two, for any number of any devices. The
 loss and its gradient are those of the whole batch, whatever the parts: XLA adds up what is partial, in one all-reduce a
@@ -43,19 +43,34 @@ def whole(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
-def split(batch: Any, mesh: Mesh | None) -> Any:
-    """The same batch, each leaf split along its first axis; under jit.
+def split_after_seeds(mesh: Mesh) -> NamedSharding:
+    """How what is split is laid out, where an axis over seeds comes before that over sequences."""
+    return NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+
+def split(of_sequences: Any, mesh: Mesh | None, name: str = "Problem.batch") -> Any:
+    """The same, each leaf split along its first axis; under jit. `name` is what a refusal calls it.
 
     Raises:
         ValueError: a leaf has no first axis that the devices can share equally.
     """
     if mesh is None or mesh.size == 1:
-        return batch
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        if not leaf.shape or leaf.shape[0] % mesh.size:
-            name = jax.tree_util.keystr(path, simple=True, separator=".") or "it"
+        return of_sequences
+    must_be_shared(of_sequences, mesh.size, name)
+    return jax.lax.with_sharding_constraint(of_sequences, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def must_be_shared(of_sequences: Any, count: int, name: str, seeds: int = 0) -> None:
+    """Refuse what `count` devices cannot share; before the axis over sequences there are `seeds` others, none or one.
+
+    Raises:
+        ValueError: a leaf has no axis over sequences that the devices can share equally.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(of_sequences):
+        shape = leaf.shape[seeds:]
+        if not shape or shape[0] % count:
+            leaf_name = jax.tree_util.keystr(path, simple=True, separator=".") or "it"
             raise ValueError(
-                f"Problem.batch: wanted a first axis over sequences that {mesh.size} devices can share equally, but "
-                f"{name} has shape {leaf.shape}; give it one, or set train.devices to 1"
+                f"{name}: wanted a first axis over sequences that {count} devices can share equally, but "
+                f"{leaf_name} has shape {shape}; give it one, or set train.devices to 1"
             )
-    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jax_lstm.train.checkpoint import Checkpoints
 from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
-from jax_lstm.train.devices import count_devices, data_mesh, whole
+from jax_lstm.train.devices import count_devices, data_mesh
 from jax_lstm.train.metrics import MetricsWriter
 from jax_lstm.train.run_dir import CHECKPOINTS
 from jax_lstm.train.step import (
@@ -25,6 +25,7 @@ from jax_lstm.train.step import (
     compile_steps,
     compile_validation,
     init_state,
+    place,
 )
 
 
@@ -64,11 +65,11 @@ def fit(
     Raises:
         NotFiniteError: names the step, the seed, the loss and the first leaf of the gradient that is not finite.
         FileNotFoundError: `resume`, and there is no checkpoint.
-        ValueError: train.devices is more than there are, or they cannot share a batch of `problem`.
+        ValueError: train.devices is more than there are, or they cannot share a batch of `problem`, or its carry.
     """
     mesh = data_mesh(count_devices(train))
     tx = optimiser(opt, train.steps)
-    state = jax.device_put(init_state(problem, tx, train.seeds), whole(mesh))
+    state = place(init_state(problem, tx, train.seeds), mesh)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         if resume:
             state = checkpoints.restore(state)

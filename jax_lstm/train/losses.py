@@ -1,9 +1,11 @@
 """Losses and scores of a batch, by name: means over its sequences, or over the steps that count.
 
     cross_entropy = mean_b −log softmax(y_b)[k_b]     k_b: the class wanted
+    bits_per_byte = cross_entropy / ln 2              of classes that are bytes
     accuracy      = mean_b [argmax y_b = k_b]
     mse           = mean_b mean_o (y_bo − target_bo)²
     within_0.04   = mean_b [|y_bo − target_bo| < 0.04 for every o]; within_0.1 likewise
+    exact         = mean_b [|y_bto − target_bto| < 1/2 for every o, and every t that counts]
 
     largest_error = max_b max_o |y_bo − target_bo|
 
@@ -12,6 +14,7 @@ sequence needs a step that counts.
 A task names one of these as its loss and one as its score.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +26,11 @@ from jaxtyping import Array, Float, Int
 def cross_entropy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Negative log-likelihood in nats; ys are logits."""
     return -jnp.take_along_axis(jax.nn.log_softmax(ys), classes[..., None], axis=-1)[..., 0]
+
+
+def bits(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """Negative log-likelihood in bits; ys are logits."""
+    return cross_entropy(ys, classes) / math.log(2)
 
 
 def accuracy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -58,11 +66,21 @@ def largest_error(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"], weigh
     return jnp.max(jnp.abs(ys - targets))
 
 
+def exact(
+    ys: Float[Array, "B *T O"], targets: Float[Array, "B *T O"], weights: Float[Array, "B T"] | None = None
+) -> Float[Array, ""]:
+    """The share of sequences of which no step that counts is 1/2 off or more: of targets 0 and 1, all are told."""
+    right = within(0.5, ys, targets)
+    return jnp.mean(right if weights is None else ((right > 0) | (weights == 0)).all(axis=1).astype(ys.dtype))
+
+
 BY_NAME: dict[str, Callable[..., Array]] = {
     "cross_entropy": _mean_of(cross_entropy),
+    "bits_per_byte": _mean_of(bits),
     "accuracy": _mean_of(accuracy),
     "mse": _mean_of(mse),
     "largest_error": largest_error,
+    "exact": exact,
     "within_0.04": _mean_of(partial(within, 0.04)),
     "within_0.1": _mean_of(partial(within, 0.1)),
 }

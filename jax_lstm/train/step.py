@@ -1,7 +1,10 @@
 """One training step as a pure function, for many seeds at once.
 
-    g      = ∇_params loss(params, batch(key, t))
-    params = params + optimiser(g)
+    l, c   = loss(params, batch(key, t), c, key_t)      c: what is carried from step to step, where anything is
+    params = params + optimiser(∇_params l)
+
+The gradient is of params alone: to it the c of the step before is a number, so that it is cut between steps (truncated
+backpropagation through time, Williams & Peng 1990). key_t is the step's own, and no batch is drawn from it.
 
 The state that continues (TrainState) is apart from what is reported (Report). Nothing here reads a clock, prints or
 writes; nothing here knows of cells or tasks.
@@ -18,7 +21,9 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
-from jax_lstm.train.devices import split, whole
+from jax_lstm.train.devices import must_be_shared, split, split_after_seeds, whole
+
+NOT_A_STEP = 2**32 - 1  # steps have 31 bits, so that no task folds this number into the data key
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,23 @@ class Problem:
     Args:
         init: key -> params.
         batch: (key, step) -> batch; the first axis of every leaf is over its sequences.
-        loss: (params, batch) -> (loss to minimise, score of this batch).
+        loss: (params, batch, carry, key) -> (loss to minimise, (score of this batch, carry of the next step)); the key
+            is the step's own, for dropout.
         score: params -> validation score.
         maximise: whether a larger score is better.
         metric: the score's name.
+        carry: params -> carry of the first step; the first axis of every leaf is over a batch's sequences; None: the
+            carry is None, at every step.
         probe: params -> (K,) logs of norms, what the loop writes down every `train.probe` steps; None: nothing to.
     """
 
     init: Callable[[Any], Any]
     batch: Callable[[Any, Any], Any]
-    loss: Callable[[Any, Any], tuple[Any, Any]]
+    loss: Callable[[Any, Any, Any, Any], tuple[Any, tuple[Any, Any]]]
     score: Callable[[Any], Any]
     maximise: bool
     metric: str
+    carry: Callable[[Any], Any] | None = None
     probe: Callable[[Any], Any] | None = None
 
 
@@ -61,6 +70,7 @@ class TrainState(NamedTuple):
     data_key: Key[Array, " S"]
     params: PyTree[Array, "S ..."]
     opt_state: PyTree[Array, "S ..."]
+    carry: PyTree[Array, "S B ..."]
     best: Best
 
 
@@ -84,13 +94,41 @@ def _init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds
     S = len(seeds)
     worst = jnp.asarray(-jnp.inf if problem.maximise else jnp.inf, jnp.float32)
     best = Best(
-        params=jax.tree.map(jnp.copy, params),  # apart from params: both are donated
+        params=jax.tree.map(jnp.copy, params),  # a copy here and below: all of it is donated, each buffer once
         score=jnp.full(S, worst),
         step=jnp.zeros(S, jnp.int32),
         mean=worst,
         stale=jnp.zeros((), jnp.int32),
     )
-    return TrainState(jnp.zeros((), jnp.int32), data_keys, params, jax.vmap(optimiser.init)(params), best)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        data_key=data_keys,
+        params=params,
+        opt_state=jax.vmap(optimiser.init)(params),
+        carry=None if problem.carry is None else jax.tree.map(jnp.copy, jax.vmap(problem.carry)(params)),
+        best=best,
+    )
+
+
+def place(state: TrainState, mesh: Mesh) -> TrainState:
+    """The state on the devices of a mesh, which share its carry.
+
+    Raises:
+        ValueError: they cannot share it equally.
+    """
+    must_be_shared(state.carry, mesh.size, "Problem.carry", seeds=1)
+    return jax.device_put(state, _layout(mesh))
+
+
+def _layout(mesh: Mesh) -> Any:
+    """How each field of a state is laid out: a TrainState of shardings."""
+    fields: dict[str, Any] = dict.fromkeys(TrainState._fields, whole(mesh))
+    return TrainState(**fields | {"carry": split_after_seeds(mesh)})
+
+
+def key_of_step(data_key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, ""]:
+    """The key that a step's loss is given."""
+    return jax.random.fold_in(jax.random.fold_in(data_key, NOT_A_STEP), step)
 
 
 def over_seeds(f: Callable, vmap: bool | None) -> Callable:
@@ -116,30 +154,35 @@ def compile_steps(
 
         for _ in range(n):
             for s in range(S):
-                params[s], opt_state[s], report[t, s] = one_step(data_key[s], t, params[s], opt_state[s])
+                params[s], opt_state[s], carry[s], report[t, s] = one_step(
+                    data_key[s], t, params[s], opt_state[s], carry[s]
+                )
             t = t + 1
 
-    On a mesh its devices share each batch, and all have the whole state.
+    On a mesh its devices share each batch and the carry, and all have the whole of the rest.
     """
 
-    def one_seed(t, key, params, opt_state):
-        batch = split(problem.batch(key, t), mesh)
-        (loss, score), g = jax.value_and_grad(problem.loss, has_aux=True)(params, batch)
+    def one_seed(t, key, params, opt_state, carry):
+        batch, carry = split(problem.batch(key, t), mesh), split(carry, mesh, "Problem.carry")
+        (loss, (score, carry)), g = jax.value_and_grad(problem.loss, has_aux=True)(
+            params, batch, carry, key_of_step(key, t)
+        )
         # Read before clipping, which would spread one infinite entry over every leaf.
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)])
         updates, opt_state = optimiser.update(g, opt_state, params)
         report = Report(loss, score, optax.tree.norm(g), finite)
-        return optax.apply_updates(params, updates), opt_state, report
+        return optax.apply_updates(params, updates), opt_state, split(carry, mesh, "Problem.carry"), report
 
     def body(state: TrainState, _):
         step = over_seeds(partial(one_seed, state.step), vmap)
-        params, opt_state, report = step(state.data_key, state.params, state.opt_state)
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), report
+        params, opt_state, carry, report = step(state.data_key, state.params, state.opt_state, state.carry)
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state, carry=carry), report
 
     def steps(state: TrainState):
         return jax.lax.scan(body, state, length=n)
 
-    return jax.jit(steps, donate_argnums=0, out_shardings=whole(mesh))
+    laid_out = None if mesh is None else (_layout(mesh), whole(mesh))
+    return jax.jit(steps, donate_argnums=0, out_shardings=laid_out)
 
 
 def compile_validation(

@@ -380,8 +380,8 @@ def test_absent_fields_of_a_config_take_their_defaults():
     [
         ({"cell": "LSTM", "hidden": 4}, ValueError, "'hidden' is no field of LSTM.*hidden_size.*input_size"),
         ({"cell": "RNN", "input_size": 3, "hidden_size": 4, "forget_bias": 1.0}, ValueError, "'forget_bias'.*of RNN"),
-        ({"cell": "Transformer"}, ValueError, "cell must be one of LSTM, RNN, GRU, MinLSTM.*'Transformer'"),
-        ({"input_size": 3, "hidden_size": 4}, ValueError, "cell must be one of LSTM, RNN, GRU, MinLSTM.*None"),
+        ({"cell": "Transformer"}, ValueError, "cell must be one of LSTM, RNN, GRU, JANET.*'Transformer'"),
+        ({"input_size": 3, "hidden_size": 4}, ValueError, "cell must be one of LSTM, RNN, GRU, JANET.*None"),
         ({"cell": ["LSTM"]}, (ValueError, TypeError), "cell must be one of LSTM, RNN, GRU"),
         ({"cell": "LSTM", "input_size": 3}, TypeError, "hidden_size"),
         ({"cell": "LSTM", "input_size": 3, "hidden_size": "4"}, TypeError, "hidden_size must be.*'4'"),

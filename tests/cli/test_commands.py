@@ -1,6 +1,7 @@
 """The commands from end to end, small."""
 
 import json
+import re
 from pathlib import Path
 
 import chex
@@ -93,6 +94,23 @@ def test_evaluation_scores_the_best_params_of_each_seed(run_dir, capsys):
     _, state = state_of(run_dir)
     assert report["scores"] == pytest.approx(state.best.score.tolist(), rel=1e-5)
     assert report["best_step"] == state.best.step.tolist()
+
+
+def test_the_scores_of_other_models_stand_beside_those_of_the_seeds(run_dir, tmp_path, monkeypatch, capsys):
+    from jax_lstm.tasks import Adding
+
+    monkeypatch.setattr(
+        Adding, "rivals", lambda self, split: {"a guess": {"validation": 0.25, "test": 0.5}[split]}, False
+    )
+    assert train(tmp_path / "run") == 0
+    assert "a guess: validation mse 0.2500" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "0.5000" in re.findall(r"a guess.*", capsys.readouterr().out)[0]
+    report = json.loads((tmp_path / "run" / "test.json").read_text(encoding="utf-8"))
+    assert report["rivals"] == {"a guess": 0.5}
+    monkeypatch.undo()
+    assert main(["evaluate", str(run_dir)]) == 0
+    assert "rivals" not in json.loads((run_dir / "test.json").read_text(encoding="utf-8"))
 
 
 def test_the_test_split_is_read_by_evaluate_only(run_dir, monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ XS = jax.random.normal(jax.random.key(1), (4, 12, 2), jnp.float32)
 
 def test_a_profile_is_the_mean_over_sequences_of_each_seeds_sensitivity():
     params = [CELL.init(jax.random.key(s)) for s in (0, 1)]
-    measured = profiles(CELL, jax.tree.map(lambda *p: jnp.stack(p), *params), XS)
+    measured = profiles(CELL, jax.tree.map(lambda *p: jnp.stack(p), *params), jnp.stack([XS, XS]))
     for p, profile in zip(params, measured, strict=True):
         np.testing.assert_allclose(
             profile.log_norms, np.mean([sensitivity(CELL, p, x) for x in XS], axis=0), rtol=1e-4, atol=1e-5

@@ -7,8 +7,8 @@ import pytest
 
 import jax_lstm as jl
 from jax_lstm.cli import measures
-from jax_lstm.cli.wiring import Model, ModelParams
-from jax_lstm.layers import Readout, ReadoutParams
+from jax_lstm.cli.trained import Trained
+from jax_lstm.layers import ModelParams, ReadoutParams
 from jax_lstm.tasks import Batch
 
 
@@ -16,7 +16,7 @@ def test_the_exponents_of_a_network_that_reads_itself_are_those_of_the_map(monke
     """A linear network with w_x diagonal: each exponent is the log of an entry."""
     monkeypatch.setattr(measures, "BURN_IN", 10)
     monkeypatch.setattr(measures, "STEPS", 200)
-    model = Model(jl.RNN(3, 3, activation="linear"), Readout(3, 3))
+    model = Trained(jl.Model(jl.RNN(3, 3, activation="linear"), 3))
     w = jnp.diag(jnp.array([0.9, 0.5, 0.2]))
     cell = jl.RNNParams(w_x=w, w_h=jnp.zeros((3, 3)), b=jnp.zeros(3))
     params = ModelParams(cell, ReadoutParams(jnp.eye(3), jnp.zeros(3)))
@@ -30,7 +30,7 @@ def test_the_exponents_of_a_network_that_reads_itself_are_those_of_the_map(monke
 def test_a_cell_without_a_forget_gate_adds_up_and_shuts_its_way_in(monkeypatch):
     """One unit, i = ½, g = tanh(1), f = 1: |c| grows by as much at every step."""
     monkeypatch.setattr(measures, "AFTER", (10, 20, 40))
-    model = Model(jl.LSTM(1, 1), Readout(1, 1))
+    model = Trained(jl.Model(jl.LSTM(1, 1), 1))
     cell = jl.LSTMParams(jnp.zeros((1, 4)), jnp.zeros((1, 4)), jnp.array([0.0, 100.0, 1.0, 0.0]))
     params = jax.tree.map(lambda a: a[None], ModelParams(cell, ReadoutParams(jnp.eye(1), jnp.zeros(1))))
     found = measures.measure(["cell_state"], model, params, Batch(jnp.zeros((5, 40, 1)), jnp.zeros((5, 40))))
@@ -41,4 +41,4 @@ def test_a_cell_without_a_forget_gate_adds_up_and_shuts_its_way_in(monkeypatch):
 
 
 def test_nothing_is_measured_where_nothing_is_named():
-    assert measures.measure([], Model(jl.RNN(1, 1), Readout(1, 1)), {"w": jnp.zeros((2, 1))}, None) == {}  # pyrefly: ignore
+    assert measures.measure([], Trained(jl.Model(jl.RNN(1, 1), 1)), {"w": jnp.zeros((2, 1))}, None) == {}  # pyrefly: ignore

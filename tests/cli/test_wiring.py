@@ -6,21 +6,21 @@ import numpy as np
 
 import jax_lstm as jl
 from jax_lstm import gradflow
-from jax_lstm.cli.wiring import Experiment, Model, ModelConfig, TaskConfig, build_problem, steps_of_all
-from jax_lstm.layers import Readout
+from jax_lstm.cli.trained import Trained
+from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig, build_problem, steps_of_all
 from jax_lstm.tasks import Batch
 from jax_lstm.train import OptConfig, TrainConfig
 
 B, T, I, H = 2, 6, 3, 4
-MODEL = Model(jl.LSTM(I, H), Readout(H, 2))
+MODEL = Trained(jl.Model(jl.LSTM(I, H), 2))
 PARAMS = MODEL.init(jax.random.key(0))
 XS = jax.random.normal(jax.random.key(1), (B, T, I), jnp.float32)
 MASK = jnp.array([[1] * T, [1] * 4 + [0] * 2], bool)
 
 
 def test_the_readout_is_of_the_last_live_step_or_of_every_step_where_they_are_weighed():
-    last = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, 2)), MASK))
-    every = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
+    _, last = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, 2)), MASK))
+    _, every = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
     assert last.shape == (B, 2)
     assert every.shape == (B, T, 2)
     np.testing.assert_allclose(last, [every[0, 5], every[1, 3]], rtol=1e-5)
@@ -31,7 +31,7 @@ def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_
     cut = MODEL._replace(window=2)
 
     def loss(model):
-        return jax.value_and_grad(lambda p: model.values(("mse",), p, batch)[0])(PARAMS)
+        return jax.value_and_grad(lambda p: model.values(("mse",), p, batch)[0][0])(PARAMS)
 
     def by_hand(params):
         _, hs = jax.vmap(lambda x: jl.tbptt(MODEL.cell, params.cell, x, window=2))(XS)
@@ -52,7 +52,7 @@ def test_what_noise_trains_are_the_exponents_of_the_cell_themselves():
     problem = build_problem(experiment)
     params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
     exponents = np.stack([gradflow.lyapunov_spectrum(jl.RNN(8, 10), params.cell, xs, k=10) for xs in batch.xs])
-    loss, score = problem.loss(params, batch)
+    loss, (score, _) = problem.loss(params, batch, None, jax.random.key(2))
     np.testing.assert_allclose(loss, (exponents**2).mean(), rtol=1e-4)
     np.testing.assert_allclose(score, np.abs(exponents).max(), rtol=1e-4)
 

@@ -33,12 +33,12 @@ def recurrent(engine="hoisted", centred=False, dtype=jnp.float32):
         xs = jax.random.normal(jax.random.fold_in(key, step), (B, T, 3), dtype)
         return xs, jnp.sum(xs, axis=(1, 2))
 
-    def loss(params, data):
+    def loss(params, data, carry, key):
         xs, sums = data
         state, _ = jl.batched(jl.unroll)(CELL, params, xs, engine=engine)
         error = jnp.sum(state.h, axis=1) - sums
         error = error - jnp.mean(error) if centred else error
-        return jnp.mean(jnp.square(error)), jnp.mean(jnp.abs(error))
+        return jnp.mean(jnp.square(error)), (jnp.mean(jnp.abs(error)), None)
 
     return Problem(
         init=lambda key: CELL.init(key, dtype),

@@ -99,7 +99,7 @@ def test_training_stops_early_when_the_mean_score_is_not_better_for_patience_val
     problem = replace(
         PROBLEM,
         init=lambda key: init(key)._replace(w=jnp.zeros(3, jnp.float32)),
-        loss=lambda p, _: (-jnp.sum(p.w), jnp.float32(0)),
+        loss=lambda p, *_: (-jnp.sum(p.w), (jnp.float32(0), None)),
         score=lambda p: p.w[0],  # minimised, and it grows
     )
     train = replace(TRAIN, steps=1000, patience=3)
@@ -144,7 +144,7 @@ def poisoned(at_step, poison):
     def bad_batch(key, step):
         return (*batch(key, step), (jnp.arange(8) == 7) & (step == at_step))
 
-    def bad_loss(params, data):
+    def bad_loss(params, data, carry, key):
         *points, now = data
         error, seen = loss(params, points)
         return poison(error, params, now.any()), seen

@@ -125,7 +125,7 @@ def test_each_seed_keeps_its_own_best_params(maximise, vmap):
 
     problem = replace(
         PROBLEM,
-        loss=lambda p, _: (jnp.sum(p.w), 0.0),
+        loss=lambda p, *_: (jnp.sum(p.w), (0.0, None)),
         score=lambda p: table[jnp.round(p.w[0] / 10).astype(jnp.int32), find(p)],
         maximise=maximise,
     )

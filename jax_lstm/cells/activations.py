@@ -1,0 +1,12 @@
+"""Activations by name: what a cell may squash with."""
+
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "relu": jax.nn.relu,
+    "linear": lambda z: z,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+}

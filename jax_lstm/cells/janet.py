@@ -1,0 +1,121 @@
+"""JANET (van der Westhuizen & Lasenby 2018, "The unreasonable effectiveness of the forget gate").
+
+    [z_f, z_g] = x_t w_x + h_{t−1} w_h + b
+    g = tanh(z_g)
+    h_t = σ(z_f) ⊙ h_{t−1} + (1 − σ(z_f − β)) ⊙ g
+
+An LSTM with its forget gate only: what is not kept is written, and with β > 0 a little more. The paper has β = 1, and
+draws b_f as `chrono` does. |h| stays below e^β. The derivative along (dh_{t−1}, dz), with f = σ(z_f) and
+k = 1 − σ(z_f − β), is
+
+    dh_t = f ⊙ dh_{t−1} + (h_{t−1} f(1 − f) − g k(1 − k)) ⊙ dz_f + k(1 − g²) ⊙ dz_g
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.affine import AffineCell
+from jax_lstm.cells.base import check_fields, zeros
+from jax_lstm.cells.weights import draw_per_gate, forget_biases, lecun_normal, orthogonal
+
+
+class JANETParams(NamedTuple):
+    """w_x acts on the input, w_h on h, b is added: side by side in the order f, g."""
+
+    w_x: Float[Array, "I 2*H"]
+    w_h: Float[Array, "H 2*H"]
+    b: Float[Array, " 2*H"]
+
+
+class JANETState(NamedTuple):
+    """The output h, which is the whole state."""
+
+    h: Float[Array, " H"]
+
+
+class JANETSlopes(NamedTuple):
+    """The derivative of h_t by h_{t−1} (with z held fixed), by z_f and by z_g."""
+
+    h: Float[Array, " H"]
+    z_f: Float[Array, " H"]
+    z_g: Float[Array, " H"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class JANET(AffineCell):
+    """JANET: choices only; its arrays are in JANETParams.
+
+    Args:
+        input_size: I, the number of features of x.
+        hidden_size: H, the number of units.
+        beta: β, how much further z_f must rise to shut what is written than to open what is kept.
+        forget_bias: what b_f starts at. 1 if neither this nor `chrono` is given.
+        chrono: T_max, the longest dependency in steps: b_f = log U(1, T_max − 1), so that the units' memories spread
+            over 1 to T_max steps (Tallec & Ollivier 2018). Instead of `forget_bias`.
+        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+
+    Raises:
+        ValueError, TypeError: a field out of range or of another type; the message names it.
+    """
+
+    input_size: int
+    hidden_size: int
+    beta: float | int = 1.0
+    forget_bias: float | int | None = None
+    chrono: float | int | None = None
+    compute_dtype: str | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        forget_bias, chrono = door.forget_bias("JANET", self.forget_bias, self.chrono)
+        object.__setattr__(self, "beta", door.number("JANET", "beta", self.beta))
+        object.__setattr__(self, "forget_bias", forget_bias)
+        object.__setattr__(self, "chrono", chrono)
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> JANETParams:
+        """w_x LeCun normal and w_h orthogonal, a gate at a time; b zero but for b_f; `key`, `dtype` as for the LSTM."""
+        key, dtype = door.prng_key("JANET.init", key), door.float_dtype("JANET.init", "dtype", dtype)
+        H = self.hidden_size
+        key_x, key_h, key_b = jax.random.split(key, 3)
+        b_f = forget_biases(key_b, H, dtype, self.forget_bias, self.chrono)
+        return JANETParams(
+            w_x=draw_per_gate(lecun_normal, key_x, 2, (self.input_size, H), dtype),
+            w_h=draw_per_gate(orthogonal, key_h, 2, (H, H), dtype),
+            b=jnp.concatenate([b_f, jnp.zeros_like(b_f)]),
+        )
+
+    def initial_state(self, params: JANETParams, like: Array | None = None) -> JANETState:
+        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        return JANETState(zeros(self.hidden_size, params.w_h.dtype, like))
+
+    def update(
+        self, params: JANETParams, state: JANETState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]
+    ) -> JANETState:
+        """h_t from z = zx + zh + b."""
+        f, k, g = self._gates(zx + zh + params.b)
+        return JANETState(f * state.h + k * g)
+
+    def linearise(
+        self, params: JANETParams, state: JANETState, z: Float[Array, " Z"]
+    ) -> tuple[JANETState, JANETSlopes]:
+        """h_t from z = zx + zh, without b yet, and its three slopes."""
+        f, k, g = self._gates(z + params.b)
+        slopes = JANETSlopes(f, state.h * f * (1 - f) - g * k * (1 - k), k * (1 - g * g))
+        return JANETState(f * state.h + k * g), slopes
+
+    def along(self, slopes: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
+        """dh_t from dh_{t−1} and dz."""
+        dz_f, dz_g = jnp.split(dz, 2)
+        return JANETState(slopes.h * dstate.h + slopes.z_f * dz_f + slopes.z_g * dz_g)
+
+    def _gates(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"], Float[Array, " H"]]:
+        """f = σ(z_f), k = 1 − σ(z_f − β) as σ(β − z_f), which keeps its digits where it is small, and g = tanh(z_g)."""
+        z_f, z_g = jnp.split(z, 2)
+        return jax.nn.sigmoid(z_f), jax.nn.sigmoid(self.beta - z_f), jnp.tanh(z_g)

@@ -1,0 +1,156 @@
+"""The sLSTM, the scalar cell of xLSTM (Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory").
+
+    [z_i, z_f, z_g, z_o] = x_t w_x + h_{t−1} w_h + b
+    i = exp(z_i)    f = σ(z_f) or exp(z_f)    g = tanh(z_g)    o = σ(z_o)
+    m_t = max(ln f + m_{t−1}, z_i)
+    i' = exp(z_i − m_t)    f' = exp(ln f + m_{t−1} − m_t)
+    c_t = f' ⊙ c_{t−1} + i' ⊙ g
+    n_t = f' ⊙ n_{t−1} + i'
+    h_t = o ⊙ c_t / n_t
+
+c_t / n_t is a weighted mean of every g so far. Its weights are products of gates, which m keeps from overflowing; in
+the mean it cancels. One of i' and f' is 1, so that n_t ≥ 1 from the first step on. The paper calls g z.
+
+w_h is block-diagonal: a unit reads the units of its own head. Gates stand in the order i, f, g, o.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import door
+from jax_lstm.cells.base import SplitCell, check_fields, zeros
+from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, orthogonal, product
+from jax_lstm.gates import Gates
+
+LOG_FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z_f: z_f}
+
+
+class SLSTMParams(NamedTuple):
+    """w_x acts on the input, w_h[k] on head k of h, b is added: gates side by side in the order i, f, g, o.
+
+    A head has n = H / heads units, and head k has units k n to (k + 1) n of every gate.
+    """
+
+    w_x: Float[Array, "I 4*H"]
+    w_h: Float[Array, "heads n 4*n"]
+    b: Float[Array, " 4*H"]
+
+
+class SLSTMState(NamedTuple):
+    """The output h, the cell state c and its normaliser n, both over exp(m), and the stabiliser m."""
+
+    h: Float[Array, " H"]
+    c: Float[Array, " H"]
+    n: Float[Array, " H"]
+    m: Float[Array, " H"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class SLSTM(SplitCell):
+    """The sLSTM: choices only; its arrays are in SLSTMParams.
+
+    Args:
+        input_size: I, the number of features of x.
+        hidden_size: H, the number of units.
+        heads: how many blocks w_h has; it divides H.
+        forget_gate: f: "sigmoid", or "exp", which may also raise what is kept.
+        forget_bias: what b_f starts at. If None, 1 for a sigmoid, and 0 for "exp", where all is kept.
+        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+
+    Raises:
+        ValueError, TypeError: a field out of range or of another type; the message names it.
+    """
+
+    input_size: int
+    hidden_size: int
+    heads: int = 1
+    forget_gate: str = "sigmoid"
+    forget_bias: float | int | None = None
+    compute_dtype: str | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        object.__setattr__(self, "heads", door.size("SLSTM", "heads", self.heads))
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"SLSTM: heads must divide hidden_size, but heads is {self.heads} and hidden_size {self.hidden_size}"
+            )
+        forget_gate = door.choice("SLSTM", "forget_gate", self.forget_gate, tuple(LOG_FORGET))
+        usual = 1.0 if forget_gate == "sigmoid" else 0.0
+        b_f = usual if self.forget_bias is None else door.number("SLSTM", "forget_bias", self.forget_bias)
+        object.__setattr__(self, "forget_bias", b_f)
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> SLSTMParams:
+        """w_x LeCun normal a gate, w_h orthogonal a gate and head, b zero but for b_f; arguments as for the LSTM."""
+        key, dtype = door.prng_key("SLSTM.init", key), door.float_dtype("SLSTM.init", "dtype", dtype)
+        H, n = self.hidden_size, self.hidden_size // self.heads
+        key_x, key_h = jax.random.split(key)
+        zero = jnp.zeros(H, dtype)
+        draw = jax.vmap(lambda key: draw_per_gate(orthogonal, key, 1, (n, n), dtype))
+        blocks = draw(jax.random.split(key_h, self.heads * 4)).reshape(self.heads, 4, n, n)
+        return SLSTMParams(
+            w_x=draw_per_gate(lecun_normal, key_x, 4, (self.input_size, H), dtype),
+            w_h=blocks.swapaxes(1, 2).reshape(self.heads, n, 4 * n),
+            b=jnp.concatenate([zero, jnp.full_like(zero, self.forget_bias or 0.0), zero, zero]),
+        )
+
+    def initial_state(self, params: SLSTMParams, like: Array | None = None) -> SLSTMState:
+        """h = c = n = 0, and m so low that the first step forgets it: f' has no weight there, and i' = 1.
+
+        Shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are.
+        """
+        H, dtype = self.hidden_size, params.w_x.dtype
+        h, c, n, m = (zeros(H, dtype, like) for _ in SLSTMState._fields)  # four arrays: each may be donated
+        return SLSTMState(h, c, n, m - 2 * _limit(dtype))
+
+    def project(self, params: SLSTMParams, x: Float[Array, " I"]) -> Gates:
+        """zx = x w_x + b, a leaf a gate."""
+        x = bounded(x, params.w_x.dtype)
+        return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 4))
+
+    def recur(self, params: SLSTMParams, state: SLSTMState) -> Gates:
+        """zh = h w_h, head by head, a leaf a gate."""
+        by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype))
+        zh = by_head(state.h.reshape(self.heads, -1), params.w_h)
+        return Gates(*(z.reshape(-1) for z in jnp.split(zh, 4, axis=1)))
+
+    def update(self, params: SLSTMParams, state: SLSTMState, zx: Gates, zh: Gates) -> SLSTMState:
+        """(h_t, c_t, n_t, m_t) from z = zx + zh."""
+        z_i, z_f, z_g, z_o = (a + b for a, b in zip(zx, zh, strict=True))
+        z_i, log_f = _cut(z_i), _cut(LOG_FORGET[self.forget_gate](z_f))
+        kept = log_f + state.m
+        # kept − max(kept, z_i), written so that one of the two is exactly 1 however the dtype rounds.
+        f, i = jnp.exp(jnp.minimum(kept - z_i, 0)), jnp.exp(jnp.minimum(z_i - kept, 0))
+        c_t = f * state.c + i * jnp.tanh(z_g)
+        n_t = f * state.n + i
+        return SLSTMState(jax.nn.sigmoid(z_o) * _ratio(c_t, n_t), c_t, n_t, _cut(jnp.maximum(kept, z_i)))
+
+
+def _limit(dtype: DTypeLike) -> float:
+    """L, a quarter of the dtype's range."""
+    return float(jnp.finfo(dtype).max) / 4
+
+
+def _cut(z: Float[Array, " H"]) -> Float[Array, " H"]:
+    """z within ±L. With z_i, ln f and m_t there no sum of them overflows.
+
+    And from m_0 = −2 L on, ln f + m_0 ≤ −L ≤ z_i: whatever the first step's gates are, its i' is 1.
+    """
+    limit = _limit(z.dtype)
+    return jnp.clip(z, -limit, limit)
+
+
+@jax.custom_jvp
+def _ratio(c: Float[Array, " H"], n: Float[Array, " H"]) -> Float[Array, " H"]:
+    """c / n. JAX's own derivative has 1 / n², which is 0 in float16 from n = 256 on."""
+    return c / n
+
+
+_ratio.defjvps(lambda dc, ratio, c, n: dc / n, lambda dn, ratio, c, n: -ratio * (dn / n))

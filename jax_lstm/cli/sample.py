@@ -1,0 +1,57 @@
+"""`jax-lstm sample`: what a model of bytes goes on with after a prompt."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jsonargparse import ArgumentParser
+
+import jax_lstm as jl
+from jax_lstm.cli.parser import experiment_of_run, parse
+from jax_lstm.cli.wiring import build_model, restore
+from jax_lstm.tasks import Bytes
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw bytes, one after another, in one compiled scan; write the prompt and them."""
+    parser = ArgumentParser(prog="jax-lstm sample", description="Let a run's best params write, from its first seed.")
+    parser.add_argument("run_dir", type=str, help="a run of task bytes")
+    parser.add_argument("--prompt", type=str, default="def ", help="what to go on from")
+    parser.add_argument("--length", type=int, default=600, help="how many bytes to draw")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="above 1 wilder, below 1 tamer; 0: the likeliest"
+    )
+    parser.add_argument(
+        "--top_p", type=float, default=0.95, help="draw from the likeliest that together have this much"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    values = parse(parser, argv)
+    prompt = np.frombuffer(values.prompt.encode(), np.uint8).astype(np.int32)
+    if not len(prompt):
+        parser.error("--prompt: wanted at least one byte, but got none")
+    if not 0 <= values.seed < 2**32:
+        parser.error(f"--seed: wanted a number from 0 to 2³² − 1, but got {values.seed}")
+    run_dir = Path(values.run_dir)
+    experiment = experiment_of_run(parser, run_dir)
+    task = experiment.task.build()
+    if not isinstance(task, Bytes):
+        parser.error(f"run_dir: wanted a run of task bytes, but {run_dir} is one of {experiment.task.name}")
+    try:
+        params = jax.tree.map(lambda p: p[0], restore(experiment, run_dir).best.params)
+        _, symbols = jl.sample(
+            build_model(experiment, task).net,
+            params,
+            jax.random.key(values.seed),
+            prompt,
+            steps=values.length,
+            temperature=values.temperature,
+            top_p=values.top_p,
+        )
+    except FileNotFoundError as error:
+        parser.error(f"run_dir: {error}")
+    except ValueError as error:
+        parser.error(str(error))
+    sys.stdout.write(values.prompt + np.asarray(symbols, np.uint8).tobytes().decode("utf-8", "replace") + "\n")
+    return 0

@@ -1,0 +1,73 @@
+"""A cell as plain data, for files: {"cell": "LSTM", "input_size": 3, ...}, and back.
+
+Cells inside cells likewise; the one that a layer stands around is under "of", since "cell" names the layer:
+{"cell": "LearnedState", "of": {"cell": "GRU", ...}}.
+"""
+
+from dataclasses import Field, fields, is_dataclass
+from typing import Any
+
+from jax_lstm.cells.base import Cell
+from jax_lstm.cells.gru import GRU
+from jax_lstm.cells.janet import JANET
+from jax_lstm.cells.lstm import LSTM
+from jax_lstm.cells.min_gru import MinGRU
+from jax_lstm.cells.min_lstm import MinLSTM
+from jax_lstm.cells.rnn import RNN
+from jax_lstm.cells.slstm import SLSTM
+from jax_lstm.layers.bidirectional import Bidirectional
+from jax_lstm.layers.dropout import Dropout
+from jax_lstm.layers.learned import LearnedState
+from jax_lstm.layers.stack import Stack
+
+CELLS = {
+    cls.__name__: cls
+    for cls in (LSTM, RNN, GRU, JANET, MinLSTM, MinGRU, SLSTM, Stack, Bidirectional, Dropout, LearnedState)
+}
+
+
+def to_config(cell: Cell) -> dict[str, Any]:
+    """A dict of strings, numbers, None, and dicts and lists of these, from which `from_config` makes an equal cell.
+
+    Raises:
+        TypeError: the cell, or one inside it, is none of the library's own.
+    """
+    name = type(cell).__name__
+    if CELLS.get(name) is not type(cell) or not is_dataclass(cell):
+        raise TypeError(f"to_config: cell must be one of {', '.join(CELLS)}, but is a {name}")
+    return {"cell": name} | {_key(f): _as_data(getattr(cell, f.name)) for f in fields(cell)}
+
+
+def from_config(config: dict[str, Any]) -> Cell:
+    """The cell that a config describes; absent fields take their defaults.
+
+    Raises:
+        ValueError: an unknown cell or field, or a field out of range; the message names it.
+        TypeError: config is no dict, or a field is of another type or missing.
+    """
+    if not isinstance(config, dict):
+        raise TypeError(f"from_config: config must be a dict, but is a {type(config).__name__}")
+    rest = dict(config)
+    name = rest.pop("cell", None)
+    if not isinstance(name, str) or name not in CELLS:
+        raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {name!r}")
+    known = {_key(f): f.name for f in fields(CELLS[name])}
+    if unknown := sorted(set(rest) - set(known)):
+        raise ValueError(f"from_config: {unknown[0]!r} is no field of {name}; it takes {', '.join(sorted(known))}")
+    return CELLS[name](**{known[key]: _from_data(value) for key, value in rest.items()})
+
+
+def _key(field: Field) -> str:
+    return "of" if field.name == "cell" else field.name
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_data(v) for v in value]
+    return to_config(value) if hasattr(value, "input_size") else value
+
+
+def _from_data(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_data(v) for v in value)
+    return from_config(value) if isinstance(value, dict) else value

@@ -1,0 +1,206 @@
+"""Cells on top of each other: the outputs of one are the inputs of the next.
+
+    y⁰_t = x_t        s^k_t, o_t = cell_k(s^k_{t−1}, y^{k−1}_t)
+    y^k_t = o_t, or o_t + y^{k−1}_t with `residual`, where the two are equally wide
+    between two cells, with a key and `dropout` = p: each number is 0 with probability p, else over 1 − p
+
+Each cell goes over all of time before the next begins, so each runs as it would alone. Three or more equal cells in a
+row are one loop over their params: as many layers as one likes compile in the time of one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cells import base, door
+from jax_lstm.layers.dropout import kept, rate
+from jax_lstm.trajectory import like_data
+
+LOOPED = 3  # equal cells in a row from which they are one loop: fewer run faster apart
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Stack:
+    """Cells on top of each other, itself a cell: its params and its state are tuples, one entry a cell.
+
+    Args:
+        cells: any cells and layers, the lowest first; each takes as many features as the one below gives.
+        residual: add to each cell's output its input, where both are equally wide.
+        dropout: the rate between two cells, drawn anew at every step; needs a key, and without one nothing is dropped.
+            (A mask that stays over time is `Dropout(cell, inputs=...)`.)
+
+    Raises:
+        ValueError, TypeError: cells that do not fit, or a field out of range; the message names it.
+    """
+
+    cells: tuple[Any, ...]
+    residual: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if not isinstance(self.cells, Sequence) or not self.cells:
+            raise TypeError(f"Stack: cells must be a tuple of one cell or more, but is {self.cells!r}")
+        object.__setattr__(self, "cells", tuple(door.cell("Stack", cell) for cell in self.cells))
+        for k, (below, above) in enumerate(zip(self.cells, self.cells[1:], strict=False)):
+            if base.output_size(below) != above.input_size:
+                raise ValueError(
+                    f"Stack: cell {k + 1} must take the {base.output_size(below)} features that cell {k} gives, but "
+                    f"its input_size is {above.input_size}"
+                )
+        object.__setattr__(self, "residual", door.flag("Stack", "residual", self.residual))
+        object.__setattr__(self, "dropout", rate("Stack", "dropout", self.dropout))
+
+    @property
+    def input_size(self) -> int:
+        """I of the lowest cell."""
+        return self.cells[0].input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """H of the highest cell."""
+        return self.cells[-1].hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """How many features the highest cell gives."""
+        return base.output_size(self.cells[-1])
+
+    @property
+    def causal(self) -> bool:
+        """Whether every cell is."""
+        return all(base.is_causal(cell) for cell in self.cells)
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> tuple[Any, ...]:
+        """Draw the params of every cell, each from a key of its own."""
+        keys = jax.random.split(door.prng_key("Stack.init", key), len(self.cells))
+        return tuple(cell.init(k, dtype) for cell, k in zip(self.cells, keys, strict=True))
+
+    def initial_state(self, params: tuple[Any, ...], like: Array | None = None) -> tuple[Any, ...]:
+        """The initial state of every cell."""
+        return tuple(cell.initial_state(p, like) for cell, p in zip(self.cells, params, strict=True))
+
+    def output(self, state: tuple[Any, ...]) -> Array:
+        """What the highest cell shows of its state.
+
+        Raises:
+            ValueError: with `residual` an output is more than a part of the state; `unroll` gives those of every step.
+        """
+        if self.residual:
+            raise ValueError(
+                "Stack: the output of a residual stack is no part of its state; take the last of the outputs that "
+                "unroll gives"
+            )
+        return base.output(self.cells[-1], state[-1])
+
+    def step(self, params: tuple[Any, ...], state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
+        """One step of every cell, the lowest first; nothing is dropped."""
+        after = []
+        for cell, p, s in zip(self.cells, params, state, strict=True):
+            s_t, y = cell.step(p, s, x)
+            after.append(s_t)
+            x = self._added(x, y)
+        return tuple(after), x
+
+    def draw(self, params: tuple[Any, ...], key: Array, steps: int) -> base.Drawn:
+        """What every cell that draws draws, and the masks between them."""
+        dtype = jax.tree.leaves(params)[0].dtype
+        cells, drawn, noises = [], [], []
+        for k, (cell, p) in enumerate(zip(self.cells, params, strict=True)):
+            key, key_cell, key_between = jax.random.split(key, 3)
+            between = k < len(self.cells) - 1 and self.dropout > 0
+            mask = kept(key_between, self.dropout, (steps, base.output_size(cell) if between else 0), dtype)
+            noise = jnp.zeros((steps, 0), dtype)
+            if base.draws(cell):
+                cell, p, noise = cell.draw(p, key_cell, steps)
+            cells.append(cell)
+            drawn.append(p)
+            noises += [noise, mask]
+        drawn_stack = _DrawnStack(self, tuple(cells), tuple(noise.shape[1] for noise in noises))
+        return base.Drawn(drawn_stack, tuple(drawn), jnp.concatenate(noises, axis=1))
+
+    def over_time(
+        self,
+        run: Callable,
+        params: Any,
+        s_0: Any,
+        s_restart: Any,
+        xs: Float[Array, "T *B I"],
+        flags: Any,
+        *,
+        reverse: bool,
+    ) -> tuple[Any, Any, Array]:
+        """Each cell over all of time, the lowest first."""
+        nothing = [xs[..., :0]] * len(self.cells)
+        return _through(self, self.cells, run, params, s_0, s_restart, xs, nothing, nothing, flags, reverse)
+
+    def _added(self, x: Array, y: Array) -> Array:
+        return x.astype(y.dtype) + y if self.residual and x.shape[-1] == y.shape[-1] else y
+
+
+@dataclass(frozen=True)
+class _DrawnStack:
+    """A stack after its draw: what each cell drew, and the mask on its outputs, are features of xs, so many of each."""
+
+    stack: Stack
+    cells: tuple[Any, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def causal(self) -> bool:
+        return self.stack.causal
+
+    def over_time(
+        self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
+    ) -> tuple[Any, Any, Array]:
+        ends = [self.stack.input_size]
+        for width in self.widths[:-1]:
+            ends.append(ends[-1] + width)
+        x, *drawn = jnp.split(xs, ends, axis=-1)
+        return _through(
+            self.stack, self.cells, run, params, s_0, s_restart, x, drawn[0::2], drawn[1::2], flags, reverse
+        )
+
+
+def _through(
+    stack: Stack, cells: tuple[Any, ...], run: Callable, params: Any, s_0: Any, s_restart: Any, x: Array,
+    noises: list[Array], masks: list[Array], flags: Any, reverse: bool,
+) -> tuple[Any, Any, Array]:  # fmt: skip
+    """x through every cell: the last states, the states or None, and the outputs of the last one."""
+    s_restart = (None,) * len(cells) if s_restart is None else s_restart
+
+    def layer(cell: Any, x: Array, of_cell: Any) -> tuple[Array, Any]:
+        p, s, fresh, noise, mask = of_cell
+        s_T, states, y = run(cell, p, s, fresh, _beside(x, noise), flags, reverse=reverse)
+        y = stack._added(x, y)
+        return (y * mask / (1 - stack.dropout) if mask.shape[-1] else y), (s_T, states)
+
+    ends, states = [], []
+    fits = [cell.input_size == base.output_size(cell) for cell in stack.cells]
+    each = list(zip(cells, fits, zip(params, s_0, s_restart, noises, masks, strict=True), strict=True))
+    for (cell, fit, *_), group in groupby(each, key=lambda one: (*one[:2], *(a.shape for a in one[2][3:]))):
+        of_cells = [of_cell for *_, of_cell in group]
+        if len(of_cells) < LOOPED or not fit:
+            for of_cell in of_cells:
+                x, (s_T, passed) = layer(cell, x, of_cell)
+                ends.append(s_T)
+                states.append(passed)
+            continue
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_cells)
+        x = like_data(x.astype(jax.tree.leaves(of_cells[0][0])[0].dtype), of_cells[0][0])
+        x, both = jax.lax.scan(lambda x, of_cell, cell=cell: layer(cell, x, of_cell), x, stacked)
+        for k in range(len(of_cells)):
+            s_T, passed = jax.tree.map(lambda a, k=k: a[k], both)
+            ends.append(s_T)
+            states.append(passed)
+    return tuple(ends), tuple(states), x
+
+
+def _beside(x: Array, noise: Array) -> Array:
+    return jnp.concatenate([x.astype(noise.dtype), noise], axis=-1) if noise.shape[-1] else x
