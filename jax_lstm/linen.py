@@ -2,8 +2,15 @@
 
 Every leaf of a cell's params is one variable of the collection "params" under its own name (for the LSTM: w_x, w_h,
 b), in the core's own layout. So weights move between a module and the core unchanged, both ways:
-`variables = {"params": params._asdict()}` and `params = module.bind(variables).params`, or
-`cell.params_from(variables["params"])`. Any cell of the library goes in, not only the LSTM.
+`variables = variables_of(params)` and `params = module.bind(variables).params`. Any cell of the library goes in, not
+only the LSTM.
+
+The params of a layer are a tree, and so are the variables: a dict a level. The names are the same as in `jax_lstm.nnx`:
+
+    Stack                       0, 1, …: variables["params"]["0"]["w_x"]
+    Bidirectional               forward, backward: variables["params"]["forward"]["w_x"]
+    LearnedState                of, for the cell inside, and state: variables["params"]["of"]["w_x"]
+    Dropout                     the names of the cell inside
 """
 
 from functools import cache
@@ -21,6 +28,11 @@ from jax_lstm.layers import carry as flax_carry
 from jax_lstm.sequence import unroll
 
 
+def variables_of(params: Any) -> dict[str, Any]:
+    """The variables of a module from the core's params: for an LSTM {"params": {"w_x": …, "w_h": …, "b": …}}."""
+    return {"params": flax_carry.named(params)}
+
+
 class Weights(nn.Module):
     """A cell and its params, one variable a leaf: what the modules below share."""
 
@@ -35,18 +47,17 @@ class Weights(nn.Module):
         """Find the variables, or draw them, all in one draw."""
 
         @cache
-        def drawn() -> list[jax.Array]:
-            return jax.tree.leaves(self.cell.init(self.make_rng("params"), self.param_dtype))
+        def drawn() -> dict[str, Any]:
+            return flax_carry.named(self.cell.init(self.make_rng("params"), self.param_dtype))
 
         # `variable` rather than `param`: a weight of another shape is then refused by the core, in its own words.
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(door.params_shapes(self.cell))]
-        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-        self._leaves = [self.variable("params", name, lambda k=k: drawn()[k]).value for k, name in enumerate(names)]
+        names = flax_carry.named(door.params_shapes(self.cell))
+        self._weights = {n: self.variable("params", n, lambda n=n: drawn()[n]).value for n in names}
 
     @property
     def params(self) -> Any:
         """The core's params, of a bound module: for the LSTM, LSTMParams(w_x, w_h, b)."""
-        return jax.tree.structure(door.params_shapes(self.cell)).unflatten(self._leaves)
+        return flax_carry.from_named(type(self).__name__, self.cell, self._weights)
 
 
 class LSTM(Weights):
@@ -54,8 +65,8 @@ class LSTM(Weights):
 
     As if by::
 
-        params = cell.params_from(variables["params"])
-        state, hs = jl.batched(jl.unroll)(cell, params, xs, state, mask, reset, reverse=reverse)
+        params = module.bind(variables).params
+        state, hs = jl.batched(jl.unroll)(cell, params, xs, state, mask, reset, key=key, reverse=reverse)
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -86,6 +97,7 @@ class LSTM(Weights):
         *,
         mask: ArrayLike | None = None,
         reset: ArrayLike | None = None,
+        key: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, jax.Array]:
         """The last states and the outputs of every step.
@@ -95,6 +107,8 @@ class LSTM(Weights):
             state: the states before the first step, leaves (B, H); the cell's initial state if None.
             mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
             reset: (B, T) bools. Where True the state starts anew before the step.
+            key: a random key, for a cell that draws (dropout, noise); each sequence draws from one of its own. None:
+                nothing is drawn, and the run is the deterministic one.
             reverse: process the steps from last to first.
 
         Returns:
@@ -103,18 +117,21 @@ class LSTM(Weights):
         Raises:
             ValueError, TypeError: as `jl.batched` and `jl.unroll`.
         """
-        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, reverse=reverse)
+        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
 class LSTMCell(Weights, nn.RNNCellBase):
     """One step, for `nn.RNN` and whatever else takes an `nn.RNNCellBase`.
 
+    Any cell that can go step by step goes in: a `Stack` too, a `Bidirectional` not, since it looks at later inputs
+    (`LSTM` takes it). Nothing is drawn: dropout has no effect here, and zoneout is in expectation.
+
     Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
-    as it is for any other.
+    as it is for any other: for a stack the tuple of its cells' states.
 
     As if by::
 
-        state, y = cell.step(cell.params_from(variables["params"]), state, x)      for every example
+        state, y = cell.step(module.bind(variables).params, state, x)      for every example
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -130,8 +147,12 @@ class LSTMCell(Weights, nn.RNNCellBase):
     `nn.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
     data is, or use `LSTM`, which does so itself.
 
-    Args and Raises are those of `LSTM`.
+    Args and Raises are those of `LSTM`; and ValueError for a cell that looks at later inputs.
     """
+
+    def __post_init__(self):
+        super().__post_init__()
+        door.causal("LSTMCell", self.cell)
 
     def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
         """One step.

@@ -3,8 +3,17 @@
 Every leaf of a cell's params is one `nnx.Param` under its own name (for the LSTM: w_x, w_h, b), in the core's own
 layout. So weights move between a module and the core unchanged, both ways: `params = module.params` and
 `module.set_params(params)`. Any cell of the library goes in, not only the LSTM.
+
+The params of a layer are a tree, and so are the names: an `nnx.Dict` a level. They are the same as in `jax_lstm.linen`,
+and what `nnx.state` shows and a checkpoint holds:
+
+    Stack                       0, 1, …: module.params[0].w_x is getattr(module, "0").w_x
+    Bidirectional               forward, backward: module.forward.w_x
+    LearnedState                of, for the cell inside, and state: module.of.w_x, module.state.h
+    Dropout                     the names of the cell inside
 """
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -27,16 +36,13 @@ class Weights(nnx.Module):
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; nnx.Rngs(seed) makes one")
         self.cell = nnx.static(door.cell(where, cell))
-        leaves = jax.tree_util.tree_leaves_with_path(cell.init(rngs.params(), param_dtype))
-        for path, leaf in leaves:
-            setattr(self, _name(path), nnx.Param(leaf))
+        for name, weights in flax_carry.named(cell.init(rngs.params(), param_dtype)).items():
+            setattr(self, name, _held(weights))
 
     @property
     def params(self) -> Any:
         """The core's params: for the LSTM, LSTMParams(w_x, w_h, b)."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: getattr(self, _name(path))[...], door.params_shapes(self.cell)
-        )
+        return jax.tree_util.tree_map_with_path(lambda path, _: self._param(path)[...], door.params_shapes(self.cell))
 
     def set_params(self, params: Any) -> None:
         """Put the core's params in, in place: every `nnx.Param` stays, with another value.
@@ -46,7 +52,10 @@ class Weights(nnx.Module):
         """
         params, _ = door.params(type(self).__name__, self.cell, params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            getattr(self, _name(path)).set_value(leaf)
+            self._param(path).set_value(leaf)
+
+    def _param(self, path: Any) -> Any:
+        return reduce(getattr, flax_carry.names(path), self)
 
 
 class LSTM(Weights):
@@ -54,7 +63,7 @@ class LSTM(Weights):
 
     As if by::
 
-        state, hs = jl.batched(jl.unroll)(cell, module.params, xs, state, mask, reset, reverse=reverse)
+        state, hs = jl.batched(jl.unroll)(cell, module.params, xs, state, mask, reset, key=key, reverse=reverse)
 
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl
@@ -85,6 +94,7 @@ class LSTM(Weights):
         *,
         mask: ArrayLike | None = None,
         reset: ArrayLike | None = None,
+        key: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, jax.Array]:
         """The last states and the outputs of every step.
@@ -94,6 +104,8 @@ class LSTM(Weights):
             state: the states before the first step, leaves (B, H); the cell's initial state if None.
             mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
             reset: (B, T) bools. Where True the state starts anew before the step.
+            key: a random key, for a cell that draws (dropout, noise); each sequence draws from one of its own. None:
+                nothing is drawn, and the run is the deterministic one.
             reverse: process the steps from last to first.
 
         Returns:
@@ -102,14 +114,17 @@ class LSTM(Weights):
         Raises:
             ValueError, TypeError: as `jl.batched` and `jl.unroll`.
         """
-        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, reverse=reverse)
+        return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
 class LSTMCell(Weights, nnx.RNNCellBase):
     """One step, for `nnx.RNN` and whatever else takes an `nnx.RNNCellBase`.
 
+    Any cell that can go step by step goes in: a `Stack` too, a `Bidirectional` not, since it looks at later inputs
+    (`LSTM` takes it). Nothing is drawn: dropout has no effect here, and zoneout is in expectation.
+
     Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
-    as it is for any other.
+    as it is for any other: for a stack the tuple of its cells' states.
 
     As if by::
 
@@ -127,8 +142,11 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     `nnx.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
     data is, or use `LSTM`, which does so itself.
 
-    Args and Raises are those of `LSTM`.
+    Args and Raises are those of `LSTM`; and ValueError for a cell that looks at later inputs.
     """
+
+    def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
+        super().__init__(door.causal("LSTMCell", cell), rngs=rngs, param_dtype=param_dtype)
 
     def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
         """One step.
@@ -173,5 +191,8 @@ class LSTMCell(Weights, nnx.RNNCellBase):
         return 1
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _held(weights: Any) -> Any:
+    """Each leaf as an `nnx.Param`."""
+    if isinstance(weights, dict):
+        return nnx.Dict({name: _held(inner) for name, inner in weights.items()})
+    return nnx.Param(weights)

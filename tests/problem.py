@@ -54,7 +54,8 @@ CELLS = {
     "several variants": of(jl.LSTM, **SEVERAL),
     "leak": of(jl.RNN, leak=0.3, activation="relu"),
     "zoneout": Row(
-        jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.1), reference.loop(reference.zoneout(reference.lstm, 0.3, 0.1))
+        jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.1),
+        reference.loop(reference.zoneout(reference.lstm, 0.3, 0.1)),
     ),
     "learned": Row(jl.LearnedState(jl.LSTM(I, H)), reference.learned(LOOP["LSTM"])),
     "stack": Row(jl.Stack((jl.GRU(I, H), jl.LSTM(H, 2))), reference.stack(LOOP["GRU"], LOOP["LSTM"])),
@@ -103,8 +104,7 @@ def run(how, args, flags):
 def loss(how, weights, args, flags):
     """A number that every output and every part of the last state moves."""
     return sum(
-        jnp.vdot(w, y)
-        for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(run(how, args, flags)), strict=True)
+        jnp.vdot(w, y) for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(run(how, args, flags)), strict=True)
     )
 
 

@@ -4,6 +4,8 @@ Every function takes complex arrays too, so that derivatives come by complex ste
 f'(x) = Im f(x + iε) / ε, exact to rounding, and independent of JAX.
 """
 
+import itertools
+
 import numpy as np
 
 
@@ -177,9 +179,9 @@ def bidirectional(forward, backward):
 
     def both(params, xs, state, mask=None, reset=None, reverse=False, start=None):
         live = [t for t in range(len(xs)) if mask is None or mask[t]][:: -1 if reverse else 1]
-        ends = None if reset is None else np.zeros(len(xs), bool)
-        for before, t in zip(live, live[1:], strict=False):
-            if ends is not None:
+        ends = np.zeros(len(xs), bool)
+        for before, t in itertools.pairwise(live):
+            if reset is not None:
                 ends[before] = reset[t]
         one, other = (None, None) if start is None else start
         there, ys = forward(params[0], xs, state[0], mask, reset, reverse, one)

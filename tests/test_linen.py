@@ -269,13 +269,13 @@ def test_any_cell_with_the_three_methods_goes_in():
     cell, xs = Learned(), draw(B, T, IN)
     lstm, rnn = layer(cell, param_dtype=jnp.float64), flaxs_rnn(cell, return_carry=True)
     variables = lstm.init(jax.random.key(0), xs)
-    assert set(variables["params"]) == {"a.w", "start"}
-    assert_equal(variables["params"]["start"], variables["params"]["a.w"][0])  # all leaves are of one draw
+    assert set(variables["params"]) == {"a", "start"}
+    assert_equal(variables["params"]["start"], variables["params"]["a"]["w"][0])  # all leaves are of one draw
     variables["params"]["start"] = draw(H, seed=5)
     want = core(cell, lstm.bind(variables).params, xs)
     assert_equal(lstm.apply(variables, xs), want)
     assert_close(rnn.apply({"params": {"cell": variables["params"]}}, xs), want, 1e-12)
-    assert set(rnn.init(jax.random.key(0), xs)["params"]["cell"]) == {"a.w", "start"}
+    assert set(rnn.init(jax.random.key(0), xs)["params"]["cell"]) == {"a", "start"}
 
 
 @pytest.mark.parametrize(("cls", "arguments"), [(jl_linen.LSTM, 1), (jl_linen.LSTMCell, 2)])

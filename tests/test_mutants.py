@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GRADIENT = "tests/test_matrix.py::test_grad_equals_the_complex_step_derivative_in_every_leaf[hoisted-LSTM-{}-float64]"
-OUTPUT = "tests/test_matrix.py::test_jit_equals_the_numpy_loop[LSTM-{}-float64]"
+GRADIENT = "tests/test_matrix.py::test_grad_equals_the_complex_step_derivative_in_every_leaf[{}-float64]"
+OUTPUT = "tests/test_matrix.py::test_a_run_equals_the_numpy_loop[{}-float64]"
 STRUCTURE = "tests/test_engine.py::test_no_loop_carries_anything_of_a_parameters_shape[LSTM-False]"
 TEXTBOOK = "tests/cells/test_cells.py"
 
@@ -20,19 +20,19 @@ MUTANTS = {
         "trajectory.py",
         "ds_t = ds_t if masks_t.live is None else",
         "ds_t = ds_t if True else",
-        GRADIENT.format("flags"),
+        GRADIENT.format("LSTM-flags"),
     ),
     "no reset in the tangent": (
         "trajectory.py",
         "ds_in = ds_tm1 if masks_t.restart is None else",
         "ds_in = ds_tm1 if True else",
-        GRADIENT.format("flags"),
+        GRADIENT.format("LSTM-flags"),
     ),
     "reset after the step": (
         "trajectory.py",
         "s_t = leave(flags_t, s_tm1, s_t)",
         "s_t = enter(flags_t, s_restart, leave(flags_t, s_tm1, s_t))",
-        OUTPUT.format("flags"),
+        OUTPUT.format("LSTM-flags"),
     ),
     "parameters of update left out of the drive": (
         "trajectory.py",
@@ -50,13 +50,13 @@ MUTANTS = {
         "gates.py",
         "jax.nn.sigmoid(z.i), jax.nn.sigmoid(z.f)",
         "jax.nn.sigmoid(z.f), jax.nn.sigmoid(z.i)",
-        OUTPUT.format("plain"),
+        OUTPUT.format("LSTM-plain"),
     ),
     "a coefficient of the derivative wrong": (
         "gates.py",
         "c_tm1 * f * (1 - f) * dz.f",
         "c_tm1 * f * dz.f",
-        GRADIENT.format("plain"),
+        GRADIENT.format("LSTM-plain"),
     ),
     "a truncated gradient not cut": (
         "recurrence.py",
@@ -69,6 +69,37 @@ MUTANTS = {
         'elif choices.engine == "hoisted" and base.is_split(cell):',
         "elif False:",
         STRUCTURE,
+    ),
+    "the output gate's peephole on the c before": (
+        "cells/lstm.py",
+        'o = gate("o", c_t)',
+        'o = gate("o", c_tm1)',
+        OUTPUT.format("peephole-flags"),
+    ),
+    "a reset at the wrong end of the backward direction": (
+        "layers/bidirectional.py",
+        "other = flags._replace(restart=_at_the_other_end(flags, reverse))",
+        "other = flags",
+        OUTPUT.format("bidirectional-flags"),
+    ),
+    "no input added in a loop over layers": (
+        "layers/stack.py",
+        "y = stack._added(x, y)",
+        "y = y",
+        OUTPUT.format("stack of four-flags"),
+    ),
+    "one zoneout mask for h and c": (
+        "layers/dropout.py",
+        "zip(keys[2:], self._zones.values(), strict=True)",
+        "zip(keys[:1].repeat(2), self._zones.values(), strict=True)",
+        "tests/layers/test_dropout.py::test_zoneout_of_an_lstm_has_masks_of_their_own_for_h_and_c",
+    ),
+    "no reset in the parallel prefix": (
+        "recurrence.py",
+        "a = enter(Flags(None, flags.restart), jax.tree.map(jnp.zeros_like, a), a)",
+        "pass",
+        "tests/test_associative.py::test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start"
+        "[reset-MinGRU]",
     ),
 }
 
@@ -88,7 +119,7 @@ def run(folder, test):
 
 def test_an_untouched_copy_is_green(tmp_path):
     copy_of_the_project(tmp_path)
-    result = run(tmp_path, OUTPUT.format("flags"))
+    result = run(tmp_path, OUTPUT.format("LSTM-flags"))
     assert result.returncode == 0, result.stdout
 
 

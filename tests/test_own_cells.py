@@ -1,12 +1,15 @@
 """Cells that a user writes: what the engine takes, what it leaves to the plain scan, and what it refuses."""
 
+import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import HLO, carried_shapes, products, scans
 
 import jax_lstm as jl
 
@@ -116,3 +119,70 @@ def test_params_of_a_dict_go_through_params_from():
     assert np.array_equal(cell.params_from(params)["w"], params["w"])
     with pytest.raises(ValueError, match="w"):
         cell.params_from({"v": params["w"]})
+
+
+# The cell that the README writes. Sizes that share no product, so that a shape tells what it is.
+
+B, T, I, H = 8, 11, 3, 7
+
+
+@cache
+def readmes_cell():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"## Write your own cell.*?```python\n(.*?)```", text, re.DOTALL).group(1)
+    names = {"__name__": "readme", "jax": jax, "jnp": jnp, "jl": jl}
+    exec(compile(code, "README.md", "exec"), names)
+    return names["Leaky"](I, H)
+
+
+def flagged():
+    mask = jnp.arange(T)[None] < jnp.arange(4, 4 + B)[:, None]
+    reset = jnp.arange(T)[None] % jnp.arange(3, 3 + B)[:, None] == 2
+    return np.random.default_rng(1).normal(size=(B, T, I)), mask, reset
+
+
+def readmes_loss(engine, params, xs, mask, reset):
+    state, hs = jl.batched(jl.unroll)(readmes_cell(), params, xs, None, mask, reset, engine=engine)
+    return jnp.mean(hs**2) + jnp.mean(state.h)
+
+
+def test_the_readmes_own_cell_has_two_loops_with_one_product_each():
+    params, data = params_of(readmes_cell()), flagged()
+    step = jax.value_and_grad(partial(readmes_loss, "hoisted"), (0, 1))
+    loops = scans(jax.make_jaxpr(step)(params, *data))
+    assert [products(scan.params["jaxpr"]) for scan in loops] == [1, 1]
+    assert not {s for scan in loops for s in carried_shapes(scan)} & {a.shape for a in jax.tree.leaves(params)}
+    hlo = HLO(jax.jit(step).lower(params, *data).compile().as_text() or "")
+    assert [hlo.count(body, "dot") for body in hlo.loop_bodies()] == [1, 1]
+    plain = scans(jax.make_jaxpr(jax.grad(partial(readmes_loss, "plain")))(params, *data))
+    assert max(products(scan.params["jaxpr"]) for scan in plain) > 1
+
+
+def test_the_readmes_own_cell_runs_masked_and_reset_as_its_equation_says():
+    cell, (xs, mask, reset) = readmes_cell(), flagged()
+    params = params_of(cell)
+    state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset)
+    w_x, w_h, b, α = (np.asarray(params[name]) for name in ("w_x", "w_h", "b", "α"))
+    a = 1 / (1 + np.exp(-α))
+    for k in range(B):
+        h = np.zeros(H)
+        for t in range(T):
+            if mask[k, t]:
+                h = np.zeros(H) if reset[k, t] else h
+                h = (1 - a) * h + a * np.tanh(xs[k, t] @ w_x + h @ w_h + b)
+            np.testing.assert_allclose(hs[k, t], h if mask[k, t] else 0 * h, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(state.h[k], h, rtol=0, atol=1e-12)
+    ours, plain = (
+        jax.grad(partial(readmes_loss, engine), (0, 1))(params, *flagged()) for engine in ("hoisted", "plain")
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-12), ours, plain)
+
+
+def test_the_readmes_own_cell_is_measured():
+    cell, (xs, *_) = readmes_cell(), flagged()
+    params = params_of(cell)
+    log_norms = jl.gradflow.sensitivity(cell, params, xs[0])
+    for k in range(T + 1):
+        h_k = jl.unroll(cell, params, xs[0, :k])[0].h
+        J = jax.jacrev(lambda h, k=k: jl.unroll(cell, params, xs[0, k:], jl.RNNState(h))[0].h)(h_k)
+        np.testing.assert_allclose(log_norms[k], np.log(np.linalg.norm(J, 2)), rtol=0, atol=1e-10)

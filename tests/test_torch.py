@@ -52,29 +52,31 @@ def a_case(kind, size, seed, **options):
     )
 
 
-def ours_from(layer, suffix="", order=None):
+def weights_of(layer, suffix="", k=0):
+    """Torch's parameters of layer k in one direction: w_ih, w_hh, b_ih, b_hh, and w_hr with a projection."""
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"] + ["weight_hr"] * bool(getattr(layer, "proj_size", 0))
+    return [getattr(layer, f"{name}_l{k}{suffix}") for name in names]
+
+
+def ours_from(layer, suffix="", order=None, k=0):
     """Params with the values of a torch layer; `order` shuffles its gates."""
-    w_ih, w_hh, b_ih, b_hh = (
-        getattr(layer, f"{name}_l0{suffix}").detach().numpy()
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
+    w_ih, w_hh, b_ih, b_hh, *w_hr = (w.detach().numpy() for w in weights_of(layer, suffix, k))
     if order is not None:
         w_ih, w_hh, b_ih, b_hh = (
             np.concatenate([np.split(a, len(order))[k] for k in order]) for a in (w_ih, w_hh, b_ih, b_hh)
         )
     w_x, w_h = jnp.asarray(w_ih.T), jnp.asarray(w_hh.T)
     if isinstance(layer, torch.nn.LSTM):
-        return jl.LSTMParams(w_x, w_h, jnp.asarray(b_ih + b_hh))
+        plain = jl.LSTMParams(w_x, w_h, jnp.asarray(b_ih + b_hh))
+        return jl.LSTMVariantParams(*plain, w_p=jnp.asarray(w_hr[0].T)) if w_hr else plain
     H = layer.hidden_size
     b = np.concatenate([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :]])
     return jl.GRUParams(w_x, w_h, jnp.asarray(b), jnp.asarray(b_hh[2 * H :]))
 
 
-def weight_gradients(layer, suffix=""):
-    """Torch's, as (d_w_ih, d_w_hh, d_b_ih, d_b_hh)."""
-    return tuple(
-        getattr(layer, f"{name}_l0{suffix}").grad.numpy() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
+def weight_gradients(layer, suffix="", k=0):
+    """Torch's, as (d_w_ih, d_w_hh, d_b_ih, d_b_hh), and d_w_hr with a projection."""
+    return tuple(w.grad.numpy() for w in weights_of(layer, suffix, k))
 
 
 def as_torch_counts_them(d_params):
@@ -84,6 +86,8 @@ def as_torch_counts_them(d_params):
     if isinstance(d_params, jl.GRUParams):
         H = d_params.b_hn.shape[0]
         d_b_hh = np.concatenate([d_b_ih[: 2 * H], d_params.b_hn])
+    if isinstance(d_params, jl.LSTMVariantParams):
+        return d_w_ih, d_w_hh, d_b_ih, d_b_hh, np.asarray(d_params.w_p).T
     return d_w_ih, d_w_hh, d_b_ih, d_b_hh
 
 
@@ -181,6 +185,70 @@ def test_a_mask_is_torchs_packed_sequence_in_both_directions(kind):
     assert_close(d_xs, xs.grad.numpy())
     for d, suffix in zip(d_params, ("", "_reverse"), strict=True):
         assert_close(as_torch_counts_them(d), weight_gradients(case.layer, suffix))
+
+
+# (layers, directions, projection, input size): each number of layers with each of the rest; the last one's layers are
+# alike, so that they are one loop.
+DEEP = [(1, 2, None, 3), (1, 2, 2, 3), (2, 1, 2, 3), (2, 2, None, 3), (3, 2, 2, 3), (3, 1, None, 4)]
+
+
+@pytest.mark.parametrize(("layers", "directions", "projection", "features"), DEEP)
+def test_a_stack_is_torchs_layers_over_packed_sequences(layers, directions, projection, features):
+    H, T, B = 4, 5, 3
+    P = projection or H
+    options = {"num_layers": layers, "bidirectional": directions == 2, "proj_size": projection or 0}
+    layer = a_case("LSTM", (features, H, T, B), seed=9, **options).layer
+    rng = np.random.default_rng(10)
+    xs, lengths = rng.normal(size=(B, T, features)), np.array([4, 1, 5])
+    suffixes = ("", "_reverse")[:directions]
+    h_0, d_h_T = rng.normal(size=(2, layers, directions, B, P))
+    c_0, d_c_T = rng.normal(size=(2, layers, directions, B, H))
+    d_hs = rng.normal(size=(B, T, directions * P))
+
+    def flat(a):  # torch's order: a layer's directions side by side
+        return a.reshape(layers * directions, B, -1)
+
+    given = [torch.tensor(a, requires_grad=True) for a in (xs, flat(h_0), flat(c_0))]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        given[0], torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
+    )
+    hs, ends = layer(packed, tuple(given[1:]))
+    hs, _ = torch.nn.utils.rnn.pad_packed_sequence(hs, batch_first=True)
+    cotangents = (d_hs, flat(d_h_T), flat(d_c_T))
+    torch.stack(
+        [(a * torch.from_numpy(d)).sum() for a, d in zip((hs, *ends), cotangents, strict=True)]
+    ).sum().backward()
+    theirs = [a.detach().numpy() for a in (hs, *ends)], [a.grad.numpy() for a in given]
+
+    def tree(leaf):  # of what each layer has in each direction, in the form of our params and states
+        return tuple(
+            jl.BothWays(*(leaf(k, d) for d in range(2))) if directions == 2 else leaf(k, 0) for k in range(layers)
+        )
+
+    widths = [features] + [directions * P] * (layers - 1)
+    cells = [jl.LSTM(width, H, projection=projection) for width in widths]
+    stack = jl.Stack(tuple(jl.Bidirectional(cell) if directions == 2 else cell for cell in cells))
+    params = tree(lambda k, d: ours_from(layer, suffixes[d], k=k))
+    mask = np.arange(T) < lengths[:, None]
+
+    @jax.jit
+    def both(params, xs, h_0, c_0):
+        def run(params, xs, h_0, c_0):
+            state = tree(lambda k, d: jl.LSTMState(h_0[k, d], c_0[k, d]))
+            end, hs = jl.batched(jl.unroll)(stack, params, xs, state, mask)
+            ends = jax.tree.leaves(end, is_leaf=lambda s: isinstance(s, jl.LSTMState))
+            return hs, jnp.stack([s.h for s in ends]), jnp.stack([s.c for s in ends])
+
+        outputs, pull = jax.vjp(run, params, xs, h_0, c_0)
+        return outputs, pull(jax.tree.map(jnp.asarray, cotangents))
+
+    outputs, (d_params, *d_given) = both(params, xs, h_0, c_0)
+    d_given[1:] = [flat(a) for a in d_given[1:]]
+    assert_close((outputs, d_given), theirs)
+    d_cells = jax.tree.leaves(d_params, is_leaf=lambda p: isinstance(p, jl.LSTMParams | jl.LSTMVariantParams))
+    for n, d_cell in enumerate(d_cells):
+        k, d = divmod(n, directions)
+        assert_close(as_torch_counts_them(d_cell), weight_gradients(layer, suffixes[d], k))
 
 
 @pytest.mark.parametrize("differentiate", [jax.jacrev, jax.jacfwd])

@@ -250,4 +250,5 @@ class LSTM(AffineCell):
 
 
 def _normalised(a: Float[Array, " n"]) -> Float[Array, " n"]:
-    return jax.nn.standardize(a, epsilon=1e-5)
+    centred = a - jnp.mean(a)  # first, and not as the mean of squares less the square of the mean: that loses digits
+    return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, a.dtype))

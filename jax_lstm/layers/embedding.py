@@ -62,6 +62,7 @@ class Embedding:
             raise TypeError(
                 f"Embedding: symbols must be integers, but are {symbols.dtype}; cast them if they are whole"
             )
-        # Negative ones would count from the end.
-        at = jnp.where(symbols < 0, self.vocabulary, symbols.astype(jnp.int32))
+        # In 32 bits or more, before anything is cast down: negative ones would count from the end, large ones wrap.
+        wide = symbols if symbols.dtype.itemsize >= 4 else symbols.astype(jnp.int32)
+        at = jnp.where((wide < 0) | (wide >= self.vocabulary), self.vocabulary, wide).astype(jnp.int32)
         return jnp.take(params.w, at, axis=0, mode="fill")

@@ -126,6 +126,8 @@ def test_what_goes_step_by_step_is_refused_and_says_why(cell):
 
 
 def test_two_cells_of_unlike_inputs_are_refused_with_their_sizes():
-    with pytest.raises(ValueError, match="backward must take the 3 features that forward takes, but its input_size is 2"):
+    with pytest.raises(
+        ValueError, match="backward must take the 3 features that forward takes, but its input_size is 2"
+    ):
         jl.Bidirectional(jl.LSTM(3, 4), jl.LSTM(2, 4))
     assert jl.Bidirectional(jl.LSTM(3, 4)).backward == jl.LSTM(3, 4)

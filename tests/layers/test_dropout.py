@@ -1,4 +1,4 @@
-"""Dropout: which masks are drawn, what they do on average, that the engine stays as fast, and that no key is invented."""
+"""Dropout: which masks are drawn, what they do on average, and that the engine stays as fast."""
 
 from functools import cache, partial
 
@@ -84,9 +84,7 @@ def test_dropped_inputs_are_the_same_ones_at_every_step_at_the_rate_asked_for():
 
 def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
     cell, params, xs = linear(hidden=0.25)
-    runs = np.asarray(
-        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50))
-    )
+    runs = np.asarray(jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50)))
     factor = (runs[:, 1:] - 1) / runs[:, :-1]
     close(factor, np.broadcast_to(factor[:, :1], factor.shape))
     close(np.unique(factor.round(10)), [0, 1 / 0.75], atol=1e-9)
@@ -95,9 +93,7 @@ def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
 
 def test_zoneout_keeps_other_units_at_every_step_at_the_rate_asked_for():
     cell, params, xs = linear(zoneout=0.25)
-    runs = np.asarray(
-        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50))
-    )
+    runs = np.asarray(jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50)))
     steps = np.diff(runs, axis=1, prepend=0)
     assert set(np.unique(steps)) == {0.0, 1.0}
     assert len(np.unique(steps[0], axis=0)) == T

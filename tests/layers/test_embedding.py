@@ -1,0 +1,61 @@
+"""The embedding: a row a symbol, NaN for what is none, and a gradient for the rows that were read."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+
+V, E = 5, 3
+EMBEDDING = jl.Embedding(V, E)
+PARAMS = EMBEDDING.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
+def test_it_gives_the_rows_of_its_symbols(shape, dtype):
+    symbols = np.random.default_rng(0).integers(0, V, size=shape).astype(dtype)
+    np.testing.assert_array_equal(EMBEDDING.apply(PARAMS, symbols), np.asarray(PARAMS.w)[symbols])
+
+
+@pytest.mark.parametrize("symbol", [V, V + 7, -1, -V, 2**31 - 1, -(2**31)])
+def test_a_symbol_out_of_range_has_a_row_of_nan_and_spoils_no_other(symbol):
+    rows = jax.jit(EMBEDDING.apply)(PARAMS, np.array([1, symbol, 4]))
+    assert np.isnan(rows[1]).all()
+    np.testing.assert_array_equal(rows[np.array([0, 2])], PARAMS.w[np.array([1, 4])])
+
+
+@pytest.mark.parametrize("symbol", [2**32, 2**32 + 1, -(2**32), 2**63 - 1])
+def test_a_symbol_beyond_32_bits_is_out_of_range_too(symbol):
+    assert np.isnan(EMBEDDING.apply(PARAMS, np.array([symbol]))).all()
+
+
+def test_a_row_gets_a_gradient_for_each_time_that_it_is_read():
+    gradient = jax.grad(lambda p: EMBEDDING.apply(p, np.array([1, 3, 1])).sum())(PARAMS).w
+    np.testing.assert_array_equal(gradient, np.outer([0, 2, 0, 1, 0], np.ones(E)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
+    w = jl.Embedding(1000, 20).init(jax.random.key(1), dtype).w
+    assert (w.shape, w.dtype) == ((1000, 20), jnp.dtype(dtype))
+    assert abs(float(w.mean(dtype="float32"))) < 5 / 20_000**0.5
+    assert abs(float(w.astype("float32").var()) - 1) < 5 * (2 / 20_000) ** 0.5
+
+
+@pytest.mark.usefixtures("own_messages")
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: EMBEDDING.apply(PARAMS, np.array([1.0])), TypeError, "symbols must be integers, but are float64"),
+        (lambda: EMBEDDING.apply(PARAMS, np.array([True])), TypeError, "symbols must be integers, but are bool"),
+        (lambda: EMBEDDING.apply(PARAMS, [1, 2]), TypeError, "symbols must be a JAX or NumPy array.*list"),
+        (lambda: jl.Embedding(0, 3), ValueError, "Embedding: vocabulary must be at least 1"),
+        (lambda: jl.Embedding(3, 2.5), TypeError, "Embedding: output_size must be a Python integer"),
+        (lambda: EMBEDDING.init(0), TypeError, "Embedding.init: key must be one random key"),
+    ],
+)
+def test_what_is_no_symbol_or_no_size_is_refused(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

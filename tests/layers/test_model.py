@@ -1,0 +1,90 @@
+"""Models: the composition of embedding, cell and readout, at every step or at the end."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_lstm as jl
+
+I, H, T, V, O = 3, 4, 6, 5, 2
+RNG = np.random.default_rng(0)
+XS, SYMBOLS = RNG.normal(size=(T, I)), RNG.integers(0, V, size=T)
+MASK, RESET = np.array([1, 1, 0, 1, 1, 0], bool), np.array([0, 1, 0, 0, 1, 0], bool)
+CELLS = {
+    "LSTM": jl.LSTM(I, H),
+    "projection": jl.LSTM(I, H, projection=2),
+    "stack": jl.Stack((jl.GRU(I, H), jl.RNN(H, 2))),
+    "both ways": jl.Bidirectional(jl.LSTM(I, H), jl.GRU(I, 2)),
+    "dropout": jl.Dropout(jl.LSTM(I, H), inputs=0.3),
+    "learned": jl.LearnedState(jl.LSTM(I, H)),
+}
+EACH = pytest.mark.parametrize("name", list(CELLS))
+close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+
+
+@EACH
+@pytest.mark.parametrize("symbols", [False, True])
+def test_it_is_an_embedding_then_a_cell_then_a_readout(name, symbols):
+    cell = CELLS[name]
+    model = jl.Model(cell, O, V if symbols else None)
+    params = model.init(jax.random.key(0), jnp.float64)
+    xs = XS if params.embedding is None else np.asarray(params.embedding.w)[SYMBOLS]
+    given = SYMBOLS if symbols else XS
+    end, hs = jl.unroll(cell, params.cell, xs, None, MASK, RESET)
+    w, b = (np.asarray(a) for a in params.readout)
+    jax.tree.map(close, model.outputs(params, given, None, MASK, RESET), (end, np.asarray(hs) @ w + b))
+    jax.tree.map(close, model.last(params, given, None, MASK, RESET), (end, np.asarray(cell.output(end)) @ w + b))
+    assert model.embedding == (jl.Embedding(V, I) if symbols else None)
+    assert (params.embedding is None) != symbols
+
+
+def test_the_last_output_is_that_of_the_last_live_step_and_of_two_directions_that_of_each_ones_end():
+    for name in CELLS:
+        model = jl.Model(CELLS[name], O)
+        params = model.init(jax.random.key(0), jnp.float64)
+        _, ys = model.outputs(params, XS, None, MASK)
+        _, y = model.last(params, XS, None, MASK)
+        assert np.allclose(y, ys[4], rtol=0, atol=1e-12) == (name != "both ways")
+    cell = CELLS["both ways"]
+    model = jl.Model(cell, H + 2)
+    params = model.init(jax.random.key(0), jnp.float64)
+    params = params._replace(readout=jl.ReadoutParams(np.eye(H + 2), np.zeros(H + 2)))
+    _, ys = model.outputs(params, XS, None, MASK)
+    close(model.last(params, XS, None, MASK)[1], np.concatenate([ys[4, :H], ys[0, H:]]))
+
+
+def test_a_key_goes_to_the_cell():
+    model = jl.Model(CELLS["dropout"], O)
+    params = model.init(jax.random.key(0), jnp.float64)
+    w, b = (np.asarray(a) for a in params.readout)
+    key = jax.random.key(3)
+    _, hs = jl.unroll(model.cell, params.cell, XS, key=key)
+    for run, h in ((model.outputs, hs), (model.last, hs[-1])):
+        close(run(params, XS, key=key)[1], np.asarray(h) @ w + b)
+
+
+def test_every_part_gets_a_gradient_and_a_key_of_its_own():
+    model = jl.Model(jl.LSTM(I, H), H, V)
+    with jax.debug_key_reuse(True):
+        params = jax.jit(model.init)(jax.random.key(0))
+    gradient = jax.grad(lambda p: jnp.sum(model.outputs(p, SYMBOLS)[1] ** 2))(params)
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
+    unread = np.setdiff1d(np.arange(V), SYMBOLS)
+    assert not gradient.embedding.w[unread].any()
+
+
+@pytest.mark.usefixtures("own_messages")
+def test_what_does_not_fit_is_refused_by_name():
+    model = jl.Model(jl.LSTM(I, H), O, V)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(TypeError, match="Model: cell must have init"):
+        jl.Model(3, O)
+    with pytest.raises(ValueError, match="Model: vocabulary must be at least 1"):
+        jl.Model(jl.LSTM(I, H), O, 0)
+    with pytest.raises(TypeError, match="symbols must be integers"):
+        model.outputs(params, XS)
+    with pytest.raises(TypeError, match=r"Model.init: key must be one random key"):
+        model.init(0)
