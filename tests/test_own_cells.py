@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +130,8 @@ B, T, I, H = 8, 11, 3, 7
 @cache
 def readmes_cell():
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    code = re.search(r"## Write your own cell.*?```python\n(.*?)```", text, re.DOTALL).group(1)
-    names = {"__name__": "readme", "jax": jax, "jnp": jnp, "jl": jl}
+    code = re.findall(r"```python\n(.*?)```", text.split("## Write your own cell")[1], re.DOTALL)[0]
+    names: dict[str, Any] = {"__name__": "readme", "jax": jax, "jnp": jnp, "jl": jl}
     exec(compile(code, "README.md", "exec"), names)
     return names["Leaky"](I, H)
 

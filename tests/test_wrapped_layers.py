@@ -81,12 +81,11 @@ def nnx_both(cell, params) -> Any:
 
 
 def linen_both(cell, params) -> Any:
-    one, two = (nn.RNN(jl_linen.LSTMCell(cell), name=name) for name in ("one", "two"))
-    both = nn.Bidirectional(one, two, return_carry=True)
-    held = {name: {"cell": jl_linen.variables_of(p)["params"]} for name, p in zip(("one", "two"), params, strict=True)}
-    names = {"one": "forward_rnn", "two": "backward_rnn"}
-    found = both.init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))["params"]
-    held = {name if name in found else names[name]: of_one for name, of_one in held.items()}
+    both = nn.Bidirectional(*(nn.RNN(jl_linen.LSTMCell(cell)) for _ in params), return_carry=True)
+    held = {
+        name: {"cell": jl_linen.variables_of(p)["params"]}
+        for name, p in zip(("forward_rnn", "backward_rnn"), params, strict=True)
+    }
     return lambda *args, **choices: both.apply({"params": held}, *args, **choices)
 
 
@@ -192,7 +191,8 @@ def test_gradients_through_a_module_are_the_cores(name):
     params = weights(cell, jnp.float64)
     expected = jax.grad(lambda p: jnp.sum(core(cell, p, xs)[1] ** 2))(params)
     named = jl_linen.variables_of(expected)
-    module, variables = jl_linen.LSTM(cell), jl_linen.variables_of(params)
+    variables = jl_linen.variables_of(params)
+    module: Any = jl_linen.LSTM(cell)
     assert_close(jax.grad(lambda v: jnp.sum(module.apply(v, xs)[1] ** 2))(variables), named, 1e-10)
     grads = nnx.grad(lambda m: jnp.sum(m(xs)[1] ** 2))(in_nnx(cell, params))
     assert_close(nnx.to_pure_dict(grads), named["params"], 1e-10)
@@ -218,7 +218,7 @@ def test_names_are_those_of_the_params_a_dict_a_level_and_the_same_in_both(name)
 
 
 def test_a_param_is_found_under_its_name():
-    both = jl_nnx.LSTM(LAYERS["Bidirectional"], rngs=nnx.Rngs(0))
+    both: Any = jl_nnx.LSTM(LAYERS["Bidirectional"], rngs=nnx.Rngs(0))
     assert_equal(both.forward.w_x[...], both.params.forward.w_x)
     learned: Any = jl_nnx.LSTM(LAYERS["LearnedState"], rngs=nnx.Rngs(0))
     assert_equal(learned.state.h[...], learned.params.state.h)

@@ -4,24 +4,24 @@
     y_t = 1 at t = s + 2 D, else 0                 wanted at every step from s + D on
 
 The network has to measure the delay D between two spikes and to give the third as long after the second. The papers
-have a network measure a delay, or give spikes at one delay that it was trained for; this is both, in one sequence. The
-papers' networks are of one or two memory cells: with many, outputs that see c do what peepholes do.
+have a network measure a delay, or give spikes at one delay that it was trained for; this is both, in one sequence.
 
-A sequence counts as right if y_t is above 1/2 at the step of the third spike, and below it at all the others that are
-asked for. One output that spikes at a step of its own is right where s + 2 D happens to be that step.
+A sequence counts as right if y_t is above 1/2 at the step of the third spike, and below it at all others from s + D on.
+In the loss the third spike weighs as much as ten silent steps, or the least error for long is to stay silent.
 """
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jax_lstm.tasks.base import Batch
 from jax_lstm.tasks.fresh import Fresh
 
 STARTS = 30
 LEAST, MOST = 30, 60
+WEIGHT = 10.0  # of the third spike's step
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Timing(Fresh):
         s = jax.random.randint(key_s, (size, 1), 0, STARTS)
         D = jax.random.randint(key_D, (size, 1), LEAST, MOST + 1)
         t = jnp.arange(self.length)[None]
-        xs, targets, weights = (t == s) | (t == s + D), t == s + 2 * D, t >= s + D
-        return Batch(_number(xs)[..., None], _number(targets)[..., None], weights=_number(weights))
+        told, wanted = (t == s) | (t == s + D), t == s + 2 * D
+        weights = jnp.where(wanted, WEIGHT, jnp.where(t >= s + D, 1.0, 0.0)).astype(jnp.float32)
+        return Batch(_spikes(told), _spikes(wanted), weights=weights)
 
 
-def _number(flags: Array) -> Array:
-    return flags.astype(jnp.float32)
+def _spikes(at: Bool[Array, "B T"]) -> Float[Array, "B T 1"]:
+    return at[..., None].astype(jnp.float32)

@@ -148,14 +148,15 @@ def _text(values: dict[str, Any], metric: str) -> str:
 
 def _check_finite(report: Report, params: Any, step: int, saved: int, seeds: tuple[int, ...]) -> None:
     """Refuse a loss or a gradient that is not finite in the steps after `step`; params name the leaves."""
-    bad = ~(np.isfinite(report.loss) & report.finite.all(axis=-1))  # (n, S)
+    # The norm of finite numbers can overflow too.
+    bad = ~(np.isfinite(report.loss) & np.isfinite(report.grad_norm) & report.finite.all(axis=-1))  # (n, S)
     if not bad.any():
         return
     t, s = map(int, np.argwhere(bad)[0])
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     named = [path for path, finite in zip(paths, report.finite[t, s], strict=True) if not finite]
     leaf = jax.tree_util.keystr(named[0], simple=True, separator=".") if named else None
-    where = f"the gradient's first leaf that is not is {leaf}" if leaf else "its gradient is"
+    where = f"the gradient's first leaf that is not is {leaf}" if leaf else "every leaf of the gradient is"
     raise NotFiniteError(
         f"step {step + t + 1}, seed {seeds[s]}: loss {report.loss[t, s]} and gradient norm "
         f"{report.grad_norm[t, s]} are not both finite; {where}; a lower opt.lr or opt.clip may help; {_kept(saved)}"

@@ -29,8 +29,8 @@ def test_delays_of_30_to_60_steps_and_the_first_30_starts_are_as_likely():
     assert abs(np.corrcoef(FIRST, SECOND - FIRST)[0, 1]) < 0.05
 
 
-def test_what_is_asked_for_begins_at_the_second_spike():
-    np.testing.assert_array_equal(WEIGHTS, np.arange(150) >= SECOND[:, None])
+def test_what_is_asked_for_begins_at_the_second_spike_and_the_third_weighs_ten_steps():
+    np.testing.assert_array_equal(WEIGHTS, (np.arange(150) >= SECOND[:, None]) + 9 * Y)
 
 
 def test_a_spike_that_is_one_step_late_counts_as_wrong_and_one_before_anything_is_asked_for_does_not():

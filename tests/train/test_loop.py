@@ -173,7 +173,7 @@ def finite_loss_with_one_infinite_gradient_entry(error, params, now):
     ("poison", "said"),
     [
         (nan_loss, "loss nan .* first leaf that is not is w;"),
-        (infinite_loss_with_a_finite_gradient, "loss inf .* its gradient is;"),
+        (infinite_loss_with_a_finite_gradient, "loss inf .* every leaf of the gradient is;"),
         (nan_gradient_of_the_offset, "first leaf that is not is b;"),
         (finite_loss_with_one_infinite_gradient_entry, r"loss \d.* gradient norm inf .* is w;"),
     ],
