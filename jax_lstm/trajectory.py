@@ -154,6 +154,8 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
     def mixed(params: Any, *parts: Any) -> Any:
         return base.mix(cell, params, cell.update(params, *parts))
 
+    # As above: a constant times a coefficient would go into a third loop.
+    @partial(jax.checkpoint, prevent_cse=False)
     def along(L: Any, ds: Any, dz: Any) -> Any:
         return base.mix(cell, params, L(ds, dz))
 

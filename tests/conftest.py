@@ -11,8 +11,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The doors (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are left out: there our own
-# messages speak, not the type checker's.
+# The doors (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are left out: there our
+# own messages speak, not the type checker's.
 CORE = (
     "gates",
     "cells.base",

@@ -20,7 +20,7 @@ Gates stand in the order i, f, g, o, those that a variant lacks left out; weight
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -201,7 +201,7 @@ class LSTM(AffineCell):
         """(h_t, c_t) from the gates of z = zx + zh + b; of a projection, what it is to act on in place of h_t."""
         return self._gated(params, state.c, zx, zh)[1]
 
-    def mix(self, params: Params, state: LSTMState) -> LSTMState:
+    def mix(self, params: Any, state: LSTMState) -> LSTMState:
         """The projection, if there is one."""
         if self.projection is None:
             return state
@@ -222,7 +222,7 @@ class LSTM(AffineCell):
         """i, f, g, o of one step, from the state before it; a gate that is left out is 1."""
         return self._gated(params, state.c, self.project(params, x), self.recur(params, state))[0]
 
-    def _gated(self, params: Params, c_tm1: Array, zx: Array, zh: Array) -> tuple[Gates, LSTMState]:
+    def _gated(self, params: Any, c_tm1: Array, zx: Array, zh: Array) -> tuple[Gates, LSTMState]:
         """i, f, g, o, and c_t with o ⊙ ψ(c_t)."""
         names = self._names
         if self.own_derivative:

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from jax_lstm.cells.base import Cell
-from jax_lstm.cells.lstm import LSTM, LSTMParams
+from jax_lstm.cells.lstm import LSTM
 from jax_lstm.cells.rnn import RNN, RNNParams
 from jax_lstm.cells.weights import draw_per_gate
 from jax_lstm.gradflow.sensitivity import sensitivity
@@ -66,7 +66,7 @@ def _rnn(name: str, cell: RNN, draw: Callable | None = None) -> Row:
 def _lstm(name: str, cell: LSTM, draw_x: Callable, draw_h: Callable | None = None) -> Row:
     """An LSTM with w_x from `draw_x`, a gate at a time, and with its own w_h, or one from `draw_h`."""
 
-    def init(key: Key[Array, ""], dtype: DTypeLike) -> LSTMParams:
+    def init(key: Key[Array, ""], dtype: DTypeLike) -> Any:
         params, key_x, key_h = cell.init(key, dtype), jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         params = params._replace(w_x=draw_per_gate(draw_x, key_x, 4, (I, H), dtype))
         return params if draw_h is None else params._replace(w_h=draw_per_gate(draw_h, key_h, 4, (H, H), dtype))

@@ -1,10 +1,12 @@
 """What the layers share that stand around one cell: its sizes, and what else it says of itself."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from jax_lstm.cells import base, door
 
 
+@dataclass(frozen=True)
 class Around:
     """A layer around `cell`."""
 

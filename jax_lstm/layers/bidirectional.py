@@ -47,13 +47,12 @@ class Bidirectional:
 
     def __post_init__(self):
         door.cell("Bidirectional", self.forward)
-        if self.backward is None:
-            object.__setattr__(self, "backward", self.forward)
-        door.cell("Bidirectional", self.backward)
-        if self.forward.input_size != self.backward.input_size:
+        backward: Any = self.forward if self.backward is None else self.backward
+        object.__setattr__(self, "backward", door.cell("Bidirectional", backward))
+        if self.forward.input_size != backward.input_size:
             raise ValueError(
                 f"Bidirectional: backward must take the {self.forward.input_size} features that forward takes, but its "
-                f"input_size is {self.backward.input_size}"
+                f"input_size is {backward.input_size}"
             )
 
     @property
@@ -103,7 +102,9 @@ class Bidirectional:
             drawn.append(p)
             noises.append(noise)
         widths = (self.input_size, *(noise.shape[1] for noise in noises))
-        return base.Drawn(_DrawnBidirectional(*cells, widths), BothWays(*drawn), jnp.concatenate(noises, axis=1))
+        return base.Drawn(
+            _DrawnBidirectional(cells[0], cells[1], widths), BothWays(*drawn), jnp.concatenate(noises, axis=1)
+        )
 
     def over_time(
         self,
@@ -145,7 +146,7 @@ def _both_ways(
     params: Any,
     s_0: Any,
     s_restart: Any,
-    xs: tuple[Array, Array],
+    xs: tuple[Array, ...],
     flags: Flags,
     reverse: bool,
 ) -> tuple[BothWays, BothWays, Array]:

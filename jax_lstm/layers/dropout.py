@@ -79,7 +79,6 @@ class Dropout(Around):
         TypeError: cell is none, or does not split its step.
     """
 
-    cell: Any
     inputs: float = 0.0
     hidden: float = 0.0
     zoneout: float = 0.0

@@ -32,8 +32,6 @@ class LearnedState(Around):
         TypeError: cell is none.
     """
 
-    cell: Any
-
     @property
     def draws(self) -> bool:
         """Whether the cell does."""
