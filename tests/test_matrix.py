@@ -352,7 +352,7 @@ def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(cas
 
 
 def test_a_learned_state_does_not_run_on_an_explicit_mesh_yet():
-    cell = CELLS["learned"]
+    cell = jl.LearnedState(jl.LSTM(3, 4))
     params = cell.init(jax.random.key(0))
     with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))):
         xs = jax.device_put(jnp.ones((2, 3, cell.input_size), jnp.float32), PartitionSpec("data"))
