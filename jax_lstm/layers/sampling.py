@@ -24,8 +24,8 @@ def sample(
     state: Any = None,
     *,
     steps: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    temperature: float | int | Array = 1.0,
+    top_p: float | int | Array = 1.0,
 ) -> tuple[Any, Int[Array, " steps"]]:
     """Go on after a prompt, in one compiled scan; `jax.vmap` over keys or prompts draws many at once.
 

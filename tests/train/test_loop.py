@@ -169,6 +169,11 @@ def finite_loss_with_one_infinite_gradient_entry(error, params, now):
     return error + jnp.sqrt(jnp.where(now, zero, jnp.ones_like(zero)))
 
 
+def finite_gradient_whose_norm_overflows(error, params, now):
+    large = jnp.where(now, jnp.float32(1e25), jnp.float32(0))  # its square is beyond float32
+    return error + large * (params.b - jax.lax.stop_gradient(params.b))
+
+
 @pytest.mark.parametrize(
     ("poison", "said"),
     [
@@ -176,6 +181,7 @@ def finite_loss_with_one_infinite_gradient_entry(error, params, now):
         (infinite_loss_with_a_finite_gradient, "loss inf .* every leaf of the gradient is;"),
         (nan_gradient_of_the_offset, "first leaf that is not is b;"),
         (finite_loss_with_one_infinite_gradient_entry, r"loss \d.* gradient norm inf .* is w;"),
+        (finite_gradient_whose_norm_overflows, r"loss \d.* gradient norm inf .* every leaf of the gradient is;"),
     ],
 )
 def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_is_named(tmp_path, poison, said):
