@@ -24,11 +24,11 @@ def arguments(
     state = cell.initial_state(params) if state is None else door.state(where, cell, state, dtype)
     mask, reset = door.flags(where, "mask", mask, xs), door.flags(where, "reset", reset, xs)
     if key is not None:
-        key = door.prng_key(where, key)
         if not base.draws(cell):
             raise ValueError(
                 f"{where}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
             )
+        key = door.prng_key(where, key)
     return cell, params, state, xs, mask, reset, key
 
 
