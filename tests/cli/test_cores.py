@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 from programs import HLO
 
@@ -16,7 +15,7 @@ from jax_lstm.cli.cores import count_cores
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.wiring import build_problem
 from jax_lstm.train import init_state, optimiser, read_metrics
-from jax_lstm.train.devices import data_mesh, whole
+from jax_lstm.train.devices import data_mesh
 from jax_lstm.train.step import compile_steps
 
 ROOT = Path(__file__).parents[2]
@@ -100,11 +99,11 @@ def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(path)
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
     devices = max(n for n in (2, 4) if experiment.train.batch_size % n == 0)
     problem, tx, mesh = build_problem(experiment), optimiser(experiment.opt, experiment.train.steps), data_mesh(devices)
-    state = jax.device_put(init_state(problem, tx, experiment.train.seeds), whole(mesh))
+    state = place(init_state(problem, tx, experiment.train.seeds), mesh)
     steps: Any = compile_steps(problem, tx, 2, mesh=mesh)
     hlo = HLO(steps.lower(state).compile().as_text() or "")
     kinds = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
     cut = experiment.model.window is not None  # truncated gradients: a loop more, which runs each window again
     assert [hlo.count(next(reversed(hlo.computations)), kind) for kind in kinds] == [1 + cut, 0, 0, 0, 0]
     inner = [body for body in hlo.loop_bodies() if hlo.count(body, "dot") and not hlo.count(body, "while")]
-    assert [hlo.count(body, kind) for body in inner for kind in kinds] == [0] * 5 * (2 + cut)
+    assert [hlo.count(body, kind) for body in inner for kind in kinds] == [0] * 5 * (2 * experiment.model.layers + cut)
