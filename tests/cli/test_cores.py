@@ -16,7 +16,7 @@ from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.wiring import build_problem
 from jax_lstm.train import init_state, optimiser, read_metrics
 from jax_lstm.train.devices import data_mesh
-from jax_lstm.train.step import compile_steps
+from jax_lstm.train.step import compile_steps, place
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
