@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax_lstm.cells import base, door
 from jax_lstm.recurrence import Choices, run
 from jax_lstm.schedule import segment_length, sequences
-from jax_lstm.trajectory import Flags, like_data
+from jax_lstm.trajectory import Flags, like_data, on_the_mesh
 
 ENGINES = ("hoisted", "plain", "associative")
 
@@ -109,7 +109,8 @@ def call_batch(
 
     def checked(arrays: dict[str, Any], key: Any = None) -> tuple[Any, ...]:
         xs, state, mask, reset = (arrays.get(name) for name in ("xs", "state", "mask", "reset"))
-        return arguments(where, cell, params, xs, state, mask, reset, key)
+        *before, state, xs, mask, reset, key = arguments(where, cell, params, xs, state, mask, reset, key)
+        return *before, on_the_mesh(state), xs, mask, reset, key
 
     if key is None:
         args = (cell, *jax.vmap(lambda arrays: checked(arrays)[1:], in_axes, (None, 0, 1, 1, 1, None))(arrays))

@@ -24,13 +24,15 @@ from jax.typing import ArrayLike, DTypeLike
 from jax_lstm.batch import batched
 from jax_lstm.cells import door
 from jax_lstm.cells.base import Cell
+from jax_lstm.cells.shapes import params_shapes
 from jax_lstm.layers import carry as flax_carry
+from jax_lstm.layers import names as flax_names
 from jax_lstm.sequence import unroll
 
 
 def variables_of(params: Any) -> dict[str, Any]:
     """The variables of a module from the core's params: for an LSTM {"params": {"w_x": …, "w_h": …, "b": …}}."""
-    return {"params": flax_carry.named(params)}
+    return {"params": flax_names.named(params)}
 
 
 class Weights(nn.Module):
@@ -48,16 +50,16 @@ class Weights(nn.Module):
 
         @cache
         def drawn() -> dict[str, Any]:
-            return flax_carry.named(self.cell.init(self.make_rng("params"), self.param_dtype))
+            return flax_names.named(self.cell.init(self.make_rng("params"), self.param_dtype))
 
         # `variable` rather than `param`: a weight of another shape is then refused by the core, in its own words.
-        names = flax_carry.named(door.params_shapes(self.cell))
+        names = flax_names.named(params_shapes(self.cell))
         self._weights = {n: self.variable("params", n, lambda n=n: drawn()[n]).value for n in names}
 
     @property
     def params(self) -> Any:
         """The core's params, of a bound module: for the LSTM, LSTMParams(w_x, w_h, b)."""
-        return flax_carry.from_named(type(self).__name__, self.cell, self._weights)
+        return flax_names.from_named(type(self).__name__, self.cell, self._weights)
 
 
 class LSTM(Weights):

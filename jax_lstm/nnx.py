@@ -24,7 +24,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jax_lstm.batch import batched
 from jax_lstm.cells import door
 from jax_lstm.cells.base import Cell
+from jax_lstm.cells.shapes import params_shapes
 from jax_lstm.layers import carry as flax_carry
+from jax_lstm.layers import names as flax_names
 from jax_lstm.sequence import unroll
 
 
@@ -36,13 +38,13 @@ class Weights(nnx.Module):
         if not isinstance(rngs, nnx.Rngs):
             raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; nnx.Rngs(seed) makes one")
         self.cell = nnx.static(door.cell(where, cell))
-        for name, weights in flax_carry.named(cell.init(rngs.params(), param_dtype)).items():
+        for name, weights in flax_names.named(cell.init(rngs.params(), param_dtype)).items():
             setattr(self, name, _held(weights))
 
     @property
     def params(self) -> Any:
         """The core's params: for the LSTM, LSTMParams(w_x, w_h, b)."""
-        return jax.tree_util.tree_map_with_path(lambda path, _: self._param(path)[...], door.params_shapes(self.cell))
+        return jax.tree_util.tree_map_with_path(lambda path, _: self._param(path)[...], params_shapes(self.cell))
 
     def set_params(self, params: Any) -> None:
         """Put the core's params in, in place: every `nnx.Param` stays, with another value.
@@ -55,7 +57,7 @@ class Weights(nnx.Module):
             self._param(path).set_value(leaf)
 
     def _param(self, path: Any) -> Any:
-        return reduce(getattr, flax_carry.names(path), self)
+        return reduce(getattr, flax_names.names(path), self)
 
 
 class LSTM(Weights):

@@ -48,15 +48,15 @@ def run(
     xs may have batch axes after time; then every leaf of the states has them first.
     """
     n, truncate, steps = choices.remat_every, choices.truncate, xs.shape[0]
-    whole = partial(_through, choices._replace(remat_every=None, truncate=None), cell)
+    in_one = choices._replace(remat_every=None, truncate=None)
+    args = params, s_0, s_restart, (xs, flags)
     if truncate is not None and truncate[0] < steps:
-        forward = partial(_through, choices._replace(reverse=False, remat_every=None, truncate=None), cell)
-        return _truncated(forward, params, s_0, s_restart, (xs, flags), *truncate, choices.reverse)
+        return _truncated(partial(_through, in_one._replace(reverse=False), cell), *args, *truncate, choices.reverse)
     if n is None or steps == 0:
-        return whole(params, s_0, s_restart, (xs, flags))
+        return _through(in_one, cell, *args)
     if not base.is_causal(cell):  # no segment of it can be run alone; its parts take theirs
-        return _through(choices, cell, params, s_0, s_restart, (xs, flags))
-    return _segmented(whole, params, s_0, s_restart, (xs, flags), n, choices.reverse)
+        return _through(choices, cell, *args)
+    return _segmented(partial(_through, in_one, cell), *args, n, choices.reverse)
 
 
 def _through(choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, streams: Any) -> tuple[Any, Any]:

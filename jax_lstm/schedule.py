@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_lstm.cells.base import is_linearised
-from jax_lstm.cells.door import params_shapes
+from jax_lstm.cells.shapes import params_shapes
 
 CACHE = 2**17  # numbers of projected inputs that a CPU core's caches hold
 FEW = 4  # sequences at once, below which a product a step is a waste

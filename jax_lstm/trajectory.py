@@ -34,11 +34,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float
 
 from jax_lstm.cells import base
 from jax_lstm.schedule import Plan, merges
+from jax_lstm.tangents import jvp, moving, whole
 
 
 class Flags(NamedTuple):
@@ -74,7 +74,7 @@ def trajectory(
 @partial(trajectory.defjvp, symbolic_zeros=True)
 def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     _, s_0, s_restart, _, flags = primals
-    dparams, ds_0, ds_restart, dxs = (_moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True))
+    dparams, ds_0, ds_restart, dxs = (moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True))
     parts = _own_parts if base.is_linearised(cell) else _found_parts
     s_T, states, along, recur, Ls, dzs, us = parts(cell, reverse, plan, primals, dparams, dxs)
 
@@ -82,7 +82,7 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
     # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
     masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
     masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
-    fresh = fresh if ds_restart is None else _whole(ds_restart, s_restart)
+    fresh = fresh if ds_restart is None else whole(ds_restart, s_restart)
 
     def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
         L_t, dz_t, u_t, masks_t = stream
@@ -91,7 +91,7 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
         ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
         return ds_t, ds_t
 
-    ds_0 = _zeros(s_0) if ds_0 is None else _whole(ds_0, s_0)
+    ds_0 = _zeros(s_0) if ds_0 is None else whole(ds_0, s_0)
     ds_T, dstates = jax.lax.scan(body, ds_0, (Ls, dzs, us, masks), reverse=reverse)
     return (s_T, states), (ds_T, dstates)
 
@@ -109,7 +109,7 @@ def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any,
     s_T, (states, (s_ins, Ls)) = _forward(reverse, *inputs, s_0, s_restart, flags)
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     Ls = checkpoint_name(Ls, "jax_lstm.preactivation")
-    dzs = in_bulk(partial(cell.drive, params, _whole(dparams, params)), xs.ndim - 1)(xs, dxs, s_ins)
+    dzs = in_bulk(partial(cell.drive, params, whole(dparams, params)), xs.ndim - 1)(xs, dxs, s_ins)
     recur = cell.recur_along(params) if plan.transposed else partial(cell.recur, params)
 
     # What `along` computes of L_t alone would go into a third loop (see above), were it not checkpointed.
@@ -140,7 +140,7 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
         return base.mix(cell, params, cell.update(params, s, zx, zh)), (s, zh)
 
     def project(x: Any, dx: Any) -> tuple[Any, Any]:
-        return _jvp(cell.project, (params, x), (dparams, dx))
+        return jvp(cell.project, (params, x), (dparams, dx))
 
     zxs, dzxs = in_bulk(project, axes)(xs, dxs)
     s_T, (states, (s_ins, zhs)) = _forward(reverse, zxs, each(update, axes - 1), s_0, s_restart, flags)
@@ -148,8 +148,8 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
     zhs = checkpoint_name(zhs, "jax_lstm.preactivation")
 
     def drive(s: Any, zx: Any, zh: Any, dzx: Any) -> Any:
-        dzh = _jvp(cell.recur, (params, s), (dparams, None))[1]
-        return _jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
+        dzh = jvp(cell.recur, (params, s), (dparams, None))[1]
+        return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
 
     def mixed(params: Any, *parts: Any) -> Any:
         return base.mix(cell, params, cell.update(params, *parts))
@@ -248,7 +248,16 @@ def like_data(state: Any, *data: Any) -> Any:
         # Any part has the type of the whole, and is quicker to read; but not of an axis that lies across devices.
         leaf = leaf[tuple(slice(1) if axis is None else slice(None) for axis in jax.typeof(leaf).sharding.spec)]
         never = never | (leaf < leaf).any()
-    return jax.tree.map(lambda s: jnp.where(never, s, s), state)
+    return jax.tree.map(lambda s: jnp.where(never, s, s), on_the_mesh(state))
+
+
+def on_the_mesh(tree: Any) -> Any:
+    """The same. But something was computed with each float leaf.
+
+    An array from before `jax.set_mesh` has no place on the mesh until then, and comes out of a vmap over a sharded axis
+    unsharded. A parameter that is an initial state is such an array.
+    """
+    return jax.tree.map(lambda a: a * jnp.ones((), a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def as_data(state: Any, xs: Float[Array, "T *B I"], params: Any) -> Any:
@@ -272,41 +281,3 @@ def _sum(a: Any, b: Any) -> Any:
     if a is None or b is None:
         return b if a is None else a
     return jax.tree.map(jnp.add, a, b)
-
-
-def _moving(tangent: Any, primal: Any) -> Any:
-    """The tangent, with None for each leaf that is known to be zero; None where all of them are."""
-    leaves = jax.tree.structure(primal).flatten_up_to(tangent)
-    if all(isinstance(t, SymbolicZero) for t in leaves):
-        return None
-    return jax.tree.structure(primal).unflatten([None if isinstance(t, SymbolicZero) else t for t in leaves])
-
-
-def _whole(tangent: Any, primal: Any) -> Any:
-    """The tangent with zeros as arrays; None is left as None."""
-    if tangent is None:
-        return None
-    return jax.tree.map(lambda p, t: jnp.zeros_like(p) if t is None else t, primal, tangent)
-
-
-def _jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """f, and ∂f along those leaves of the tangents that are not None; None where all are.
-
-    What does not move costs nothing: a weight that is not trained, or a mask among the params.
-    """
-    leaves, tree = jax.tree.flatten(primals)
-    along = []
-    for p, t in zip(primals, tangents, strict=True):
-        part = jax.tree.structure(p)
-        along += [None] * part.num_leaves if t is None else part.flatten_up_to(t)
-    moving = [k for k, t in enumerate(along) if t is not None]
-    if not moving:
-        return f(*primals), None
-
-    def g(*moved: Any) -> Any:
-        everything = list(leaves)
-        for k, a in zip(moving, moved, strict=True):
-            everything[k] = a
-        return f(*tree.unflatten(everything))
-
-    return jax.jvp(g, [leaves[k] for k in moving], [along[k] for k in moving])

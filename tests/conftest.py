@@ -20,6 +20,7 @@ CORE = (
     "cells.lstm",
     "cells.rnn",
     "cells.gru",
+    "cells.input_gated",
     "cells.janet",
     "cells.min_gru",
     "cells.min_lstm",

@@ -341,7 +341,7 @@ def batch_of(case, copies=2):
     return (pair[0].args[0], xs, state, mask, reset), (copies * sum(values), gradient)
 
 
-@table([case for case in CASES if case[1:] == ("flags", jnp.float64) and case[0] != "learned"])
+@EVERY_CELL
 def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(case):
     p, ((params, *data), expected) = first(case), batch_of(case)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
@@ -349,15 +349,6 @@ def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(cas
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec("data")))
         ours = quick_jit(jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1, 2)))(params, *data)
         assert_close(ours, expected, DERIVATIVES[case[2]])
-
-
-def test_a_learned_state_does_not_run_on_an_explicit_mesh_yet():
-    cell = jl.LearnedState(jl.LSTM(3, 4))
-    params = cell.init(jax.random.key(0))
-    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))):
-        xs = jax.device_put(jnp.ones((2, 3, cell.input_size), jnp.float32), PartitionSpec("data"))
-        with pytest.raises(ValueError, match="shard"):
-            jax.jit(partial(jl.batched(jl.unroll), cell))(params, xs)
 
 
 @EVERY_CELL

@@ -36,8 +36,8 @@ MUTANTS = {
     ),
     "parameters of update left out of the drive": (
         "trajectory.py",
-        "return _jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
-        "return _jvp(mixed, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
+        "return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
+        "return jvp(mixed, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
         "tests/test_engine.py::test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient[None]",
     ),
     "forget bias dropped": (

@@ -44,6 +44,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
+from jax_lstm.cells.shapes import params_shapes
 
 PARTS = ("project", "recur", "update")
 OWN_DERIVATIVE = ("linearise", "along", "drive", "recur_along")
@@ -145,7 +146,7 @@ class SplitCell(ABC):
             ValueError: a missing, unknown or misshapen leaf, named.
             TypeError: leaves that are not float arrays of one dtype.
         """
-        want = type(door.params_shapes(self))
+        want = type(params_shapes(self))
         if isinstance(tree, dict) and hasattr(want, "_fields"):
             if unknown := sorted(set(tree) - set(want._fields)):
                 raise ValueError(

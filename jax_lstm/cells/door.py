@@ -5,11 +5,12 @@ for dtypes and types.
 """
 
 import operator
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jax_lstm.cells.shapes import params_shapes, state_shapes
 
 
 def size(where: str, name: str, value: Any, least: int = 1) -> int:
@@ -166,24 +167,6 @@ def same_placement(where: str, name: str, b: jax.Array, xs: jax.Array) -> None:
             f"{where}: {name} must be sharded as the data is, but {name} is {b_type} and the data is {x_type}; "
             "place both with the same leading axes of their PartitionSpec"
         )
-
-
-@lru_cache(maxsize=256)
-def params_shapes(cell: Any) -> Any:
-    """The shapes that `cell.init` gives."""
-    return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
-
-
-def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
-    """The shapes and dtypes that `cell.initial_state` gives for params of this dtype."""
-    return _state_shapes(cell, dtype, jnp.result_type(float))
-
-
-@lru_cache(maxsize=256)
-def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
-    """As above; `widest` is there because the answer depends on whether float64 is on."""
-    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
-    return jax.eval_shape(cell.initial_state, params)
 
 
 def cell(where: str, value: Any) -> Any:

@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, product
+from jax_lstm.cells.base import check_fields
+from jax_lstm.cells.input_gated import InputGatedCell
+from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
 
 class MinGRUParams(NamedTuple):
@@ -35,7 +36,7 @@ class MinGRUState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class MinGRU(SplitCell):
+class MinGRU(InputGatedCell):
     """The minimal GRU: choices only; its arrays are in MinGRUParams.
 
     Args:
@@ -51,6 +52,8 @@ class MinGRU(SplitCell):
     hidden_size: int
     compute_dtype: str | None = None
 
+    state_type = MinGRUState
+
     def __post_init__(self):
         check_fields(self)
 
@@ -62,33 +65,8 @@ class MinGRU(SplitCell):
             b=jnp.zeros(2 * self.hidden_size, dtype),
         )
 
-    def initial_state(self, params: MinGRUParams, like: Array | None = None) -> MinGRUState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
-        return MinGRUState(zeros(self.hidden_size, params.w_x.dtype, like))
-
-    def project(self, params: MinGRUParams, x: Float[Array, " I"]) -> Float[Array, " Z"]:
-        """zx = x w_x."""
-        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
-
-    def recur(self, params: MinGRUParams, state: MinGRUState) -> Float[Array, " H"]:
-        """h itself: no weight acts on it."""
-        return state.h
-
-    def update(
-        self, params: MinGRUParams, state: MinGRUState, zx: Float[Array, " Z"], zh: Float[Array, " H"]
-    ) -> MinGRUState:
-        """h_t = a ⊙ h_{t−1} + b."""
-        a, b = _coefficients(zx + params.b)
-        return MinGRUState(a * zh + b)
-
-    def affine(self, params: MinGRUParams, x: Float[Array, " I"]) -> tuple[MinGRUState, MinGRUState]:
-        """The step as s_t = a ⊙ s_{t−1} + b: a and b, as states."""
-        a, b = _coefficients(self.project(params, x) + params.b)
-        return MinGRUState(a), MinGRUState(b)
-
-
-def _coefficients(z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """1 − z and z ⊙ z_g."""
-    z_z, z_g = jnp.split(z, 2)
-    z = jax.nn.sigmoid(z_z)
-    return 1 - z, z * z_g
+    def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+        """1 − z and z ⊙ z_g."""
+        z_z, z_g = jnp.split(z, 2)
+        z = jax.nn.sigmoid(z_z)
+        return 1 - z, z * z_g

@@ -18,8 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, product
+from jax_lstm.cells.base import check_fields
+from jax_lstm.cells.input_gated import InputGatedCell
+from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
 
 class MinLSTMParams(NamedTuple):
@@ -37,7 +38,7 @@ class MinLSTMState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class MinLSTM(SplitCell):
+class MinLSTM(InputGatedCell):
     """The minimal LSTM: choices only; its arrays are in MinLSTMParams.
 
     Args:
@@ -53,6 +54,8 @@ class MinLSTM(SplitCell):
     hidden_size: int
     compute_dtype: str | None = None
 
+    state_type = MinLSTMState
+
     def __post_init__(self):
         check_fields(self)
 
@@ -64,33 +67,8 @@ class MinLSTM(SplitCell):
             b=jnp.zeros(3 * self.hidden_size, dtype),
         )
 
-    def initial_state(self, params: MinLSTMParams, like: Array | None = None) -> MinLSTMState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
-        return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
-
-    def project(self, params: MinLSTMParams, x: Float[Array, " I"]) -> Float[Array, " Z"]:
-        """zx = x w_x."""
-        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
-
-    def recur(self, params: MinLSTMParams, state: MinLSTMState) -> Float[Array, " H"]:
-        """h itself: no weight acts on it."""
-        return state.h
-
-    def update(
-        self, params: MinLSTMParams, state: MinLSTMState, zx: Float[Array, " Z"], zh: Float[Array, " H"]
-    ) -> MinLSTMState:
-        """h_t = a ⊙ h_{t−1} + b."""
-        a, b = _coefficients(zx + params.b)
-        return MinLSTMState(a * zh + b)
-
-    def affine(self, params: MinLSTMParams, x: Float[Array, " I"]) -> tuple[MinLSTMState, MinLSTMState]:
-        """The step as s_t = a ⊙ s_{t−1} + b: a and b, as states."""
-        a, b = _coefficients(self.project(params, x) + params.b)
-        return MinLSTMState(a), MinLSTMState(b)
-
-
-def _coefficients(z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero, and i/(f + i) ⊙ z_g."""
-    z_f, z_i, z_g = jnp.split(z, 3)
-    keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
-    return keep, (1 - keep) * z_g
+    def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+        """f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero, and i/(f + i) ⊙ z_g."""
+        z_f, z_i, z_g = jnp.split(z, 3)
+        keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
+        return keep, (1 - keep) * z_g

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jax_lstm.cells import door
+from jax_lstm.cells.shapes import state_shapes
 
 
 @jax.tree_util.register_static
@@ -32,7 +33,7 @@ class Truncated:
     cell: Any
 
     def __post_init__(self):
-        state = door.state_shapes(door.cell("Truncated", self.cell), jnp.dtype(jnp.float32))
+        state = state_shapes(door.cell("Truncated", self.cell), jnp.dtype(jnp.float32))
         if "h" not in getattr(state, "_fields", ()) or len(jax.tree.leaves(state)) < 2:
             raise ValueError(
                 f'truncate="1997": cell {type(self.cell).__name__} must have a NamedTuple for a state, an h and more, '

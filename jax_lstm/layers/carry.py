@@ -1,9 +1,8 @@
-"""What the Flax modules share: a state as the carry of a Flax cell, one step on it, and the names of params.
+"""A state as the carry of a Flax cell, and one step on it.
 
 A carry is (c, h) for an LSTM, h for a cell whose state is h alone, and the state as it is for any other.
 """
 
-from functools import reduce
 from typing import Any
 
 import jax
@@ -36,50 +35,6 @@ def carry_of(state: Any) -> Any:
         return state.c, state.h
     leaves = jax.tree.leaves(state)
     return leaves[0] if len(leaves) == 1 else state
-
-
-def named(params: Any) -> dict[str, Any]:
-    """Params as nested dicts, a dict a level of their tree: {"0": {"w_x": …}, "1": {…}} for a stack.
-
-    The params inside a layer are called `of`, not `cell`, which is what a module calls its cell.
-
-    Raises:
-        ValueError: two leaves of one name.
-    """
-    tree: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        *outer, last = names(path)
-        at = tree
-        for name in outer:
-            at = at.setdefault(name, {})
-        if last in at:
-            raise ValueError(f"LSTM: two leaves of params would both be called {'.'.join((*outer, last))}; rename one")
-        at[last] = leaf
-    return tree
-
-
-def from_named(where: str, cell: Any, tree: Any) -> Any:
-    """The inverse of `named`.
-
-    Raises:
-        ValueError: a leaf that is not there, by its name.
-    """
-    paths, treedef = jax.tree_util.tree_flatten_with_path(door.params_shapes(cell))
-    leaves = []
-    for path in (names(path) for path, _ in paths):
-        try:
-            leaves.append(reduce(lambda at, name: at[name], path, tree))
-        except KeyError:
-            raise ValueError(
-                f"{where}: params lacks {'.'.join(path)}, which cell {type(cell).__name__} needs"
-            ) from None
-    return treedef.unflatten(leaves)
-
-
-def names(path: Any) -> tuple[str, ...]:
-    """The names on the way to a leaf of params, from the outside in."""
-    each = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
-    return tuple("of" if name == "cell" else name for name in each) or ("w",)
 
 
 def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:

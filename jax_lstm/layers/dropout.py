@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import base, door
+from jax_lstm.cells.shapes import state_shapes
 from jax_lstm.layers.around import Around
 
 
@@ -93,7 +94,7 @@ class Dropout(Around):
             )
         for name in ("inputs", "hidden", "zoneout", "zoneout_c"):
             object.__setattr__(self, name, rate("Dropout", name, getattr(self, name)))
-        fields = getattr(door.state_shapes(self.cell, jnp.dtype(jnp.float32)), "_fields", ())
+        fields = getattr(state_shapes(self.cell, jnp.dtype(jnp.float32)), "_fields", ())
         if "h" not in fields or (self.zoneout_c and "c" not in fields):
             raise ValueError(
                 f"Dropout: the state of cell {type(self.cell).__name__} must have "

@@ -1,7 +1,9 @@
 """Symbols drawn one after another from a model that predicts the next one.
 
-p = softmax(y_t / temperature), cut to the most likely symbols that together have top_p (Holtzman et al. 2020)
-k_{t+1} ~ p        y_{t+1} = model(k_{t+1})
+    p = softmax(y_t / temperature), cut to the most likely symbols that together have top_p
+    k_{t+1} ~ p        y_{t+1} = model(k_{t+1})
+
+The cut is nucleus sampling (Holtzman et al. 2020).
 """
 
 from functools import partial

@@ -5,7 +5,7 @@
     between two cells, with a key and `dropout` = p: each number is 0 with probability p, else over 1 − p
 
 Each cell goes over all of time before the next begins, so each runs as it would alone. Three or more equal cells in a
-row are one loop over their params: as many layers as one likes compile in the time of one.
+row are one loop over their params, traced and compiled once for any number of them.
 """
 
 from collections.abc import Callable, Sequence

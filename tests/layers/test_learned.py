@@ -81,3 +81,19 @@ def test_streamed_it_gives_the_numbers_of_one_pass():
 def test_what_is_no_cell_is_refused():
     with pytest.raises(TypeError, match="LearnedState: cell must have init"):
         jl.LearnedState(3)
+
+
+@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+def test_from_params_made_off_a_mesh_a_sharded_batch_starts_and_resets_as_on_one_device(axis_type):
+    cell, params = learned("LSTM")
+    xs, reset = np.stack([XS, 2 * XS]), np.stack([RESET, RESET[::-1]])
+
+    def loss(params, xs, reset):
+        state, hs = jl.batched(jl.unroll)(cell, params, xs, None, None, reset)
+        return jnp.sum(hs**2) + jnp.sum(state.c)
+
+    expected = jax.value_and_grad(loss)(params, xs, reset)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put((xs, reset), jax.NamedSharding(mesh, jax.P("data")))
+        jax.tree.map(close, jax.jit(jax.value_and_grad(loss))(params, *sharded), expected)
