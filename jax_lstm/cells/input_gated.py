@@ -11,14 +11,12 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from jax_lstm.cells.base import SplitCell, zeros
+from jax_lstm.cells.base import SplitCell
 from jax_lstm.cells.weights import bounded, product
 
 
 class InputGatedCell(SplitCell):
     """A cell whose params are called w_x and b, and whose state is h."""
-
-    hidden_size: Any  # H
 
     @property
     @abstractmethod
@@ -33,10 +31,6 @@ class InputGatedCell(SplitCell):
     @abstractmethod
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """a and b of one step."""
-
-    def initial_state(self, params: Any, like: Array | None = None) -> Any:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
-        return self.state_type(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def project(self, params: Any, x: Float[Array, " I"]) -> Float[Array, " Z"]:
         """zx = x w_x."""

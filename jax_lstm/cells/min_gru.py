@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
-from jax_lstm.cells.base import check_fields
+from jax_lstm.cells.base import check_fields, zeros
 from jax_lstm.cells.input_gated import InputGatedCell
 from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
@@ -64,6 +64,10 @@ class MinGRU(InputGatedCell):
             w_x=draw_per_gate(lecun_normal, key, 2, (self.input_size, self.hidden_size), dtype),
             b=jnp.zeros(2 * self.hidden_size, dtype),
         )
+
+    def initial_state(self, params: MinGRUParams, like: Array | None = None) -> MinGRUState:
+        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        return MinGRUState(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """1 − z and z ⊙ z_g."""

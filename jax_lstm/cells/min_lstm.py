@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cells import door
-from jax_lstm.cells.base import check_fields
+from jax_lstm.cells.base import check_fields, zeros
 from jax_lstm.cells.input_gated import InputGatedCell
 from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
@@ -66,6 +66,10 @@ class MinLSTM(InputGatedCell):
             w_x=draw_per_gate(lecun_normal, key, 3, (self.input_size, self.hidden_size), dtype),
             b=jnp.zeros(3 * self.hidden_size, dtype),
         )
+
+    def initial_state(self, params: MinLSTMParams, like: Array | None = None) -> MinLSTMState:
+        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero, and i/(f + i) ⊙ z_g."""
