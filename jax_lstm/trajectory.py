@@ -74,30 +74,36 @@ def trajectory(
 @partial(trajectory.defjvp, symbolic_zeros=True)
 def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     _, s_0, s_restart, _, flags = primals
-    dparams, ds_0, ds_restart, dxs = (moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True))
     parts = _own_parts if base.is_linearised(cell) else _found_parts
-    s_T, states, along, recur, Ls, dzs, us = parts(cell, reverse, plan, primals, dparams, dxs)
+    s_T, states, linear = parts(cell, reverse, plan, primals)
 
-    # Nothing but tangent arithmetic may be left in the loop: JAX would compute the rest, a mere broadcast of a flag
-    # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
-    masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
-    masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
-    fresh = fresh if ds_restart is None else whole(ds_restart, s_restart)
+    # What the backward pass keeps is what the forward loop left, and nothing made of that for the tangent alone, such
+    # as a weight transposed or x with a 1 beside it.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def tangent(dparams: Any, ds_0: Any, ds_restart: Any, dxs: Any) -> tuple[Any, Any]:
+        along, recur, Ls, dzs, us = linear(dparams, dxs)
 
-    def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
-        L_t, dz_t, u_t, masks_t = stream
-        ds_in = ds_tm1 if masks_t.restart is None else jax.tree.map(jax.lax.select, masks_t.restart, fresh, ds_tm1)
-        ds_t = _sum(u_t, along(L_t, ds_in, _sum(dz_t, recur(ds_in))))
-        ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
-        return ds_t, ds_t
+        # Nothing but tangent arithmetic may be left in the loop: JAX would compute the rest, a mere broadcast of a flag
+        # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
+        masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
+        masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
+        fresh = fresh if ds_restart is None else whole(ds_restart, s_restart)
 
-    ds_0 = _zeros(s_0) if ds_0 is None else whole(ds_0, s_0)
-    ds_T, dstates = jax.lax.scan(body, ds_0, (Ls, dzs, us, masks), reverse=reverse)
-    return (s_T, states), (ds_T, dstates)
+        def body(ds_tm1: Any, stream: Any) -> tuple[Any, Any]:
+            L_t, dz_t, u_t, masks_t = stream
+            ds_in = ds_tm1 if masks_t.restart is None else jax.tree.map(jax.lax.select, masks_t.restart, fresh, ds_tm1)
+            ds_t = _sum(u_t, along(L_t, ds_in, _sum(dz_t, recur(ds_in))))
+            ds_t = ds_t if masks_t.live is None else jax.tree.map(jax.lax.select, masks_t.live, ds_t, ds_tm1)
+            return ds_t, ds_t
+
+        ds_0 = _zeros(s_0) if ds_0 is None else whole(ds_0, s_0)
+        return jax.lax.scan(body, ds_0, (Ls, dzs, us, masks), reverse=reverse)
+
+    return (s_T, states), tangent(*(moving(t, p) for t, p in zip(tangents[:4], primals[:4], strict=True)))
 
 
-def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any, dxs: Any) -> tuple[Any, ...]:
-    """The forward loop, and what the tangent loop needs, of a cell that brings its own derivative."""
+def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any, Any, Callable]:
+    """The forward loop, and what gives the tangent loop its parts, of a cell that brings its own derivative."""
     params, s_0, s_restart, xs, flags = primals
     packed, unpacked = _packing(cell, params, s_0, xs) if plan.packed else (lambda L: L, lambda L: L)
 
@@ -109,15 +115,18 @@ def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any,
     s_T, (states, (s_ins, Ls)) = _forward(reverse, *inputs, s_0, s_restart, flags)
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     Ls = checkpoint_name(Ls, "jax_lstm.preactivation")
-    dzs = in_bulk(partial(cell.drive, params, whole(dparams, params)), xs.ndim - 1)(xs, dxs, s_ins)
-    recur = cell.recur_along(params) if plan.transposed else partial(cell.recur, params)
 
     # What `along` computes of L_t alone would go into a third loop (see above), were it not checkpointed.
     @partial(jax.checkpoint, prevent_cse=False)
     def along(L: Any, ds: Any, dz: Any) -> Any:
         return cell.along(unpacked(L), ds, dz)
 
-    return s_T, states, each(along, xs.ndim - 2), each(recur, xs.ndim - 2), Ls, dzs, None
+    def linear(dparams: Any, dxs: Any) -> tuple[Any, ...]:
+        dzs = in_bulk(partial(cell.drive, params, whole(dparams, params)), xs.ndim - 1)(xs, dxs, s_ins)
+        recur = cell.recur_along(params) if plan.transposed else partial(cell.recur, params)
+        return each(along, xs.ndim - 2), each(recur, xs.ndim - 2), Ls, dzs, None
+
+    return s_T, states, linear
 
 
 def _packing(cell: Any, params: Any, s_0: Any, xs: Any) -> tuple[Callable, Callable]:
@@ -130,7 +139,7 @@ def _packing(cell: Any, params: Any, s_0: Any, xs: Any) -> tuple[Callable, Calla
     return lambda L: jnp.concatenate(jax.tree.leaves(L)), lambda a: jax.tree.unflatten(tree, jnp.split(a, ends))
 
 
-def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: Any, dxs: Any) -> tuple[Any, ...]:
+def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any, Any, Callable]:
     """The same of any split cell: JAX linearises its update, step by step but in bulk."""
     params, s_0, s_restart, xs, flags = primals
     axes = xs.ndim - 1
@@ -139,17 +148,10 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
         zh = cell.recur(params, s)
         return base.mix(cell, params, cell.update(params, s, zx, zh)), (s, zh)
 
-    def project(x: Any, dx: Any) -> tuple[Any, Any]:
-        return jvp(cell.project, (params, x), (dparams, dx))
-
-    zxs, dzxs = in_bulk(project, axes)(xs, dxs)
+    zxs = in_bulk(partial(cell.project, params), axes)(xs)
     s_T, (states, (s_ins, zhs)) = _forward(reverse, zxs, each(update, axes - 1), s_0, s_restart, flags)
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     zhs = checkpoint_name(zhs, "jax_lstm.preactivation")
-
-    def drive(s: Any, zx: Any, zh: Any, dzx: Any) -> Any:
-        dzh = jvp(cell.recur, (params, s), (dparams, None))[1]
-        return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
 
     def mixed(params: Any, *parts: Any) -> Any:
         return base.mix(cell, params, cell.update(params, *parts))
@@ -164,10 +166,19 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any, dparams: An
     def linearised(s: Any, zx: Any, zh: Any) -> Any:
         return jax.linearize(lambda s, zh: cell.update(full_params, s, zx, zh), s, zh)[1]
 
-    us = in_bulk(drive, axes)(s_ins, zxs, zhs, dzxs)
     Ls = in_bulk(linearised, axes)(s_ins, zxs, zhs)
-    recur = jax.linearize(each(partial(cell.recur, params), axes - 1), s_0)[1]
-    return s_T, states, each(along, axes - 1), recur, Ls, None, us
+
+    def linear(dparams: Any, dxs: Any) -> tuple[Any, ...]:
+        def drive(x: Any, dx: Any, s: Any, zx: Any, zh: Any) -> Any:
+            dzx = jvp(cell.project, (params, x), (dparams, dx))[1]
+            dzh = jvp(cell.recur, (params, s), (dparams, None))[1]
+            return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]
+
+        us = in_bulk(drive, axes)(xs, dxs, s_ins, zxs, zhs)
+        recur = jax.linearize(each(partial(cell.recur, params), axes - 1), s_0)[1]
+        return each(along, axes - 1), recur, Ls, None, us
+
+    return s_T, states, linear
 
 
 def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step: Callable) -> tuple[Any, Callable]:

@@ -91,3 +91,17 @@ class HLO:
     def count(self, name: str, kind: str) -> int:
         """How many instructions of a kind ("dot", "all-reduce") stand in a computation and in what it calls."""
         return sum(bool(re.search(rf" {kind}(-start)?\(", line)) for line in self.within(name))
+
+    def kernels(self) -> set[str]:
+        """The fused computations that differ in more than names: what the compiler has to make machine code of."""
+        called = {
+            name for lines in self.computations.values() for name in re.findall(r"calls=%?([\w.\-]+)", "\n".join(lines))
+        }
+        bodies = ["\n".join(self.computations[name]) for name in sorted(called)]
+        return {_renamed(re.sub(r", (metadata|backend_config)=\{.*", "", body)) for body in bodies}
+
+
+def _renamed(body: str) -> str:
+    """The same with its values numbered as they come."""
+    names: dict[str, str] = {}
+    return re.sub(r"%[\w.\-]+", lambda m: names.setdefault(m.group(), f"%{len(names)}"), body)

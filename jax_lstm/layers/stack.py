@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm.cells import base, door
 from jax_lstm.layers.dropout import kept, rate
+from jax_lstm.layers.joined import joined, parted
 from jax_lstm.trajectory import like_data
 
 LOOPED = 3  # equal cells in a row from which they are one loop: fewer run faster apart
@@ -192,11 +193,10 @@ def _through(
                 ends.append(s_T)
                 states.append(passed)
             continue
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_cells)
+        stacked = joined(of_cells)
         x = like_data(x.astype(jax.tree.leaves(of_cells[0][0])[0].dtype), of_cells[0][0])
         x, both = jax.lax.scan(lambda x, of_cell, cell=cell: layer(cell, x, of_cell), x, stacked)
-        for k in range(len(of_cells)):
-            s_T, passed = jax.tree.map(lambda a, k=k: a[k], both)
+        for s_T, passed in parted(both, len(of_cells)):
             ends.append(s_T)
             states.append(passed)
     return tuple(ends), tuple(states), x

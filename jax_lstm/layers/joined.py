@@ -1,0 +1,56 @@
+"""The layers of one loop: their arrays as one, a layer each along its first axis, and apart again.
+
+    joined((a_1, …, a_n))_k = a_k        parted(a)_k = a_k
+
+XLA compiles a kernel once for all places that differ in their operands alone, and for each of them where the place of
+a slice is a number in it. So the index of a layer is an operand here, which XLA cannot fold to a number.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def joined(trees: list[Any]) -> Any:
+    """One tree of arrays (n, …) from n trees."""
+    return jax.tree.map(lambda *leaves: _joined(*leaves), *trees)
+
+
+def parted(tree: Any, n: int) -> list[Any]:
+    """n trees from one of arrays (n, …)."""
+    return [jax.tree.map(partial(_part, k), tree) for k in _indices(n)]
+
+
+@jax.custom_jvp
+def _joined(*parts: Float[Array, "..."]) -> Float[Array, "n ..."]:
+    return jnp.stack(parts)
+
+
+@_joined.defjvp
+def _joined_jvp(parts: tuple, dparts: tuple) -> tuple[Array, Array]:
+    """Along every part; the transpose of this is `parted`."""
+    whole = _joined(*parts)
+    zeros = jnp.zeros_like(whole)
+    return whole, sum(_with_part(k, zeros, d) for k, d in zip(_indices(len(parts)), dparts, strict=True))
+
+
+def _part(k: Int[Array, ""], a: Array) -> Array:
+    return jax.lax.dynamic_slice(a, _start(k, a), (1, *a.shape[1:]), allow_negative_indices=False)[0]
+
+
+def _with_part(k: Int[Array, ""], a: Array, part: Array) -> Array:
+    return jax.lax.dynamic_update_slice(a, part[None], _start(k, a), allow_negative_indices=False)
+
+
+def _start(k: Int[Array, ""], a: Array) -> list[Array]:
+    return [k] + [jnp.zeros_like(k)] * (a.ndim - 1)
+
+
+def _indices(n: int) -> tuple[Int[Array, ""], ...]:
+    """0, …, n − 1, from a loop that moves each number on by one place: copies, and nothing to compile."""
+    zero = jnp.zeros((), jnp.int32)
+    moved = jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, *s[:-1]), (zero,) * (n + 1))
+    return moved[:0:-1]
