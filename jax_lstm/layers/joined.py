@@ -34,23 +34,26 @@ def _joined_jvp(parts: tuple, dparts: tuple) -> tuple[Array, Array]:
     """Along every part; the transpose of this is `parted`."""
     whole = _joined(*parts)
     zeros = jnp.zeros_like(whole)
-    return whole, sum(_with_part(k, zeros, d) for k, d in zip(_indices(len(parts)), dparts, strict=True))
+    alone = [_with_part(k, zeros, d) for k, d in zip(_indices(len(parts)), dparts, strict=True)]
+    return whole, sum(alone, start=zeros)
 
 
 def _part(k: Int[Array, ""], a: Array) -> Array:
-    return jax.lax.dynamic_slice(a, _start(k, a), (1, *a.shape[1:]), allow_negative_indices=False)[0]
+    part = jax.lax.dynamic_slice(a, _start(k, a), (1, *a.shape[1:]), allow_negative_indices=False)
+    return jax.lax.squeeze(part, (0,))
 
 
 def _with_part(k: Int[Array, ""], a: Array, part: Array) -> Array:
-    return jax.lax.dynamic_update_slice(a, part[None], _start(k, a), allow_negative_indices=False)
+    part = jax.lax.expand_dims(part, (0,))
+    return jax.lax.dynamic_update_slice(a, part, _start(k, a), allow_negative_indices=False)
 
 
-def _start(k: Int[Array, ""], a: Array) -> list[Array]:
-    return [k] + [jnp.zeros_like(k)] * (a.ndim - 1)
+def _start(k: Int[Array, ""], a: Array) -> list[Any]:
+    return [k] + [0] * (a.ndim - 1)
 
 
 def _indices(n: int) -> tuple[Int[Array, ""], ...]:
     """0, …, n − 1, from a loop that moves each number on by one place: copies, and nothing to compile."""
-    zero = jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), int)
     moved = jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, *s[:-1]), (zero,) * (n + 1))
     return moved[:0:-1]

@@ -138,7 +138,7 @@ class Stack:
         reverse: bool,
     ) -> tuple[Any, Any, Array]:
         """Each cell over all of time, the lowest first."""
-        nothing = [xs[..., :0]] * len(self.cells)
+        nothing: list[Array | None] = [None] * len(self.cells)
         return _through(self, self.cells, run, params, s_0, s_restart, xs, nothing, nothing, flags, reverse)
 
     def _added(self, x: Array, y: Array) -> Array:
@@ -164,6 +164,7 @@ class _DrawnStack:
         for width in self.widths[:-1]:
             ends.append(ends[-1] + width)
         x, *drawn = jnp.split(xs, ends, axis=-1)
+        drawn = [a if a.shape[-1] else None for a in drawn]
         return _through(
             self.stack, self.cells, run, params, s_0, s_restart, x, drawn[0::2], drawn[1::2], flags, reverse
         )
@@ -171,7 +172,7 @@ class _DrawnStack:
 
 def _through(
     stack: Stack, cells: tuple[Any, ...], run: Callable, params: Any, s_0: Any, s_restart: Any, x: Array,
-    noises: list[Array], masks: list[Array], flags: Any, reverse: bool,
+    noises: list[Array | None], masks: list[Array | None], flags: Any, reverse: bool,
 ) -> tuple[Any, Any, Array]:  # fmt: skip
     """x through every cell: the last states, the states or None, and the outputs of the last one."""
     s_restart = (None,) * len(cells) if s_restart is None else s_restart
@@ -180,12 +181,12 @@ def _through(
         p, s, fresh, noise, mask = of_cell
         s_T, states, y = run(cell, p, s, fresh, _beside(x, noise), flags, reverse=reverse)
         y = stack._added(x, y)
-        return (y * mask / (1 - stack.dropout) if mask.shape[-1] else y), (s_T, states)
+        return (y if mask is None else y * mask / (1 - stack.dropout)), (s_T, states)
 
     ends, states = [], []
     fits = [cell.input_size == base.output_size(cell) for cell in stack.cells]
     each = list(zip(cells, fits, zip(params, s_0, s_restart, noises, masks, strict=True), strict=True))
-    for (cell, fit, *_), group in groupby(each, key=lambda one: (*one[:2], *(a.shape for a in one[2][3:]))):
+    for (cell, fit, *_), group in groupby(each, key=lambda one: (*one[:2], *(a is None for a in one[2][3:]))):
         of_cells = [of_cell for *_, of_cell in group]
         if len(of_cells) < LOOPED or not fit:
             for of_cell in of_cells:
@@ -202,5 +203,5 @@ def _through(
     return tuple(ends), tuple(states), x
 
 
-def _beside(x: Array, noise: Array) -> Array:
-    return jnp.concatenate([x.astype(noise.dtype), noise], axis=-1) if noise.shape[-1] else x
+def _beside(x: Array, noise: Array | None) -> Array:
+    return x if noise is None else jnp.concatenate([x.astype(noise.dtype), noise], axis=-1)
