@@ -133,6 +133,19 @@ def many() -> str:
     return table(["", *(", ".join(map(str, row["shape"])) for row in results)], rows)
 
 
+def depth() -> str:
+    """Tracing and compiling of deep stacks, and over those of the fewest layers."""
+    figures = read("depth")["rows"]["figures"]
+    rows = []
+    for kind in ("forward", "gradient"):
+        for way, by_layers in figures.items():
+            totals = [sum(f[kind]) for f in by_layers.values()]
+            cells = [f"{sum(f[kind]):.2f} ({f[kind][1]:.2f})" for f in by_layers.values()]
+            rows.append([kind, way, *cells, *(f"{total / totals[0]:.2f}" for total in totals[1:])])
+    fewest, *more = next(iter(figures.values()))
+    return table(["", "", *(f"{n} layers" for n in (fewest, *more)), *(f"{n} over {fewest}" for n in more)], rows)
+
+
 def compiled() -> str:
     """What the compilers for targets that are not here make of a train step."""
     results = read("compile_only")
@@ -164,6 +177,7 @@ TABLES = {
     "cores": cores,
     "memory": memory,
     "many": many,
+    "depth": depth,
     "compiled": compiled,
     "machine": machine,
 }
