@@ -208,7 +208,7 @@ def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
             f"{where}: params must be {type(want).__name__}, but is a dict; cell.params_from(params) converts it"
         )
     value = _checked(where, "params", cell, want, value)
-    dtypes = {_path(p): jnp.dtype(a.dtype) for p, a in jax.tree_util.tree_leaves_with_path(value)}
+    dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
     for name, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{where}: params.{name} must hold floats, but holds {dtype}")

@@ -362,6 +362,20 @@ def test_what_a_cell_lacks_is_named(missing):
     assert_says(refusal(TypeError, lambda: jl.unroll(lame, RNN_PARAMS, XS)), "Lame", f"has no {missing}")
 
 
+class Keyed:
+    input_size, hidden_size = I, H
+    initial_state, step = Duck.initial_state, Duck.step
+
+    def init(self, key, dtype=jnp.float32):
+        return jl.RNN(I, H).init(key, dtype)._asdict() | {"noise": key}
+
+
+def test_a_key_among_the_params_is_named():
+    cell = Keyed()
+    params = cell.init(jax.random.key(0))
+    assert_says(refusal(TypeError, lambda: jl.unroll(cell, params, XS)), "unroll: params.noise", "floats", "key<")
+
+
 def closes(cell_class, shift, **options):
     return jl.unroll(cell_class(shift=shift), RNN_PARAMS, XS, **options)[1].sum()
 
