@@ -2,6 +2,8 @@
 
 cell_state    |c| in the mean over units, after 100, 1,000 and 10,000 symbols of test streams, and the mean of
               o (1 − tanh² c), by which a gradient enters c, after the last
+memory        the largest Lyapunov exponent along 1,000 steps or fewer of the first test sequence, in nats a step, and
+              the spectral radius of the step's Jacobian at rest, where the state and x are 0
 closed_loop   the three largest Lyapunov exponents of the network that reads its own predictions, in nats a unit of
               the task's time: s ↦ step(s, s.h w + b)
 """
@@ -23,6 +25,7 @@ from jax_lstm.tasks.lorenz import DT
 
 AFTER = (100, 1_000, 10_000)
 STREAMS = 4
+LONGEST = 1_000
 BURN_IN, STEPS = 1_000, 20_000
 
 
@@ -41,6 +44,16 @@ def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, F
     }
 
 
+def memory(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+    """What the cell keeps of a difference in its state, along data and at rest."""
+    x = model.net.embedded(params, batch.xs[0, :LONGEST])
+    (J,) = gradflow.step_jacobians(model.cell, params.cell, jnp.zeros_like(x[:1]))
+    return {
+        "largest exponent": gradflow.lyapunov_spectrum(model.cell, params.cell, x, k=1)[0],
+        "rest radius": jnp.abs(jnp.linalg.eigvals(J)).max(),
+    }
+
+
 def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """Its dynamics, when it goes on by itself after the first test sequence."""
     state, _ = jl.unroll(model.cell, params.cell, batch.xs[0])
@@ -55,6 +68,7 @@ def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, 
 BY_NAME: dict[str, Callable[[Trained, ModelParams, Batch], dict[str, Array]]] = {
     "cell_state": cell_state,
     "closed_loop": closed_loop,
+    "memory": memory,
 }
 
 

@@ -40,5 +40,15 @@ def test_a_cell_without_a_forget_gate_adds_up_and_shuts_its_way_in(monkeypatch):
     assert found["o (1 − tanh² c) after 40"] == pytest.approx([0.5 * (1 - np.tanh(40 * step) ** 2)], rel=1e-3)
 
 
+def test_the_memory_of_a_linear_network_is_that_of_its_matrix():
+    """A rotation by 0.9: every step shrinks every difference by as much, and so does rest."""
+    model = Trained(jl.Model(jl.RNN(1, 2, activation="linear"), 1))
+    cell = jl.RNNParams(jnp.ones((1, 2)), jnp.array([[0.0, 0.9], [-0.9, 0.0]]), jnp.ones(2))
+    params = jax.tree.map(lambda a: a[None], ModelParams(cell, ReadoutParams(jnp.ones((2, 1)), jnp.zeros(1))))
+    found = measures.measure(["memory"], model, params, Batch(jnp.ones((2, 7, 1)), jnp.zeros((2, 1))))
+    assert found["largest exponent"] == pytest.approx([np.log(0.9)], rel=1e-5)
+    assert found["rest radius"] == pytest.approx([0.9], rel=1e-5)
+
+
 def test_nothing_is_measured_where_nothing_is_named():
     assert measures.measure([], Trained(jl.Model(jl.RNN(1, 1), 1)), {"w": jnp.zeros((2, 1))}, None) == {}  # pyrefly: ignore
