@@ -135,7 +135,9 @@ def test_the_input_product_is_hoisted_where_it_is_small_or_alone_and_inline_wher
     assert of(16, 64) == Plan(inline=True, transposed=True)
     assert of(16, 4) == Plan(inline=False, transposed=True)
     assert of(1, 4096) == Plan(inline=False, transposed=False)
-    assert of(None, 4096) == Plan()  # a symbolic batch: right for any
+    (rows,) = jax.export.symbolic_shape("rows")
+    any_batch = jax.ShapeDtypeStruct((4096, rows, 32), jnp.float32)
+    assert plan(cell, any_batch, sequences(any_batch)) == Plan()  # right for any
     assert plan(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
     assert plan(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
 
