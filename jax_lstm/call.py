@@ -121,6 +121,10 @@ def call_batch(
             args = checked(arrays, key)
             return call(*args, choices=choices(where, args, reverse, remat_every, engine, window, stride))
 
-        keys = jax.random.split(door.prng_key("batched", key), arrays["xs"].shape[axis])
+        xs = door.array("batched", "xs", arrays["xs"])
+        keys = jax.random.split(door.prng_key("batched", key), xs.shape[axis])
+        placed = jax.typeof(xs).sharding
+        if placed.spec[axis] is not None:
+            keys = jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))
         state, ys = jax.vmap(one, (*in_axes, 0), (0, 1))(arrays, keys)
     return state, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)

@@ -205,7 +205,8 @@ def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
     want = params_shapes(cell)
     if isinstance(value, dict) and hasattr(want, "_fields"):
         raise ValueError(
-            f"{where}: params must be {type(want).__name__}, but is a dict; cell.params_from(params) converts it"
+            f"{where}: params must be {type(want).__name__}, but is a dict"
+            + "; cell.params_from(params) converts it" * hasattr(cell, "params_from")
         )
     value = _checked(where, "params", cell, want, value)
     dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}

@@ -55,8 +55,10 @@ class Embedding:
             symbols: integers of any shape. One that is out of range has a row of NaN: it is never hidden.
 
         Raises:
-            TypeError: symbols are not integers.
+            ValueError: params have other shapes.
+            TypeError: symbols are not integers, or params are not floats.
         """
+        params, _ = door.params("Embedding.apply", self, params)
         symbols = door.array("Embedding", "symbols", symbols)
         if not jnp.issubdtype(symbols.dtype, jnp.integer):
             raise TypeError(
@@ -65,4 +67,8 @@ class Embedding:
         # In 32 bits or more, before anything is cast down: negative ones would count from the end, large ones wrap.
         wide = symbols if symbols.dtype.itemsize >= 4 else symbols.astype(jnp.int32)
         at = jnp.where((wide < 0) | (wide >= self.vocabulary), self.vocabulary, wide).astype(jnp.int32)
-        return jnp.take(params.w, at, axis=0, mode="fill")
+        w, by = jax.typeof(params.w).sharding, jax.typeof(at).sharding
+        mesh = w.mesh if by.mesh.empty else by.mesh
+        # On a mesh a gather wants to be told how its result lies: as the symbols do, each row as those of w.
+        lies = None if mesh.empty else jax.NamedSharding(mesh, jax.P(*by.spec, w.spec[-1]))
+        return params.w.at[at].get(mode="fill", fill_value=jnp.nan, out_sharding=lies)

@@ -77,8 +77,12 @@ class Model:
 
     def embedded(self, params: ModelParams, xs: ArrayLike) -> Array:
         """What the cell reads: symbols embedded, or features as they are."""
-        if self.embedding is None or params.embedding is None:
+        if not isinstance(params, ModelParams):
+            raise TypeError(f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}")
+        if self.embedding is None:
             return door.array("Model", "xs", xs)
+        if params.embedding is None:
+            raise ValueError(f"Model: params must have an embedding of {self.vocabulary} symbols, but it is None")
         return self.embedding.apply(params.embedding, xs)
 
     def outputs(
@@ -95,7 +99,8 @@ class Model:
         Raises:
             ValueError, TypeError: as `unroll`.
         """
-        state, hs = unroll(self.cell, params.cell, self.embedded(params, xs), state, mask, reset, key=key)
+        xs = self.embedded(params, xs)
+        state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
         return state, self.readout.apply(params.readout, hs)
 
     def last(
@@ -104,7 +109,9 @@ class Model:
     ) -> tuple[Any, Float[Array, " O"]]:  # fmt: skip
         """The last state, and y of it. Of two directions it is each one's end: the last live step, and the first.
 
-        Args and Raises are those of `outputs`.
+        Args and Raises are those of `outputs`; also ValueError for a residual stack, whose outputs no state holds:
+        take the last live one of `outputs`.
         """
-        state, _ = unroll(self.cell, params.cell, self.embedded(params, xs), state, mask, reset, key=key)
+        xs = self.embedded(params, xs)
+        state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
         return state, self.readout.apply(params.readout, base.output(self.cell, state))

@@ -65,12 +65,14 @@ class Readout:
             h: (H,), or (T, H): a cell's output, in the params' dtype.
 
         Raises:
-            ValueError: h has another number of features.
+            ValueError: h has another number of features, or params have other shapes.
+            TypeError: h is no array, or params are not float arrays of one dtype.
         """
-        if h.shape[-1] != self.input_size:
+        params, _ = door.params("Readout.apply", self, params)
+        h = door.array("Readout.apply", "h", h)
+        if h.ndim == 0 or h.shape[-1] != self.input_size:
             raise ValueError(
-                f"Readout.apply: h has {h.shape[-1]} features on its last axis, but the readout takes "
-                f"{self.input_size} (h.shape={h.shape})"
+                f"Readout.apply: h must have {self.input_size} features on its last axis, but has shape {h.shape}"
             )
         y = h @ params.w
         return y + jnp.broadcast_to(params.b, y.shape)

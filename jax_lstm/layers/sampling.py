@@ -1,6 +1,6 @@
 """Symbols drawn one after another from a model that predicts the next one.
 
-    p = softmax(y_t / temperature), cut to the most likely symbols that together have top_p
+    p = softmax((y_t − max y_t) / temperature), cut to the most likely symbols that together have top_p
     k_{t+1} ~ p        y_{t+1} = model(k_{t+1})
 
 The cut is nucleus sampling (Holtzman et al. 2020).
@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jax_lstm.cells import door
+from jax_lstm.cells.weights import at_least_float32
 from jax_lstm.layers.model import Model, ModelParams
 
 
@@ -50,13 +51,17 @@ def sample(
         top_p: of the probability, how much the most likely symbols must have that may be drawn; above 0, at most 1.
 
     Returns:
-        The state after the last symbol, and the symbols (steps,), as int32.
+        The state after the last symbol, and the symbols (steps,), as int32. −1, which is no symbol, and so for the
+        rest, where a logit is NaN (after a symbol out of range, say) or an array given as temperature or top_p is out
+        of range: what only the device knows raises nothing.
 
     Raises:
         ValueError: a model without a vocabulary or with another number of outputs, an empty prompt, a choice out of
-            range.
-        TypeError: prompt or key of another type.
+            range, params or state of other shapes.
+        TypeError: an argument of another type.
     """
+    if not isinstance(model, Model):
+        raise TypeError(f"sample: model must be a Model, but is a {type(model).__name__}")
     if model.vocabulary is None or model.vocabulary != model.output_size:
         raise ValueError(
             f"sample: model must read the symbols that it predicts, but has vocabulary={model.vocabulary} and "
@@ -67,12 +72,24 @@ def sample(
     prompt = door.array("sample", "prompt", prompt)
     if prompt.ndim != 1 or prompt.shape[0] == 0:
         raise ValueError(f"sample: prompt must have shape (P,) with one symbol or more, but has {prompt.shape}")
-    for name, value, above, upto in (("temperature", temperature, -1.0, jnp.inf), ("top_p", top_p, 0.0, 1.0)):
-        within = isinstance(value, jax.Array) or (above < value <= upto and value >= 0)
-        if not within:
-            wanted = "0 or more" if name == "temperature" else "above 0 and at most 1"
-            raise ValueError(f"sample: {name} must be {wanted}, but is {value}")
+    temperature, top_p = (_number(*of) for of in (("temperature", temperature), ("top_p", top_p)))
+    if not isinstance(temperature, jax.Array) and temperature < 0:
+        raise ValueError(f"sample: temperature must be 0 or more, but is {temperature}")
+    if not isinstance(top_p, jax.Array) and not 0 < top_p <= 1:
+        raise ValueError(f"sample: top_p must be above 0 and at most 1, but is {top_p}")
     return _sampled(model, params, key, prompt, state, jnp.asarray(temperature), jnp.asarray(top_p), steps=steps)
+
+
+def _number(name: str, value: Any) -> float | Array:
+    """A finite Python number, or one number on the device."""
+    if not isinstance(value, jax.Array):
+        return door.number("sample", name, value)
+    if value.ndim or not jnp.issubdtype(value.dtype, jnp.number):
+        raise ValueError(
+            f"sample: {name} must be one number, but is {value.dtype}{list(value.shape)}; "
+            f"of several take one each with jax.vmap"
+        )
+    return value
 
 
 @partial(jax.jit, static_argnames=("model", "steps"))
@@ -100,11 +117,15 @@ def _sampled(
 
 
 def draw(key: Array, y: Float[Array, " V"], temperature: Array, top_p: Array) -> Int[Array, ""]:
-    """One symbol from logits y."""
-    cooled = y / jnp.where(temperature > 0, temperature, 1).astype(y.dtype)
+    """One symbol from logits y; −1 where there is none to be drawn."""
+    y = y.astype(at_least_float32(y.dtype))  # a narrow one cannot sum the probabilities of many symbols
+    temperature, top_p = temperature.astype(y.dtype), top_p.astype(y.dtype)
+    can = (temperature >= 0) & (top_p > 0) & (top_p <= 1) & ~jnp.isnan(y).any()
+    # From the largest down: over a temperature however small that is 0 and −∞.
+    cooled = (y - jnp.max(y)) / jnp.maximum(temperature, jnp.finfo(y.dtype).tiny)
     p = jax.nn.softmax(cooled)
     order = jnp.argsort(-p)
     before = jnp.cumsum(p[order]) - p[order]  # how much the more likely ones have
-    kept = jnp.zeros_like(p, bool).at[order].set(before < top_p.astype(p.dtype))
+    kept = jnp.zeros_like(p, bool).at[order].set(before < top_p)
     drawn = jax.random.categorical(key, jnp.where(kept, cooled, -jnp.inf))
-    return jnp.where(temperature > 0, drawn, jnp.argmax(y)).astype(jnp.int32)
+    return jnp.where(can, jnp.where(temperature > 0, drawn, jnp.argmax(y)), -1).astype(jnp.int32)

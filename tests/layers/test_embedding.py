@@ -51,6 +51,8 @@ def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
         (lambda: EMBEDDING.apply(PARAMS, np.array([1.0])), TypeError, "symbols must be integers, but are float64"),
         (lambda: EMBEDDING.apply(PARAMS, np.array([True])), TypeError, "symbols must be integers, but are bool"),
         (lambda: EMBEDDING.apply(PARAMS, [1, 2]), TypeError, "symbols must be a JAX or NumPy array.*list"),
+        (lambda: EMBEDDING.apply(None, np.array([1])), ValueError, "Embedding.apply: params lacks w"),
+        (lambda: EMBEDDING.apply(jl.Embedding(V, 9).init(jax.random.key(0)), np.array([1])), ValueError, "w has shape"),
         (lambda: jl.Embedding(0, 3), ValueError, "Embedding: vocabulary must be at least 1"),
         (lambda: jl.Embedding(3, 2.5), TypeError, "Embedding: output_size must be a Python integer"),
         (lambda: EMBEDDING.init(0), TypeError, "Embedding.init: key must be one random key"),

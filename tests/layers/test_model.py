@@ -66,6 +66,25 @@ def test_a_key_goes_to_the_cell():
         close(run(params, XS, key=key)[1], np.asarray(h) @ w + b)
 
 
+@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+def test_sharded_symbols_give_the_outputs_gradients_and_samples_of_one_device(axis_type):
+    model = jl.Model(jl.LSTM(I, H), V, V)
+    params, symbols = model.init(jax.random.key(0), jnp.float64), np.stack([SYMBOLS, SYMBOLS[::-1]])
+
+    def loss(params, symbols):
+        return jnp.sum(jax.vmap(model.outputs, (None, 0))(params, symbols)[1] ** 2)
+
+    def drawn(params, symbols):
+        return jax.vmap(lambda prompt: jl.sample(model, params, jax.random.key(1), prompt, steps=3, top_p=0.9))(symbols)
+
+    expected = jax.value_and_grad(loss)(params, symbols), drawn(params, symbols)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(symbols, jax.NamedSharding(mesh, jax.P("data")))
+        found = jax.jit(jax.value_and_grad(loss))(params, sharded), jax.jit(drawn)(params, sharded)
+        jax.tree.map(close, found, expected)
+
+
 def test_every_part_gets_a_gradient_and_a_key_of_its_own():
     model = jl.Model(jl.LSTM(I, H), H, V)
     with jax.debug_key_reuse(True):
@@ -86,5 +105,9 @@ def test_what_does_not_fit_is_refused_by_name():
         jl.Model(jl.LSTM(I, H), O, 0)
     with pytest.raises(TypeError, match="symbols must be integers"):
         model.outputs(params, XS)
+    with pytest.raises(TypeError, match=r"Model: params must be ModelParams.*but are a LSTMParams"):
+        model.outputs(params.cell, SYMBOLS)
+    with pytest.raises(ValueError, match="Model: params must have an embedding of"):
+        model.outputs(params._replace(embedding=None), SYMBOLS)
     with pytest.raises(TypeError, match=r"Model.init: key must be one random key"):
         model.init(0)

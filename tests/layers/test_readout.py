@@ -51,5 +51,22 @@ def test_a_size_below_one_is_refused_by_name(sizes, field):
 
 def test_features_of_another_width_are_refused_with_both_sizes():
     params = READOUT.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"h has 4 features .* takes 5"):
+    with pytest.raises(ValueError, match=r"h must have 5 features .* shape \(4,\)"):
         READOUT.apply(params, draw(5, (4,)))
+
+
+@pytest.mark.usefixtures("own_messages")
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"h": [1.0] * 5}, TypeError, "h must be a JAX or NumPy array, but is a list"),
+        ({"h": np.float32(1)}, ValueError, r"h must have 5 features.*shape \(\)"),
+        ({"params": None}, ValueError, "params lacks w, which cell Readout needs"),
+        ({"params": {"w": 0}}, ValueError, "params must be ReadoutParams, but is a dict"),
+        ({"params": Readout(5, 4).init(jax.random.key(0))}, ValueError, r"params.w has shape \(5, 4\).*takes \(5, 3\)"),
+    ],
+)
+def test_what_is_no_output_of_a_cell_or_no_params_is_refused_by_name(changed, error, says):
+    given = {"params": READOUT.init(jax.random.key(0)), "h": draw(5, (5,))}
+    with pytest.raises(error, match=f"Readout.apply: {says}"):
+        READOUT.apply(**(given | changed))

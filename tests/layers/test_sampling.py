@@ -84,6 +84,34 @@ def test_symbols_come_as_often_as_the_smallest_set_with_top_p_says(temperature, 
     assert (np.abs(often - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-10, 1e-30, 1e-45])
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_a_temperature_close_to_zero_takes_the_most_likely_symbol_as_zero_does(temperature, scale):
+    y = scale * jnp.asarray(np.log([0.1, 0.2, 0.05, 0.25, 0.4]), jnp.float32)
+    for key in jax.random.split(jax.random.key(0), 3):
+        assert jax.jit(draw)(key, y, jnp.float32(temperature), jnp.float32(1)) == 4
+
+
+def test_narrow_logits_of_many_symbols_are_drawn_as_wide_ones():
+    """4,096 symbols alike: in bfloat16 their probabilities do not add up."""
+    y, n = jnp.zeros(4096, jnp.bfloat16), 4000
+    keys = jax.random.split(jax.random.key(0), n)
+    drawn = jax.jit(jax.vmap(lambda key: draw(key, y, jnp.asarray(1.0), jnp.asarray(0.5))))(keys)
+    assert 2040 <= drawn.max() <= 2048
+    low = np.mean(drawn < 1024)
+    assert abs(low - 0.5) <= 5 * (0.25 / n) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"prompt": np.array([1, V])}, {"prompt": np.array([-1])}, {"temperature": jnp.float32(-1)},
+     {"top_p": jnp.zeros(())}, {"top_p": jnp.float32(1.5)}, {"temperature": jnp.float32(jnp.nan)}],
+)  # fmt: skip
+def test_what_only_the_device_can_find_wrong_draws_what_is_no_symbol(changed):
+    given = {"prompt": PROMPT, "temperature": 1.0, "top_p": 1.0} | changed
+    assert jl.sample(MODEL, PARAMS, jax.random.key(0), steps=3, **given)[1].tolist() == [-1] * 3
+
+
 def test_each_symbol_of_a_run_comes_as_often_as_the_outputs_before_it_say():
     keys = jax.random.split(jax.random.key(0), 5000)
     texts = jax.jit(jax.vmap(lambda key: jl.sample(MODEL, PARAMS, key, PROMPT, steps=2)[1]))(keys)
@@ -120,6 +148,12 @@ def test_no_key_is_used_twice_and_the_given_one_is_used_up():
         ({"temperature": -1.0}, ValueError, "sample: temperature must be 0 or more.*-1.0"),
         ({"top_p": 0.0}, ValueError, "sample: top_p must be above 0 and at most 1.*0.0"),
         ({"top_p": 1.5}, ValueError, "sample: top_p must be.*1.5"),
+        ({"temperature": "1"}, TypeError, "sample: temperature must be a Python number, but is '1'"),
+        ({"temperature": True}, TypeError, "sample: temperature must be a Python number, but is True"),
+        ({"top_p": None}, TypeError, "sample: top_p must be a Python number, but is None"),
+        ({"temperature": jnp.ones(2)}, ValueError, r"sample: temperature must be one number, but is .*\[2\]"),
+        ({"model": jl.LSTM(I, H)}, TypeError, "sample: model must be a Model, but is a LSTM"),
+        ({"params": PARAMS.cell}, TypeError, "Model: params must be ModelParams, as init makes them"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_by_name(changed, error, says):
