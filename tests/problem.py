@@ -47,6 +47,7 @@ CELLS = {
     "without an input gate": of(jl.LSTM, without="input_gate"),
     "without a forget gate": of(jl.LSTM, without="forget_gate"),
     "without an output gate": of(jl.LSTM, without="output_gate"),
+    "a forget gate alone": of(jl.LSTM, coupled=True, without="output_gate"),
     "projection": of(jl.LSTM, projection=2),
     "layer norm": of(jl.LSTM, layer_norm=True),
     "clip": of(jl.LSTM, clip=1),

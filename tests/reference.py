@@ -39,8 +39,8 @@ def lstm(
     z = (s_x * normalised(zx) + s_h * normalised(zh) if layer_norm else zx + zh) + b
     if clip is not None:
         z = np.where(np.abs(np.real(z)) > clip, clip * np.sign(np.real(z)), z)
-    left_out = "i" if coupled else without[0] if without else ""
-    names = [name for name in "ifgo" if name != left_out]
+    left_out = "i" * coupled + (without or "")[:1]
+    names = [name for name in "ifgo" if name not in left_out]
     z = dict(zip(names, np.split(z, len(names)), strict=True))
     peep = dict(zip([name for name in names if name != "g"], p, strict=True)) if peephole else {}
 

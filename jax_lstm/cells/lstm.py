@@ -32,7 +32,7 @@ from jax_lstm.cells import door
 from jax_lstm.cells.activations import ACTIVATIONS
 from jax_lstm.cells.affine import AffineCell
 from jax_lstm.cells.base import check_fields, zeros
-from jax_lstm.cells.weights import draw_per_gate, forget_biases, lecun_normal, orthogonal, product
+from jax_lstm.cells.weights import at_least_float32, draw_per_gate, forget_biases, lecun_normal, orthogonal, product
 from jax_lstm.gates import Gates
 
 WITHOUT = ("input_gate", "forget_gate", "output_gate")
@@ -41,7 +41,7 @@ WITHOUT = ("input_gate", "forget_gate", "output_gate")
 class LSTMParams(NamedTuple):
     """w_x acts on the input, w_h on h, b is added: gates side by side in the order i, f, g, o.
 
-    n is 4, or 3 where a gate is left out.
+    n is 4, less one for each gate that has no pre-activation.
     """
 
     w_x: Float[Array, "I n*H"]
@@ -155,8 +155,10 @@ class LSTM(AffineCell):
     @property
     def _names(self) -> str:
         """The gates that have a pre-activation."""
-        left_out = "i" if self.coupled else "" if self.without is None else self.without[0]
-        return "".join(name for name in "ifgo" if name != left_out)
+        left_out = {"i"} if self.coupled else set()
+        if self.without is not None:
+            left_out.add(self.without[0])
+        return "".join(name for name in "ifgo" if name not in left_out)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Params:
         """w_x LeCun normal and w_h orthogonal, each a gate at a time; b zero but for the forget bias.
@@ -250,5 +252,8 @@ class LSTM(AffineCell):
 
 
 def _normalised(a: Float[Array, " n"]) -> Float[Array, " n"]:
-    centred = a - jnp.mean(a)  # first, and not as the mean of squares less the square of the mean: that loses digits
-    return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, a.dtype))
+    wide = a.astype(at_least_float32(a.dtype))  # a square of a float16 soon overflows
+    centred = wide - jnp.mean(
+        wide
+    )  # first, and not as the mean of squares less the square of the mean: that loses digits
+    return (centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, wide.dtype))).astype(a.dtype)

@@ -29,7 +29,7 @@ def drawn(cell) -> Any:
 def test_only_what_a_variant_has_is_drawn_and_it_starts_as_documented(name):
     cell = VARIANTS[name]
     params = drawn(cell)
-    gates = 3 if cell.coupled or cell.without else 4
+    gates = 4 - cell.coupled - (cell.without is not None)
     P = cell.projection or H
     assert (params.w_x.shape, params.w_h.shape, params.b.shape) == ((I, gates * H), (P, gates * H), (gates * H,))
     has = {field for field, leaf in params._asdict().items() if leaf is not None} - {"w_x", "w_h", "b"}
@@ -111,6 +111,16 @@ def test_a_layer_norm_in_float32_keeps_its_digits_far_from_zero(mean, spread):
     kept = params._replace(b=np.repeat(np.float32([-100, 100, 0, 100]), 64))  # c_t = c, o = 1
     h = cell.step(kept, jl.LSTMState(np.zeros(64, np.float32), c), np.zeros(1, np.float32))[0].h
     np.testing.assert_allclose(h, np.tanh(reference.normalised(c.astype(np.float64))), rtol=0, atol=2e-3)
+
+
+def test_a_layer_norm_in_float16_squares_what_a_float16_cannot_hold():
+    cell = jl.LSTM(1, 8, layer_norm=True)
+    params = cell.init(jax.random.key(0), jnp.float16)
+    c = jnp.asarray(2000 * np.arange(-4, 4), jnp.float16)
+    kept = params._replace(b=jnp.repeat(jnp.asarray([-100, 100, 0, 100], jnp.float16), 8))  # c_t = c, o = 1
+    shown = lambda c: cell.step(kept, jl.LSTMState(jnp.zeros(8, jnp.float16), c), jnp.zeros(1, jnp.float16))[0].h  # noqa: E731
+    np.testing.assert_allclose(shown(c), np.tanh(reference.normalised(np.asarray(c, float))), rtol=0, atol=2e-3)
+    assert np.isfinite(jax.jacobian(shown)(c)).all()
 
 
 @pytest.mark.parametrize(
