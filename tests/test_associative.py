@@ -71,6 +71,18 @@ def test_it_gives_the_loops_numbers_from_last_to_first_in_each_dtype(name, dtype
     assert_equal(ours, theirs, dtype)
 
 
+@pytest.mark.parametrize("key", [None, jax.random.key(3)], ids=["in expectation", "drawn"])
+def test_dropout_and_zoneout_leave_a_cell_linear_in_its_state(key):
+    lower = jl.Dropout(jl.MinGRU(I, H), inputs=0.3, zoneout=0.4)
+    stack = jl.Stack((lower, jl.Dropout(jl.MinLSTM(H, H), zoneout=0.3)), dropout=0.3, residual=True)
+    params = stack.init(jax.random.key(0), jnp.float64)
+    ours, theirs = (
+        jl.unroll(stack, params, XS[0], None, MASK[0], RESET[0], key=key, engine=engine)
+        for engine in ("associative", "hoisted")
+    )
+    assert_equal(ours, theirs, "float64")
+
+
 @EACH
 def test_a_batch_is_its_sequences_one_by_one_by_vmap_or_batched(name):
     params, *data = given(name)

@@ -46,19 +46,19 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
         names: of leaves; `w_h` are the recurrent weights.
 
     Raises:
-        ValueError: p out of range, or no leaf has one of these names.
+        ValueError: p out of range, or a name that no leaf has.
         TypeError: key is no key.
     """
     key, p = door.prng_key("drop_weights", key), rate("drop_weights", "p", p)
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    hit = [jax.tree_util.keystr(path[-1:], simple=True) in names for path, _ in leaves]
-    if not any(hit):
-        raise ValueError(f"drop_weights: names must be of leaves that params have, but none is called {list(names)}")
+    called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
+    if unknown := sorted(set(names) - set(called)):
+        raise ValueError(f"drop_weights: names must be of leaves that params have, but none is called {unknown[0]!r}")
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
         [
-            w * kept(k, p, w.shape, w.dtype) / (1 - p) if dropped else w
-            for (_, w), k, dropped in zip(leaves, keys, hit, strict=True)
+            w * kept(k, p, w.shape, w.dtype) / (1 - p) if name in names else w
+            for (_, w), k, name in zip(leaves, keys, called, strict=True)
         ]
     )
 
@@ -73,7 +73,7 @@ class Dropout(Around):
         inputs: the rate at which features of x are dropped, the same ones at every step.
         hidden: that for what the recurrent weights read of h, the same ones at every step.
         zoneout: the rate at which entries of h keep their value of the step before.
-        zoneout_c: that for c, of a cell that has one.
+        zoneout_c: that for c, of a cell whose state is h and c.
 
     Raises:
         ValueError: a rate out of range, or what the cell does not have; the message names it.
@@ -90,15 +90,22 @@ class Dropout(Around):
         if not base.is_split(self.cell):
             raise TypeError(
                 f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not; "
-                "inside a Stack put Dropout around each of its cells"
+                "of a layer, put Dropout around the cells inside it"
             )
         for name in ("inputs", "hidden", "zoneout", "zoneout_c"):
             object.__setattr__(self, name, rate("Dropout", name, getattr(self, name)))
         fields = getattr(state_shapes(self.cell, jnp.dtype(jnp.float32)), "_fields", ())
-        if "h" not in fields or (self.zoneout_c and "c" not in fields):
+        # A memory that is spread over more than c cannot be kept in part: the sLSTM's c is in units of its n and m.
+        if "h" not in fields or (self.zoneout_c and set(fields) != {"h", "c"}):
             raise ValueError(
                 f"Dropout: the state of cell {type(self.cell).__name__} must have "
-                f"{'h and c' if self.zoneout_c else 'h'}, but has {', '.join(fields) or 'no names'}"
+                f"{'h and c, and no more, for zoneout_c' if self.zoneout_c else 'h'}, but has "
+                f"{', '.join(fields) or 'no names'}"
+            )
+        if self.hidden and hasattr(self.cell, "affine"):
+            raise ValueError(
+                f"Dropout: hidden is of what the recurrent weights read, but cell {type(self.cell).__name__} has "
+                "no such weights: it would lose its memory itself; inputs and zoneout suit it"
             )
         if self.zoneout and base.output_size(self.cell) != self.cell.hidden_size:
             raise ValueError("Dropout: zoneout keeps units of h, so the cell cannot have a projection; zoneout_c can")
@@ -131,7 +138,7 @@ class Dropout(Around):
         )
         size = self.hidden_size
         kept_back = [1 - kept(k, p, (steps, size), dtype) for k, p in zip(keys[2:], self._zones.values(), strict=True)]
-        return base.Drawn(_Dropped(self), drawn, jnp.concatenate([jnp.zeros((steps, 0), dtype), *kept_back], axis=1))
+        return base.Drawn(_dropped(self), drawn, jnp.concatenate([jnp.zeros((steps, 0), dtype), *kept_back], axis=1))
 
     def over_time(
         self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
@@ -139,7 +146,7 @@ class Dropout(Around):
         """The cell's own run; with zoneout, in expectation."""
         if not self._zones:
             return run(self.cell, params, s_0, s_restart, xs, flags, reverse=reverse)
-        return run(_Dropped(self), _Masked(params, None, None), s_0, s_restart, xs, flags, reverse=reverse)
+        return run(_dropped(self), _Masked(params, None, None), s_0, s_restart, xs, flags, reverse=reverse)
 
     @property
     def _zones(self) -> dict[str, float]:
@@ -173,15 +180,18 @@ class _Dropped:
         return self.dropout.cell.initial_state(params.cell)
 
     def project(self, params: _Masked, x: Array) -> Any:
+        x, keep = self._read(params, x)
+        return self.dropout.cell.project(params.cell, x), keep
+
+    def _read(self, params: _Masked, x: Array) -> tuple[Array, dict[str, Array]]:
+        """What the cell is to read, and how much of each zoned part of the state stays."""
         x, noise = x[: self.input_size], x[self.input_size :]
         x = x if params.x is None else x.astype(params.x.dtype) * params.x
         zones = self.dropout._zones
         if noise.shape[-1]:
-            keep = dict(zip(zones, jnp.split(noise, len(zones)), strict=True))
-        else:
-            like = jax.tree.leaves(params.cell)[0]
-            keep = {name: jnp.full(self.hidden_size, p, like.dtype) for name, p in zones.items()}
-        return self.dropout.cell.project(params.cell, x), keep
+            return x, dict(zip(zones, jnp.split(noise, len(zones)), strict=True))
+        like = jax.tree.leaves(params.cell)[0]
+        return x, {name: jnp.full(self.hidden_size, p, like.dtype) for name, p in zones.items()}
 
     def recur(self, params: _Masked, state: Any) -> Any:
         masked = state if params.h is None else state._replace(h=state.h * params.h)
@@ -201,6 +211,21 @@ class _Dropped:
         zx, zh = self.project(params, x), self.recur(params, state)
         state = self.mix(params, self.update(params, state, zx, zh))
         return state, self.output(state)
+
+
+@dataclass(frozen=True)
+class _AffineDropped(_Dropped):
+    """That of a cell that is linear in its state: with zoneout it still is."""
+
+    def affine(self, params: _Masked, x: Array) -> tuple[Any, Any]:
+        x, keep = self._read(params, x)
+        a, b = self.dropout.cell.affine(params.cell, x)
+        one = jax.tree.map(jnp.ones_like, a)
+        return _zoned(keep, one, a), _zoned(keep, jax.tree.map(jnp.zeros_like, b), b)
+
+
+def _dropped(dropout: Dropout) -> _Dropped:
+    return (_AffineDropped if hasattr(dropout.cell, "affine") else _Dropped)(dropout)
 
 
 def _zoned(keep: dict[str, Any], state: Any, state_t: Any) -> Any:

@@ -1,4 +1,7 @@
-"""A cell whose initial state is a parameter: s_0 is learned, and is what a reset goes back to."""
+"""A cell whose initial state is learned, and is what a reset goes back to.
+
+s_0 = the cell's own initial state + params.state
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from jax_lstm.layers.around import Around
 
 
 class LearnedParams(NamedTuple):
-    """The cell's params, and its state before the first step."""
+    """The cell's params, and what is added to its own initial state."""
 
     cell: Any
     state: Any
@@ -24,6 +27,8 @@ class LearnedParams(NamedTuple):
 @dataclass(frozen=True)
 class LearnedState(Around):
     """A cell with a learned initial state, itself a cell. It starts as the cell's own initial state.
+
+    Of an sLSTM h alone is learned: its own m is so low that the first step forgets c, n and m, whatever is added.
 
     Args:
         cell: any cell or layer.
@@ -38,16 +43,14 @@ class LearnedState(Around):
         return base.draws(self.cell)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> LearnedParams:
-        """Draw the cell's params; the state is its initial one."""
+        """Draw the cell's params; nothing is added to its initial state yet."""
         params = self.cell.init(key, dtype)
-        return LearnedParams(params, self.cell.initial_state(params))
+        return LearnedParams(params, jax.tree.map(jnp.zeros_like, self.cell.initial_state(params)))
 
     def initial_state(self, params: LearnedParams, like: Array | None = None) -> Any:
         """The learned state, with `like`'s leading axes before it."""
-        if like is None:
-            return params.state
-        placed = self.cell.initial_state(params.cell, like)  # for where it lies, not for its values
-        return jax.tree.map(lambda z, s: jnp.zeros_like(z) + jnp.broadcast_to(s, z.shape), placed, params.state)
+        own = self.cell.initial_state(params.cell, like)
+        return jax.tree.map(lambda s, learned: s + jnp.broadcast_to(learned, s.shape), own, params.state)
 
     def step(self, params: LearnedParams, state: Any, x: Array) -> tuple[Any, Array]:
         """The cell's step."""

@@ -50,6 +50,21 @@ def test_one_key_gives_one_run_another_key_another_and_none_the_deterministic_on
     assert distance(run(KEY)[1], plain[1]) > 1e-3
 
 
+@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+@pytest.mark.parametrize("name", ["zoneout", "all in a stack", "both ways"])
+def test_a_sharded_batch_draws_what_one_device_does(name, axis_type):
+    cell, params, xs = CELLS[name], params_of(name), np.stack([XS, -XS])
+
+    def loss(params, xs):
+        return jnp.sum(jl.batched(jl.unroll)(cell, params, xs, key=KEY)[1] ** 2)
+
+    expected = jax.value_and_grad(loss, (0, 1))(params, xs)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(xs, jax.NamedSharding(mesh, jax.P("data")))
+        jax.tree.map(close, jax.jit(jax.value_and_grad(loss, (0, 1)))(params, sharded), expected)
+
+
 @EACH
 def test_a_mask_over_time_and_resets_hold_as_without_a_key(name):
     cell, params = CELLS[name], params_of(name)
@@ -224,11 +239,18 @@ def test_the_gradient_of_a_dropped_weight_is_zero():
     [
         (lambda: jl.Dropout(jl.LSTM(I, H), inputs=1.0), ValueError, "Dropout: inputs must be a rate.*1.0"),
         (lambda: jl.Dropout(jl.LSTM(I, H), hidden=-0.1), ValueError, "Dropout: hidden must be a rate.*-0.1"),
-        (lambda: jl.Dropout(jl.GRU(I, H), zoneout_c=0.1), ValueError, "state of cell GRU must have h and c, but has h"),
+        (lambda: jl.Dropout(jl.GRU(I, H), zoneout_c=0.1), ValueError, "state of cell GRU must have h and c.*but has h"),
+        (
+            lambda: jl.Dropout(jl.SLSTM(I, H, heads=2), zoneout_c=0.1),
+            ValueError,
+            "h and c, and no more.*has h, c, n, m",
+        ),
         (lambda: jl.Dropout(jl.LSTM(I, H, projection=2), zoneout=0.1), ValueError, "zoneout.*projection"),
-        (lambda: jl.Dropout(jl.Stack((jl.LSTM(I, H),))), TypeError, "must split its step.*Stack.*around each"),
+        (lambda: jl.Dropout(jl.MinGRU(I, H), hidden=0.1), ValueError, "hidden is of what.*MinGRU has no such weights"),
+        (lambda: jl.Dropout(jl.Stack((jl.LSTM(I, H),))), TypeError, "must split its step.*Stack.*around the cells"),
         (lambda: jl.drop_weights(KEY, params_of("inputs"), 1), ValueError, "drop_weights: p must be a rate"),
-        (lambda: jl.drop_weights(KEY, params_of("inputs"), 0.1, ("w",)), ValueError, r"none is called \['w'\]"),
+        (lambda: jl.drop_weights(KEY, params_of("inputs"), 0.1, ("w",)), ValueError, "none is called 'w'"),
+        (lambda: jl.drop_weights(KEY, params_of("inputs"), 0.1, ("w_h", "w_z")), ValueError, "none is called 'w_z'"),
         (lambda: jl.drop_weights(3, params_of("inputs"), 0.1), TypeError, "drop_weights: key must be one random key"),
         (lambda: jl.unroll(CELLS["inputs"], params_of("inputs"), XS, key=3), TypeError, "unroll: key must be one"),
     ],

@@ -18,7 +18,7 @@ close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 
 
 def learned(name):
-    """The cell, and params whose state is one that the cell has reached."""
+    """The cell, and params whose state is one that the cell has reached; of the sLSTM h is what counts of it."""
     cell = jl.LearnedState(CELLS[name])
     params = cell.init(jax.random.key(0), jnp.float64)
     reached, _ = jl.unroll(cell.cell, params.cell, XS[:3])
@@ -30,7 +30,8 @@ def test_it_starts_as_the_cell_does(name):
     cell = jl.LearnedState(CELLS[name])
     params = cell.init(jax.random.key(0), jnp.float64)
     jax.tree.map(np.testing.assert_array_equal, params.cell, CELLS[name].init(jax.random.key(0), jnp.float64))
-    jax.tree.map(np.testing.assert_array_equal, params.state, CELLS[name].initial_state(params.cell))
+    assert not any(np.any(a) for a in jax.tree.leaves(params.state))
+    jax.tree.map(np.testing.assert_array_equal, cell.initial_state(params), CELLS[name].initial_state(params.cell))
     jax.tree.map(close, jl.unroll(cell, params, XS), jl.unroll(CELLS[name], params.cell, XS))
 
 
@@ -38,7 +39,9 @@ def test_it_starts_as_the_cell_does(name):
 def test_a_run_starts_and_a_reset_goes_back_there(name):
     cell, params = learned(name)
     state, ys = jl.unroll(cell, params, XS, None, None, RESET)
-    parts = [jl.unroll(CELLS[name], params.cell, xs, params.state) for xs in np.split(XS, np.flatnonzero(RESET))]
+    fresh = CELLS[name].initial_state(params.cell)
+    start = jax.tree.map(np.add, fresh, params.state)
+    parts = [jl.unroll(CELLS[name], params.cell, xs, start) for xs in np.split(XS, np.flatnonzero(RESET))]
     jax.tree.map(close, (state, ys), (parts[-1][0], np.concatenate([ys for _, ys in parts])))
 
 
@@ -76,6 +79,14 @@ def test_streamed_it_gives_the_numbers_of_one_pass():
         state, y = stream.step(params, state, XS[t], None, RESET[t])
         ys.append(y)
     jax.tree.map(close, (state, np.stack(ys)), jl.unroll(cell, params, XS, None, None, RESET))
+
+
+def test_of_an_slstm_h_alone_is_learned():
+    cell = jl.LearnedState(jl.SLSTM(I, H, heads=2))
+    params = cell.init(jax.random.key(0), jnp.float64)
+    gradient = jax.grad(lambda p: jnp.sum(jl.unroll(cell, p, XS)[1] ** 2))(params).state
+    assert np.abs(gradient.h).min() > 0
+    assert not any(np.any(g) for g in gradient[1:])
 
 
 def test_what_is_no_cell_is_refused():
