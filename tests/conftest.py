@@ -38,6 +38,17 @@ CHECKED = (*CORE, *(f"gradflow.{name}" for name in MEASURES))
 install_import_hook([f"jax_lstm.{name}" for name in CHECKED], "beartype.beartype")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_let_go():
+    """A file's compiled programs end with it.
+
+    XLA maps several regions of memory for each, and crashes where the suite asks for more of them than a process may
+    have (65,530 on Linux, vm.max_map_count).
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(params=["LSTM", "RNN", "GRU"])
 def cell(request):
     """One of the library's cells, 3 features into 4 units."""
