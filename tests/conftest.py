@@ -1,6 +1,13 @@
-"""Every test runs with float64 on, strict promotion, eight CPU devices, and the shapes in signatures checked."""
+"""Every test runs with float64 on, strict promotion, eight CPU devices, and the shapes in signatures checked.
 
+Compiling is most of the time of a run, so XLA compiles with few optimizations. `pytest --optimized` uses its defaults.
+"""
+
+import gc
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -10,6 +17,42 @@ jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1") not in
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Tracing makes many small objects, and none of them is garbage: look for garbage less often.
+gc.set_threshold(100_000, 20, 100)
+
+QUICK_COMPILER = " ".join(
+    (
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+)
+MAX_MAPPINGS = 20_000
+
+
+def pytest_addoption(parser):
+    parser.addoption("--optimized", action="store_true", help="compile with XLA's default optimizations")
+
+
+def pytest_configure(config):
+    """Set the compiler's flags; workers of pytest-xdist, and subprocesses of tests, inherit them."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not config.getoption("optimized") and QUICK_COMPILER not in flags and knows(QUICK_COMPILER):
+        os.environ["XLA_FLAGS"] = f"{flags} {QUICK_COMPILER}".strip()
+
+
+def knows(flags):
+    """Whether this XLA has these flags: a process with an unknown one aborts when it first uses JAX."""
+    probe = [sys.executable, "-c", "import jax; jax.devices()"]
+    return (
+        subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False).returncode == 0
+    )
+
+
+def pytest_report_header():
+    return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
+
 
 # The doors (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are left out: there our
 # own messages speak, not the type checker's.
@@ -39,14 +82,16 @@ install_import_hook([f"jax_lstm.{name}" for name in CHECKED], "beartype.beartype
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_programs_are_let_go():
-    """A file's compiled programs end with it.
+def few_memory_mappings():
+    """Drop compiled programs after a file of tests when there are many.
 
-    XLA maps several regions of memory for each, and crashes where the suite asks for more of them than a process may
-    have (65,530 on Linux, vm.max_map_count).
+    XLA maps several regions of memory for each program, and a Linux process that asks for more than 65,530
+    (vm.max_map_count) crashes.
     """
     yield
-    jax.clear_caches()
+    mappings = Path("/proc/self/maps")  # Linux only
+    if not mappings.exists() or mappings.read_bytes().count(b"\n") > MAX_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture(params=["LSTM", "RNN", "GRU"])

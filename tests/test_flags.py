@@ -29,11 +29,9 @@ FLAGS = {
 def run_marked(files, flags, expression="", marker="flags"):
     """Pytest's exit code, its last words, and how many tests passed."""
     settings = dict(flag.split("=") for flag in flags)
-    # The flags are about what JAX traces: optimised machine code would only take longer to make.
-    quick = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, "-k", expression, *files],
-        env=os.environ | {"XLA_FLAGS": quick} | settings,
+        env=os.environ | settings,
         cwd=TESTS.parent,
         capture_output=True,
         text=True,

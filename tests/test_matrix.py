@@ -122,21 +122,6 @@ def numpy_curvature(p, along, eps=1e-4):
 # What the library says.
 
 
-def quick_jit(f, **knobs):
-    """jax.jit without the compiler's slow passes over machine code: for what JAX makes of a run, not XLA."""
-    return jax.jit(f, compiler_options=quick_options(), **knobs)
-
-
-@cache
-def quick_options():
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(jnp.negative, compiler_options=options)(1.0)
-    except jax.errors.JaxRuntimeError:  # another XLA, that has no such options
-        return {}
-    return options
-
-
 def value_and_gradient(how, weights, args, flags):
     """((state, ys), gradient by args)."""
     (_, outputs), gradient = jax.value_and_grad(
@@ -146,10 +131,9 @@ def value_and_gradient(how, weights, args, flags):
 
 
 compiled = jax.jit(value_and_gradient, static_argnums=0)
-quickly_compiled = quick_jit(value_and_gradient, static_argnums=0)
 
 
-@partial(quick_jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def transformed(nested, how, weights, p, q, along):
     """Of two problems (args, flags) all that a transformation makes of `run` and its loss."""
     (args, flags), both = p, stacked(p, q)
@@ -179,8 +163,7 @@ def transformed(nested, how, weights, p, q, along):
 @cache
 def ours(case, engine="hoisted"):
     p = first(case)
-    f = compiled if engine == "hoisted" else quickly_compiled
-    return f(p.how._replace(engine=engine), p.weights, p.args, p.flags)
+    return compiled(p.how._replace(engine=engine), p.weights, p.args, p.flags)
 
 
 @cache
@@ -284,7 +267,7 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
         with pytest.raises(ValueError, match="cannot go step by step"):
             jl.step(p.how.cell, params, state, xs[0])
         return
-    step, ys = quick_jit(partial(jl.step, p.how.cell)), {}
+    step, ys = jax.jit(partial(jl.step, p.how.cell)), {}
     mask, reset = (np.asarray(f) for f in p.flags)
     for t in reversed(range(len(xs))):
         state, ys[t] = step(params, state, xs[t], mask[t], reset[t])
@@ -298,7 +281,7 @@ def test_params_of_bfloat16_give_finite_gradients_near_those_of_the_same_numbers
         jax.tree.map(lambda a, dtype=dtype: a.astype(jnp.bfloat16).astype(dtype), (p.args, p.weights))
         for dtype in (jnp.bfloat16, jnp.float64)
     )
-    short, long = (quickly_compiled(p.how, weights, args, p.flags) for args, weights in (narrow, wide))
+    short, long = (compiled(p.how, weights, args, p.flags) for args, weights in (narrow, wide))
     assert {a.dtype for a in jax.tree.leaves(short)} == {jnp.dtype(jnp.bfloat16)}
     for a, b in zip(as_numpy(short), as_numpy(long), strict=True):
         assert np.isfinite(a).all()
@@ -347,7 +330,7 @@ def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(cas
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec("data")))
-        ours = quick_jit(jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1, 2)))(params, *data)
+        ours = jax.jit(jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1, 2)))(params, *data)
         assert_close(ours, expected, DERIVATIVES[case[2]])
 
 
@@ -364,7 +347,7 @@ def test_inside_a_shard_map_a_batch_has_the_numbers_of_one_device(case):
         jax.value_and_grad(local, (0, 1, 2)), mesh=mesh, in_specs=(all_of_it, *[data] * 4),
         out_specs=(all_of_it, (all_of_it, data, data)),
     )  # fmt: skip
-    assert_close(quick_jit(ours)(*args), expected, DERIVATIVES[case[2]])
+    assert_close(jax.jit(ours)(*args), expected, DERIVATIVES[case[2]])
 
 
 # What hangs on the engine and not on the cell, of three cells or of one.
@@ -376,7 +359,7 @@ def test_checkpoint_policies_change_no_gradient(case, names):
     p = first(case)
     policy = jax.checkpoint_policies.save_only_these_names(*names)
     one = jax.checkpoint(lambda args: loss(p.how, p.weights, args, p.flags), policy=policy)
-    assert_close(quick_jit(jax.grad(one))(p.args), gradients(case)[0], DERIVATIVES[case[2]])
+    assert_close(jax.jit(jax.grad(one))(p.args), gradients(case)[0], DERIVATIVES[case[2]])
 
 
 @THREE_CELLS
@@ -387,7 +370,7 @@ def test_vmap_over_one_argument_equals_a_python_loop(case, over):
     each = [(q.args[0], xs, state), p.args] if over == "params" else [(params, q.args[1], state), p.args]
     axes = (0 if over == "params" else None, 0 if over == "xs" else None, None)
     args = tuple(stacked(*a) if axis == 0 else a[0] for a, axis in zip(zip(*each, strict=True), axes, strict=True))
-    outputs = quick_jit(jax.vmap(lambda *args: run(p.how, args, p.flags), axes))(*args)
+    outputs = jax.jit(jax.vmap(lambda *args: run(p.how, args, p.flags), axes))(*args)
     for k, one in enumerate(each):
         assert_close(at(k, outputs), numpy_run(p)(*as_numpy(one)), OUTPUTS[case[2]])
 
@@ -399,11 +382,11 @@ def test_on_any_mesh_with_any_state_the_numbers_are_those_of_one_device(case, ax
     p, ((params, xs, state, *flags), _) = first(case), batch_of(case)
     args = params, xs, None if default_state else state, *flags
     value_and_grad = jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1))
-    expected = quick_jit(value_and_grad)(*args)
+    expected = jax.jit(value_and_grad)(*args)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
         data = jax.device_put(args[1:], NamedSharding(mesh, PartitionSpec("data")))
-        assert_close(quick_jit(value_and_grad)(params, *data), expected, OUTPUTS[case[2]])
+        assert_close(jax.jit(value_and_grad)(params, *data), expected, OUTPUTS[case[2]])
 
 
 @THREE_CELLS
@@ -416,7 +399,7 @@ def test_the_gradient_of_a_shard_map_is_that_of_one_device(case):
         return jax.lax.psum(batch_loss(p.how, p.weights, *args), "data")
 
     outside = jax.value_and_grad(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()), (0, 1, 2))
-    assert_close(quick_jit(outside)(*args), (value, gradient), DERIVATIVES[case[2]])
+    assert_close(jax.jit(outside)(*args), (value, gradient), DERIVATIVES[case[2]])
 
 
 def test_the_numpy_side_is_sensitive_to_everything_the_table_compares():

@@ -28,7 +28,7 @@ def state_of(cell):
     return jax.tree.map(lambda a: jnp.asarray(normal(5, *a.shape)), cell.initial_state(params_of(cell)))
 
 
-XS = jnp.asarray(normal(1, T, I))
+XS = normal(1, T, I)
 
 
 def loop(cell, params, state, xs, mask=(True,) * T, reset=(False,) * T):

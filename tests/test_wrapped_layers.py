@@ -16,9 +16,8 @@ from jax_lstm import linen as jl_linen
 from jax_lstm import nnx as jl_nnx
 
 I, H, B, T = 3, 4, 2, 6
-KEY = jax.random.key(3)
-LENGTHS = jnp.asarray([4, 6])
-MASK = jnp.arange(T)[None] < LENGTHS[:, None]
+LENGTHS = np.asarray([4, 6])
+MASK = np.arange(T)[None] < LENGTHS[:, None]
 
 STEPPED = {
     "LSTM": jl.LSTM(I, H),
@@ -178,9 +177,9 @@ def test_a_layer_in_a_module_is_the_core_with_and_without_a_key(name, wrapped):
     reset = jnp.arange(T)[None] == jnp.asarray([[2], [3]])
     module, flags = wrapped(cell, params), {"mask": MASK, "reset": reset}
     assert_equal(module(xs, **flags), core(cell, params, xs, None, MASK, reset))
-    drawn = module(xs, **flags, key=KEY)
-    assert_equal(drawn, core(cell, params, xs, None, MASK, reset, key=KEY))
-    assert_equal(drawn, module(xs, **flags, key=KEY))
+    drawn = module(xs, **flags, key=jax.random.key(3))
+    assert_equal(drawn, core(cell, params, xs, None, MASK, reset, key=jax.random.key(3)))
+    assert_equal(drawn, module(xs, **flags, key=jax.random.key(3)))
     for other in (None, jax.random.key(4)):
         assert np.abs(module(xs, **flags, key=other)[1] - drawn[1]).max() > 1e-3
 
@@ -284,7 +283,7 @@ def test_a_key_for_a_cell_that_draws_nothing_and_what_is_no_key_are_refused(wrap
     xs = draw(B, T, I)
     plain, stack = (wrapped(cell, weights(cell)) for cell in (STEPPED["LSTM"], LAYERS["Stack"]))
     with pytest.raises(ValueError, match="key was given, but cell LSTM draws nothing"):
-        plain(xs, key=KEY)
+        plain(xs, key=jax.random.key(3))
     with pytest.raises(TypeError, match=r"key must be one random key, but is .*jax\.random\.key"):
         stack(xs, key=0)
 

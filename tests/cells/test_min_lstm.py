@@ -9,10 +9,9 @@ from jax_lstm import gradflow
 
 I, H, T = 3, 4, 6
 CELL = jl.MinLSTM(I, H)
-PARAMS = jax.tree.map(
-    lambda a: jnp.asarray(np.random.default_rng(0).normal(size=a.shape)), CELL.init(jax.random.key(0), jnp.float64)
-)
-XS = jnp.asarray(np.random.default_rng(1).normal(size=(T, I)))
+RNG = np.random.default_rng(0)
+PARAMS = jl.MinLSTMParams(RNG.normal(size=(I, 3 * H)), RNG.normal(size=3 * H))
+XS = np.random.default_rng(1).normal(size=(T, I))
 
 
 def gates(xs):

@@ -34,9 +34,12 @@ def all_finite(tree):
 
 PARAMS = jl.SLSTMParams(normal(0, I, 4 * H), normal(0, 2, H // 2, 2 * H) / 2, normal(0, 4 * H))
 XS, WEIGHTS = normal(1, T, I), (*(normal(2 + k, H) for k in range(4)), normal(2, T, H))
-FRESH = CELLS["exp"].initial_state(PARAMS)
 N = 1 + normal(3, H) ** 2
 STATE = jl.SLSTMState(normal(1, H), N * np.tanh(normal(2, H)), N, normal(4, H))
+
+
+def fresh():
+    return CELLS["exp"].initial_state(PARAMS)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -47,11 +50,11 @@ def with_gradient(gate, params, xs, state, mask, reset):
 
 
 @BOTH
-@pytest.mark.parametrize("state", [STATE, FRESH], ids=["a state", "the fresh state"])
-def test_outputs_and_every_gradient_are_those_of_the_equations(gate, state):
+@pytest.mark.parametrize("start", ["a state", "the fresh state"])
+def test_outputs_and_every_gradient_are_those_of_the_equations(gate, start):
     step = partial(reference.slstm, forget_gate=gate)
-    fresh, state = (tuple(np.asarray(a) for a in s) for s in (FRESH, state))
-    knobs = {"mask": MASK, "reset": RESET, "fresh": fresh}
+    initial, state = (tuple(np.asarray(a) for a in s) for s in (fresh(), STATE if start == "a state" else fresh()))
+    knobs = {"mask": MASK, "reset": RESET, "fresh": initial}
     (_, outputs), gradient = with_gradient(gate, PARAMS, XS, jl.SLSTMState(*state), MASK, RESET)
     end, hs = reference.unroll(step, PARAMS, XS, state, **knobs)
     for ours, theirs in zip(outputs, (*end, hs), strict=True):
@@ -75,7 +78,7 @@ def test_without_the_stabiliser_the_outputs_are_the_same(gate):
         c, n = f * c + np.exp(z_i) * np.tanh(z_g), f * n + np.exp(z_i)
         h = reference.sigmoid(z_o) * c / n
         hs.append(h)
-    (_, (*end, ours)), _ = with_gradient(gate, PARAMS, XS, FRESH, np.ones(T, bool), np.zeros(T, bool))
+    (_, (*end, ours)), _ = with_gradient(gate, PARAMS, XS, fresh(), np.ones(T, bool), np.zeros(T, bool))
     np.testing.assert_allclose(ours, hs, rtol=0, atol=1e-12)
     np.testing.assert_allclose(end[1] * np.exp(end[3]), c, rtol=1e-12)
     np.testing.assert_allclose(end[2] * np.exp(end[3]), n, rtol=1e-12)

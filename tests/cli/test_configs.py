@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import pytest
 import yaml
 
@@ -12,15 +11,6 @@ from jax_lstm.train import read_config, read_metrics
 from jax_lstm.train.run_dir import flat
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_to_compile():
-    """Two steps of each config: machine code that is quicker to make is worth more here than quicker machine code."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def read(path):

@@ -14,7 +14,7 @@ from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.gradflow import data_horizon, horizon, sensitivity
 
 CELL = jl.LSTM(2, 3)
-XS = jax.random.normal(jax.random.key(1), (4, 12, 2), jnp.float32)
+XS = np.random.default_rng(1).normal(size=(4, 12, 2)).astype(np.float32)
 
 
 def test_a_profile_is_the_mean_over_sequences_of_each_seeds_sensitivity():

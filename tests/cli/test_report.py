@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,12 @@ from jax_lstm.cli.profile import Profile
 from jax_lstm.cli.report import Details, details, words
 
 CELL = jl.LSTM(2, 3)
-PARAMS = CELL.init(jax.random.key(0))
-XS = jax.random.normal(jax.random.key(1), (12, 2), jnp.float32)
+XS = np.random.default_rng(1).normal(size=(12, 2)).astype(np.float32)
+
+
+@cache
+def cell_params():
+    return CELL.init(jax.random.key(0))
 
 
 def last(states):
@@ -25,17 +30,19 @@ def last(states):
 
 
 def test_details_are_what_the_measurements_return():
-    one = details(CELL, PARAMS, XS, last)
+    one = details(CELL, cell_params(), XS, last)
     assert one.leaf == "c"
-    np.testing.assert_allclose(one.retention, gradflow.retention(CELL, PARAMS, XS).c)
-    np.testing.assert_allclose(one.spectrum, gradflow.singular_values(CELL, PARAMS, XS))
-    np.testing.assert_allclose(one.exponents, gradflow.lyapunov_spectrum(CELL, PARAMS, XS))
-    np.testing.assert_allclose(one.adjoints["c"], gradflow.adjoint_norms(last, CELL, PARAMS, XS).c)
+    np.testing.assert_allclose(one.retention, gradflow.retention(CELL, cell_params(), XS).c)
+    np.testing.assert_allclose(one.spectrum, gradflow.singular_values(CELL, cell_params(), XS))
+    np.testing.assert_allclose(one.exponents, gradflow.lyapunov_spectrum(CELL, cell_params(), XS))
+    np.testing.assert_allclose(one.adjoints["c"], gradflow.adjoint_norms(last, CELL, cell_params(), XS).c)
     np.testing.assert_allclose(
-        one.ways["cell"], [np.linalg.norm(A) for A in gradflow.paths(CELL, PARAMS, XS, through="cell")], rtol=1e-5
+        one.ways["cell"],
+        [np.linalg.norm(A) for A in gradflow.paths(CELL, cell_params(), XS, through="cell")],
+        rtol=1e-5,
     )
     at_rest = jl.LSTMState(jnp.zeros((1, 3), jnp.float32), jnp.zeros((1, 3), jnp.float32))
-    rest = gradflow.fixed_points(CELL, PARAMS, jnp.zeros(2, jnp.float32), at_rest)
+    rest = gradflow.fixed_points(CELL, cell_params(), jnp.zeros(2, jnp.float32), at_rest)
     np.testing.assert_allclose(
         np.sort(np.abs(one.eigenvalues["at rest"])), np.sort(np.abs(rest.eigenvalues[0])), rtol=1e-3
     )

@@ -1,5 +1,7 @@
 """The wiring of task, cell and readout: outputs at the last step or at every one, cut gradients, exponents."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +15,18 @@ from jax_lstm.train import OptConfig, TrainConfig
 
 B, T, I, H = 2, 6, 3, 4
 MODEL = Trained(jl.Model(jl.LSTM(I, H), 2))
-PARAMS = MODEL.init(jax.random.key(0))
-XS = jax.random.normal(jax.random.key(1), (B, T, I), jnp.float32)
-MASK = jnp.array([[1] * T, [1] * 4 + [0] * 2], bool)
+XS = np.random.default_rng(1).normal(size=(B, T, I)).astype(np.float32)
+MASK = np.array([[1] * T, [1] * 4 + [0] * 2], bool)
+
+
+@cache
+def model_params():
+    return MODEL.init(jax.random.key(0))
 
 
 def test_the_readout_is_of_the_last_live_step_or_of_every_step_where_they_are_weighed():
-    _, last = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, 2)), MASK))
-    _, every = MODEL.outputs(PARAMS, Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
+    _, last = MODEL.outputs(model_params(), Batch(XS, jnp.zeros((B, 2)), MASK))
+    _, every = MODEL.outputs(model_params(), Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
     assert last.shape == (B, 2)
     assert every.shape == (B, T, 2)
     np.testing.assert_allclose(last, [every[0, 5], every[1, 3]], rtol=1e-5)
@@ -31,7 +37,7 @@ def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_
     cut = MODEL._replace(window=2)
 
     def loss(model):
-        return jax.value_and_grad(lambda p: model.values(("mse",), p, batch)[0][0])(PARAMS)
+        return jax.value_and_grad(lambda p: model.values(("mse",), p, batch)[0][0])(model_params())
 
     def by_hand(params):
         _, hs = jax.vmap(lambda x: jl.tbptt(MODEL.cell, params.cell, x, window=2))(XS)
@@ -40,7 +46,9 @@ def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_
     (value, whole), (same, truncated) = loss(MODEL), loss(cut)
     np.testing.assert_allclose(same, value, rtol=1e-6)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), truncated, jax.grad(by_hand)(PARAMS)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        truncated,
+        jax.grad(by_hand)(model_params()),
     )
     assert np.abs(truncated.cell.w_h - whole.cell.w_h).max() > 1e-3
 

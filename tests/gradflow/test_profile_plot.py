@@ -40,9 +40,9 @@ def test_the_file_is_a_picture(tmp_path):
     ("wrong", "error", "message"),
     [
         ({}, ValueError, "plot_profile: profiles must hold at least one"),
-        (jnp.zeros(3), TypeError, "plot_profile: profiles must map names to log-norms"),
-        ({"a": jnp.zeros((2, 3))}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),
-        ({"a": jnp.zeros(1)}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),
+        (np.zeros(3), TypeError, "plot_profile: profiles must map names to log-norms"),
+        ({"a": np.zeros((2, 3))}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),
+        ({"a": np.zeros(1)}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),
         ({"a": [0.0, 1.0]}, TypeError, r"plot_profile: profiles\['a'\] must be a JAX or NumPy array"),
     ],
 )

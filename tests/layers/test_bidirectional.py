@@ -1,6 +1,6 @@
 """Both directions: by hand on the steps that live, over episodes each alone, and refused where time goes on."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ import jax_lstm as jl
 
 I, H, T = 3, 4, 7
 CELL = jl.Bidirectional(jl.LSTM(I, H), jl.GRU(I, 2))
-PARAMS = CELL.init(jax.random.key(0), jnp.float64)
 XS = np.random.default_rng(0).normal(size=(T, I))
 MASKS = {
     "all": [1, 1, 1, 1, 1, 1, 1],
@@ -29,12 +28,17 @@ value_and_grad = jax.jit(
 )  # fmt: skip
 
 
+@cache
+def cell_params():
+    return CELL.init(jax.random.key(0), jnp.float64)
+
+
 def each_alone(xs, episodes, reverse=False):
     """Ends of the two cells, and outputs: every episode (a list of steps) alone, those of dead steps zero."""
     ys = np.zeros((len(xs), H + 2))
     for steps in episodes:
-        there, hs = jl.unroll(CELL.forward, PARAMS.forward, xs[steps], reverse=reverse)
-        back, gs = jl.unroll(CELL.backward, PARAMS.backward, xs[steps], reverse=not reverse)
+        there, hs = jl.unroll(CELL.forward, cell_params().forward, xs[steps], reverse=reverse)
+        back, gs = jl.unroll(CELL.backward, cell_params().backward, xs[steps], reverse=not reverse)
         ys[steps] = np.concatenate([hs, gs], axis=1)
         yield there, back
     yield ys
@@ -45,16 +49,16 @@ def each_alone(xs, episodes, reverse=False):
 def test_under_any_mask_each_direction_is_run_by_hand_on_the_live_steps(name, reverse):
     mask = np.array(MASKS[name], bool)
     (there, back), ys = each_alone(XS, [np.flatnonzero(mask)], reverse)
-    jax.tree.map(close, run(PARAMS, XS, None, mask, reverse=reverse), (jl.BothWays(there, back), ys))
+    jax.tree.map(close, run(cell_params(), XS, None, mask, reverse=reverse), (jl.BothWays(there, back), ys))
 
 
 @pytest.mark.parametrize("name", ["gaps", "left padding", "none"])
 def test_what_stands_at_dead_steps_moves_no_bit(name):
     mask = np.array(MASKS[name], bool)
     reset = np.array(RESETS["inside"], bool)
-    clean = value_and_grad(PARAMS, XS, None, mask, reset)
+    clean = value_and_grad(cell_params(), XS, None, mask, reset)
     for nothing in (np.nan, np.inf):
-        padded = value_and_grad(PARAMS, np.where(mask[:, None], XS, nothing), None, mask, reset)
+        padded = value_and_grad(cell_params(), np.where(mask[:, None], XS, nothing), None, mask, reset)
         jax.tree.map(np.testing.assert_array_equal, padded, clean)
     assert not clean[1][1][~mask].any()
 
@@ -70,21 +74,21 @@ def test_with_resets_every_episode_is_run_alone_both_ways(mask, reset, reverse):
     *ends, ys = each_alone(XS, episodes, reverse)
     # The forward cell ends in the last episode, the backward one in the first.
     expected = jl.BothWays(ends[-1][0], ends[0][1]), ys
-    jax.tree.map(close, run(PARAMS, XS, None, mask, reset, reverse=reverse), expected)
+    jax.tree.map(close, run(cell_params(), XS, None, mask, reset, reverse=reverse), expected)
 
 
 def test_an_initial_state_is_that_of_each_direction_at_its_own_end():
-    state = jax.tree.map(lambda s: s + 0.5, CELL.initial_state(PARAMS))
-    end, ys = run(PARAMS, XS, state)
-    there, hs = jl.unroll(CELL.forward, PARAMS.forward, XS, state.forward)
-    back, gs = jl.unroll(CELL.backward, PARAMS.backward, XS, state.backward, reverse=True)
+    state = jax.tree.map(lambda s: s + 0.5, CELL.initial_state(cell_params()))
+    end, ys = run(cell_params(), XS, state)
+    there, hs = jl.unroll(CELL.forward, cell_params().forward, XS, state.forward)
+    back, gs = jl.unroll(CELL.backward, cell_params().backward, XS, state.backward, reverse=True)
     jax.tree.map(close, (end, ys), (jl.BothWays(there, back), np.concatenate([hs, gs], axis=1)))
     close(CELL.output(end), np.concatenate([hs[-1], gs[0]]))
 
 
 def test_no_steps_leave_both_states():
-    end, ys = jl.unroll(CELL, PARAMS, XS[:0])
-    jax.tree.map(np.testing.assert_array_equal, end, CELL.initial_state(PARAMS))
+    end, ys = jl.unroll(CELL, cell_params(), XS[:0])
+    jax.tree.map(np.testing.assert_array_equal, end, CELL.initial_state(cell_params()))
     assert ys.shape == (0, H + 2)
 
 
@@ -92,7 +96,7 @@ def test_segments_of_its_parts_change_no_number():
     def gradient(**knobs):
         return jax.grad(lambda p: jnp.sum(jl.unroll(CELL, p, XS, None, np.array(MASKS["gaps"], bool), **knobs)[1] ** 2))
 
-    jax.tree.map(close, gradient(remat_every=3)(PARAMS), gradient()(PARAMS))
+    jax.tree.map(close, gradient(remat_every=3)(cell_params()), gradient()(cell_params()))
 
 
 def test_batches_of_it_in_a_stack_are_their_sequences_one_by_one():
@@ -122,7 +126,7 @@ def test_what_goes_step_by_step_is_refused_and_says_why(cell):
         with pytest.raises(ValueError, match=f"{where}: cell {type(cell).__name__} looks at later inputs.*jl.unroll"):
             call()
     with pytest.raises(ValueError, match=r"Bidirectional.step: .*looks at later inputs"):
-        CELL.step(PARAMS, CELL.initial_state(PARAMS), jnp.asarray(XS[0]))
+        CELL.step(cell_params(), CELL.initial_state(cell_params()), jnp.asarray(XS[0]))
 
 
 def test_two_cells_of_unlike_inputs_are_refused_with_their_sizes():

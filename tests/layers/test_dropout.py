@@ -13,7 +13,6 @@ import jax_lstm as jl
 I, H, T = 3, 4, 8
 RNG = np.random.default_rng(0)
 XS = RNG.normal(size=(T, I))
-KEY = jax.random.key(0)
 CELLS = {
     "inputs": jl.Dropout(jl.LSTM(I, H), inputs=0.3),
     "hidden": jl.Dropout(jl.GRU(I, H), hidden=0.3),
@@ -43,11 +42,11 @@ def distance(ours, theirs):
 def test_one_key_gives_one_run_another_key_another_and_none_the_deterministic_one(name):
     cell, params = CELLS[name], params_of(name)
     run = jax.jit(lambda key: jl.unroll(cell, params, XS, key=key))
-    jax.tree.map(np.testing.assert_array_equal, run(KEY), run(jax.random.key(0)))
-    assert distance(run(KEY)[1], run(jax.random.key(5))[1]) > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, run(jax.random.key(0)), run(jax.random.key(0)))
+    assert distance(run(jax.random.key(0))[1], run(jax.random.key(5))[1]) > 1e-3
     plain, again = jl.unroll(cell, params, XS), jl.unroll(cell, params, XS)
     jax.tree.map(np.testing.assert_array_equal, plain, again)
-    assert distance(run(KEY)[1], plain[1]) > 1e-3
+    assert distance(run(jax.random.key(0))[1], plain[1]) > 1e-3
 
 
 @pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
@@ -56,7 +55,7 @@ def test_a_sharded_batch_draws_what_one_device_does(name, axis_type):
     cell, params, xs = CELLS[name], params_of(name), np.stack([XS, -XS])
 
     def loss(params, xs):
-        return jnp.sum(jl.batched(jl.unroll)(cell, params, xs, key=KEY)[1] ** 2)
+        return jnp.sum(jl.batched(jl.unroll)(cell, params, xs, key=jax.random.key(0))[1] ** 2)
 
     expected = jax.value_and_grad(loss, (0, 1))(params, xs)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,))
@@ -72,7 +71,7 @@ def test_a_mask_over_time_and_resets_hold_as_without_a_key(name):
 
     @jax.jit
     def run(xs, reset):
-        return jl.unroll(cell, params, xs, None, mask, reset, key=KEY)[1]
+        return jl.unroll(cell, params, xs, None, mask, reset, key=jax.random.key(0))[1]
 
     ys = run(XS, reset)
     np.testing.assert_array_equal(run(np.where(mask[:, None], XS, np.nan), reset), ys)
@@ -90,7 +89,7 @@ def linear(**rates):
 
 def test_dropped_inputs_are_the_same_ones_at_every_step_at_the_rate_asked_for():
     cell, params, xs = linear(inputs=0.25)
-    runs = jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50))
+    runs = jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
     steps = np.diff(np.asarray(runs), axis=1, prepend=0)
     close(steps, np.broadcast_to(steps[:, :1], steps.shape))
     close(np.unique(steps[:, 0].round(10)), [0, 1 / 0.75], atol=1e-9)
@@ -99,7 +98,9 @@ def test_dropped_inputs_are_the_same_ones_at_every_step_at_the_rate_asked_for():
 
 def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
     cell, params, xs = linear(hidden=0.25)
-    runs = np.asarray(jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50)))
+    runs = np.asarray(
+        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
+    )
     factor = (runs[:, 1:] - 1) / runs[:, :-1]
     close(factor, np.broadcast_to(factor[:, :1], factor.shape))
     close(np.unique(factor.round(10)), [0, 1 / 0.75], atol=1e-9)
@@ -108,7 +109,9 @@ def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
 
 def test_zoneout_keeps_other_units_at_every_step_at_the_rate_asked_for():
     cell, params, xs = linear(zoneout=0.25)
-    runs = np.asarray(jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 50)))
+    runs = np.asarray(
+        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
+    )
     steps = np.diff(runs, axis=1, prepend=0)
     assert set(np.unique(steps)) == {0.0, 1.0}
     assert len(np.unique(steps[0], axis=0)) == T
@@ -119,7 +122,7 @@ def test_without_a_key_a_linear_cell_with_zoneout_gives_the_mean_over_keys():
     cell, params, xs = linear(zoneout=0.25)
     params = params._replace(w_h=0.5 * np.eye(60))
     runs = np.asarray(
-        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(KEY, 200))
+        jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 200))
     )  # 12000 of each number, as all units are alike
     mean, sigma = runs.mean((0, 2)), runs.std((0, 2)) / np.sqrt(200 * 60)
     assert (np.abs(jl.unroll(cell, params, xs)[1][:, 0] - mean) < 5 * sigma).all()
@@ -127,7 +130,7 @@ def test_without_a_key_a_linear_cell_with_zoneout_gives_the_mean_over_keys():
 
 def test_zoneout_of_an_lstm_has_masks_of_their_own_for_h_and_c():
     cell = jl.Dropout(jl.LSTM(1, 300), zoneout=0.5, zoneout_c=0.5)
-    params = cell.init(KEY, jnp.float64)
+    params = cell.init(jax.random.key(0), jnp.float64)
     states = jl.unroll_states(cell, params, np.ones((3, 1)), key=jax.random.key(1))
     kept_h, kept_c = (np.asarray(a[1:] == a[:-1]) for a in (states.h, states.c))
     both = np.mean(kept_h & kept_c)
@@ -150,7 +153,7 @@ def test_segments_and_a_window_over_all_of_it_use_the_masks_of_one_pass(name):
 
     def of(run):
         def loss(params, xs):
-            ys = run(cell, params, xs, key=KEY)[1]
+            ys = run(cell, params, xs, key=jax.random.key(0))[1]
             return jnp.sum(ys**2), ys
 
         return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, XS)
@@ -164,13 +167,13 @@ def test_segments_and_a_window_over_all_of_it_use_the_masks_of_one_pass(name):
 
 def test_a_batch_draws_for_every_sequence_from_a_key_of_its_own():
     cell, params = CELLS["all in a stack"], params_of("all in a stack")
-    end, ys = jl.batched(jl.unroll)(cell, params, np.stack([XS] * 3), key=KEY)
-    keys = jax.random.split(KEY, 3)
+    end, ys = jl.batched(jl.unroll)(cell, params, np.stack([XS] * 3), key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 3)
     for k in range(3):
         one = jl.unroll(cell, params, XS, key=keys[k])
         jax.tree.map(lambda a, b, k=k: close(a[k], b), (end, ys), one)
     assert distance(ys[0], ys[1]) > 1e-3
-    major = jl.batched(jl.unroll, time_major=True)(cell, params, np.stack([XS] * 3, 1), key=KEY)
+    major = jl.batched(jl.unroll, time_major=True)(cell, params, np.stack([XS] * 3, 1), key=jax.random.key(0))
     jax.tree.map(close, major, (end, ys.swapaxes(0, 1)))
 
 
@@ -196,14 +199,14 @@ def test_a_train_step_has_two_loops_of_one_product_and_draws_outside_them(name, 
     def step(params, xs, key):
         return jax.grad(lambda p, x: jnp.mean(run(cell, p, x, key=key)[1] ** 2), (0, 1))(params, xs)
 
-    jaxpr = jax.make_jaxpr(step)(params, xs, KEY)
+    jaxpr = jax.make_jaxpr(step)(params, xs, jax.random.key(0))
     time = [scan for scan in scans(jaxpr) if scan.params["length"] == 11]
     assert [products(scan.params["jaxpr"]) for scan in time] == [1, 1]
     inside = {eqn.primitive.name for scan in time for eqn in equations(scan.params["jaxpr"])}
     assert not inside & set(BITS)
     carried = {shape for scan in time for shape in carried_shapes(scan)}
     assert not carried & {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1}
-    hlo = HLO(jax.jit(step).lower(params, xs, KEY).compile().as_text() or "")
+    hlo = HLO(jax.jit(step).lower(params, xs, jax.random.key(0)).compile().as_text() or "")
     dots = [hlo.count(body, "dot") for body in hlo.loop_bodies()]
     assert sorted(dots)[-2:] == [1, 1]
     assert sum(dots) == 2
@@ -212,25 +215,25 @@ def test_a_train_step_has_two_loops_of_one_product_and_draws_outside_them(name, 
 def test_dropped_weights_are_zero_or_larger_at_the_rate_asked_for_and_the_rest_is_as_it_was():
     stack = jl.Stack((jl.LSTM(I, 30), jl.GRU(30, 30)))
     params = stack.init(jax.random.key(0), jnp.float64)
-    dropped = jl.drop_weights(KEY, params, 0.3)
+    dropped = jl.drop_weights(jax.random.key(0), params, 0.3)
     for before, after in zip(params, dropped, strict=True):
         ratio = np.asarray(after.w_h / before.w_h)
         close(np.unique(ratio.round(9)), [0, 1 / 0.7], atol=1e-8)
         assert abs((ratio == 0).mean() - 0.3) < 5 * (0.21 / ratio.size) ** 0.5
         for name in set(before._fields) - {"w_h"}:
             assert getattr(before, name) is getattr(after, name)
-    again, other = jl.drop_weights(KEY, params, 0.3), jl.drop_weights(jax.random.key(9), params, 0.3)
+    again, other = jl.drop_weights(jax.random.key(0), params, 0.3), jl.drop_weights(jax.random.key(9), params, 0.3)
     jax.tree.map(np.testing.assert_array_equal, again, dropped)
     assert distance(other, dropped) > 0
-    assert distance(jl.drop_weights(KEY, params, 0.3, ("w_x",))[0].w_h, params[0].w_h) == 0
-    jax.tree.map(np.testing.assert_array_equal, jl.drop_weights(KEY, params, 0.0), params)
+    assert distance(jl.drop_weights(jax.random.key(0), params, 0.3, ("w_x",))[0].w_h, params[0].w_h) == 0
+    jax.tree.map(np.testing.assert_array_equal, jl.drop_weights(jax.random.key(0), params, 0.0), params)
 
 
 def test_the_gradient_of_a_dropped_weight_is_zero():
     cell = jl.RNN(I, H)
     params = cell.init(jax.random.key(0), jnp.float64)
-    gradient = jax.grad(lambda p: jl.unroll(cell, jl.drop_weights(KEY, p, 0.4), XS)[1].sum())(params)
-    np.testing.assert_array_equal(gradient.w_h == 0, jl.drop_weights(KEY, params, 0.4).w_h == 0)
+    gradient = jax.grad(lambda p: jl.unroll(cell, jl.drop_weights(jax.random.key(0), p, 0.4), XS)[1].sum())(params)
+    np.testing.assert_array_equal(gradient.w_h == 0, jl.drop_weights(jax.random.key(0), params, 0.4).w_h == 0)
 
 
 @pytest.mark.usefixtures("own_messages")
@@ -248,9 +251,21 @@ def test_the_gradient_of_a_dropped_weight_is_zero():
         (lambda: jl.Dropout(jl.LSTM(I, H, projection=2), zoneout=0.1), ValueError, "zoneout.*projection"),
         (lambda: jl.Dropout(jl.MinGRU(I, H), hidden=0.1), ValueError, "hidden is of what.*MinGRU has no such weights"),
         (lambda: jl.Dropout(jl.Stack((jl.LSTM(I, H),))), TypeError, "must split its step.*Stack.*around the cells"),
-        (lambda: jl.drop_weights(KEY, params_of("inputs"), 1), ValueError, "drop_weights: p must be a rate"),
-        (lambda: jl.drop_weights(KEY, params_of("inputs"), 0.1, ("w",)), ValueError, "none is called 'w'"),
-        (lambda: jl.drop_weights(KEY, params_of("inputs"), 0.1, ("w_h", "w_z")), ValueError, "none is called 'w_z'"),
+        (
+            lambda: jl.drop_weights(jax.random.key(0), params_of("inputs"), 1),
+            ValueError,
+            "drop_weights: p must be a rate",
+        ),
+        (
+            lambda: jl.drop_weights(jax.random.key(0), params_of("inputs"), 0.1, ("w",)),
+            ValueError,
+            "none is called 'w'",
+        ),
+        (
+            lambda: jl.drop_weights(jax.random.key(0), params_of("inputs"), 0.1, ("w_h", "w_z")),
+            ValueError,
+            "none is called 'w_z'",
+        ),
         (lambda: jl.drop_weights(3, params_of("inputs"), 0.1), TypeError, "drop_weights: key must be one random key"),
         (lambda: jl.unroll(CELLS["inputs"], params_of("inputs"), XS, key=3), TypeError, "unroll: key must be one"),
     ],

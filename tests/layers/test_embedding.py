@@ -1,5 +1,7 @@
 """The embedding: a row a symbol, NaN for what is none, and a gradient for the rows that were read."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,30 +11,36 @@ import jax_lstm as jl
 
 V, E = 5, 3
 EMBEDDING = jl.Embedding(V, E)
-PARAMS = EMBEDDING.init(jax.random.key(0))
+
+
+@cache
+def embedding_params():
+    return EMBEDDING.init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
 def test_it_gives_the_rows_of_its_symbols(shape, dtype):
     symbols = np.random.default_rng(0).integers(0, V, size=shape).astype(dtype)
-    np.testing.assert_array_equal(EMBEDDING.apply(PARAMS, symbols), np.asarray(PARAMS.w)[symbols])
+    np.testing.assert_array_equal(
+        EMBEDDING.apply(embedding_params(), symbols), np.asarray(embedding_params().w)[symbols]
+    )
 
 
 @pytest.mark.parametrize("symbol", [V, V + 7, -1, -V, 2**31 - 1, -(2**31)])
 def test_a_symbol_out_of_range_has_a_row_of_nan_and_spoils_no_other(symbol):
-    rows = jax.jit(EMBEDDING.apply)(PARAMS, np.array([1, symbol, 4]))
+    rows = jax.jit(EMBEDDING.apply)(embedding_params(), np.array([1, symbol, 4]))
     assert np.isnan(rows[1]).all()
-    np.testing.assert_array_equal(rows[np.array([0, 2])], PARAMS.w[np.array([1, 4])])
+    np.testing.assert_array_equal(rows[np.array([0, 2])], embedding_params().w[np.array([1, 4])])
 
 
 @pytest.mark.parametrize("symbol", [2**32, 2**32 + 1, -(2**32), 2**63 - 1])
 def test_a_symbol_beyond_32_bits_is_out_of_range_too(symbol):
-    assert np.isnan(EMBEDDING.apply(PARAMS, np.array([symbol]))).all()
+    assert np.isnan(EMBEDDING.apply(embedding_params(), np.array([symbol]))).all()
 
 
 def test_a_row_gets_a_gradient_for_each_time_that_it_is_read():
-    gradient = jax.grad(lambda p: EMBEDDING.apply(p, np.array([1, 3, 1])).sum())(PARAMS).w
+    gradient = jax.grad(lambda p: EMBEDDING.apply(p, np.array([1, 3, 1])).sum())(embedding_params()).w
     np.testing.assert_array_equal(gradient, np.outer([0, 2, 0, 1, 0], np.ones(E)))
 
 
@@ -48,9 +56,17 @@ def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (lambda: EMBEDDING.apply(PARAMS, np.array([1.0])), TypeError, "symbols must be integers, but are float64"),
-        (lambda: EMBEDDING.apply(PARAMS, np.array([True])), TypeError, "symbols must be integers, but are bool"),
-        (lambda: EMBEDDING.apply(PARAMS, [1, 2]), TypeError, "symbols must be a JAX or NumPy array.*list"),
+        (
+            lambda: EMBEDDING.apply(embedding_params(), np.array([1.0])),
+            TypeError,
+            "symbols must be integers, but are float64",
+        ),
+        (
+            lambda: EMBEDDING.apply(embedding_params(), np.array([True])),
+            TypeError,
+            "symbols must be integers, but are bool",
+        ),
+        (lambda: EMBEDDING.apply(embedding_params(), [1, 2]), TypeError, "symbols must be a JAX or NumPy array.*list"),
         (lambda: EMBEDDING.apply(None, np.array([1])), ValueError, "Embedding.apply: params lacks w"),
         (lambda: EMBEDDING.apply(jl.Embedding(V, 9).init(jax.random.key(0)), np.array([1])), ValueError, "w has shape"),
         (lambda: jl.Embedding(0, 3), ValueError, "Embedding: vocabulary must be at least 1"),

@@ -1,6 +1,6 @@
 """Sampling: a Python loop of steps at temperature 0, the distribution it claims at others, compiled once."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,22 @@ from jax_lstm.layers.sampling import draw
 V, I, H = 5, 3, 6
 MODEL = jl.Model(jl.Stack((jl.LSTM(I, H), jl.GRU(H, H))), V, V)
 # Larger weights than drawn, so that one symbol does not win at every step.
-PARAMS = jax.tree.map(lambda a: 3 * a, MODEL.init(jax.random.key(0), jnp.float64))
 PROMPT = np.array([1, 4, 0])
-LOGITS = jnp.log(jnp.array([0.1, 0.4, 0.05, 0.25, 0.2]))
+LOGITS = np.log([0.1, 0.4, 0.05, 0.25, 0.2])
 close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 
 
+@cache
+def model_params():
+    return jax.tree.map(lambda a: 3 * a, MODEL.init(jax.random.key(0), jnp.float64))
+
+
 def test_at_temperature_zero_it_is_a_python_loop_that_takes_the_most_likely_symbol():
-    state, y = MODEL.cell.initial_state(PARAMS.cell), None
-    w, b = PARAMS.readout
+    state, y = MODEL.cell.initial_state(model_params().cell), None
+    w, b = model_params().readout
 
     def fed(state, k):
-        state, h = jl.step(MODEL.cell, PARAMS.cell, state, PARAMS.embedding.w[k])
+        state, h = jl.step(MODEL.cell, model_params().cell, state, model_params().embedding.w[k])
         return state, h @ w + b
 
     for k in PROMPT:
@@ -34,7 +38,7 @@ def test_at_temperature_zero_it_is_a_python_loop_that_takes_the_most_likely_symb
     for _ in range(12):
         symbols.append(int(jnp.argmax(y)))
         state, y = fed(state, symbols[-1])
-    end, ours = jl.sample(MODEL, PARAMS, jax.random.key(1), PROMPT, steps=12, temperature=0.0)
+    end, ours = jl.sample(MODEL, model_params(), jax.random.key(1), PROMPT, steps=12, temperature=0.0)
     assert ours.tolist() == symbols
     assert len(set(symbols)) > 1
     assert ours.dtype == jnp.int32
@@ -42,26 +46,26 @@ def test_at_temperature_zero_it_is_a_python_loop_that_takes_the_most_likely_symb
 
 
 def test_one_key_gives_one_text_and_another_key_another():
-    run = partial(jl.sample, MODEL, PARAMS, prompt=PROMPT, steps=30)
+    run = partial(jl.sample, MODEL, model_params(), prompt=PROMPT, steps=30)
     np.testing.assert_array_equal(run(key=jax.random.key(1))[1], run(key=jax.random.key(1))[1])
     assert (run(key=jax.random.key(1))[1] != run(key=jax.random.key(2))[1]).any()
 
 
 def test_it_goes_on_from_the_state_that_it_left():
-    end, symbols = jl.sample(MODEL, PARAMS, jax.random.key(1), PROMPT, steps=4, temperature=0.0)
-    whole = jl.sample(MODEL, PARAMS, jax.random.key(1), PROMPT, steps=9, temperature=0.0)[1]
-    _, y = MODEL.outputs(PARAMS, np.concatenate([PROMPT, symbols]))
+    end, symbols = jl.sample(MODEL, model_params(), jax.random.key(1), PROMPT, steps=4, temperature=0.0)
+    whole = jl.sample(MODEL, model_params(), jax.random.key(1), PROMPT, steps=9, temperature=0.0)[1]
+    _, y = MODEL.outputs(model_params(), np.concatenate([PROMPT, symbols]))
     first = jnp.argmax(y[-1])[None].astype(jnp.int32)
-    more = jl.sample(MODEL, PARAMS, jax.random.key(2), first, end, steps=4, temperature=0.0)[1]
+    more = jl.sample(MODEL, model_params(), jax.random.key(2), first, end, steps=4, temperature=0.0)[1]
     np.testing.assert_array_equal(whole, jnp.concatenate([symbols, first, more]))
 
 
 def test_other_keys_prompts_and_temperatures_of_one_shape_compile_nothing_more():
-    jl.sample(MODEL, PARAMS, jax.random.key(0), PROMPT, steps=7, temperature=0.5, top_p=0.5)
+    jl.sample(MODEL, model_params(), jax.random.key(0), PROMPT, steps=7, temperature=0.5, top_p=0.5)
     keys, other = list(jax.random.split(jax.random.key(9), 4)), PROMPT[::-1].copy()
     with compilations() as seen:
         for key in keys:
-            jl.sample(MODEL, PARAMS, key, other, steps=7, temperature=0.7, top_p=0.9)
+            jl.sample(MODEL, model_params(), key, other, steps=7, temperature=0.7, top_p=0.9)
     assert [event for event in seen if "backend_compile" in event] == []
 
 
@@ -73,7 +77,9 @@ def test_other_keys_prompts_and_temperatures_of_one_shape_compile_nothing_more()
 def test_symbols_come_as_often_as_the_smallest_set_with_top_p_says(temperature, top_p, kept):
     n = 20_000
     keys = jax.random.split(jax.random.key(0), n)
-    drawn = jax.jit(jax.vmap(lambda key: draw(key, LOGITS, jnp.asarray(temperature), jnp.asarray(top_p))))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: draw(key, jnp.asarray(LOGITS), jnp.asarray(temperature), jnp.asarray(top_p))))(
+        keys
+    )
     p = np.exp(np.asarray(LOGITS) / temperature)
     p /= p.sum()
     smallest = np.argsort(-p)[: int(np.searchsorted(np.cumsum(np.sort(p)[::-1]), top_p - 1e-12)) + 1]
@@ -104,31 +110,32 @@ def test_narrow_logits_of_many_symbols_are_drawn_as_wide_ones():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"prompt": np.array([1, V])}, {"prompt": np.array([-1])}, {"temperature": jnp.float32(-1)},
-     {"top_p": jnp.zeros(())}, {"top_p": jnp.float32(1.5)}, {"temperature": jnp.float32(jnp.nan)}],
+    [{"prompt": np.array([1, V])}, {"prompt": np.array([-1])}, {"temperature": np.float32(-1)},
+     {"top_p": np.zeros(())}, {"top_p": np.float32(1.5)}, {"temperature": np.float32(np.nan)}],
 )  # fmt: skip
 def test_what_only_the_device_can_find_wrong_draws_what_is_no_symbol(changed):
-    given = {"prompt": PROMPT, "temperature": 1.0, "top_p": 1.0} | changed
-    assert jl.sample(MODEL, PARAMS, jax.random.key(0), steps=3, **given)[1].tolist() == [-1] * 3
+    on_device = {name: jnp.asarray(value) for name, value in changed.items()}
+    given = {"prompt": PROMPT, "temperature": 1.0, "top_p": 1.0} | on_device
+    assert jl.sample(MODEL, model_params(), jax.random.key(0), steps=3, **given)[1].tolist() == [-1] * 3
 
 
 def test_each_symbol_of_a_run_comes_as_often_as_the_outputs_before_it_say():
     keys = jax.random.split(jax.random.key(0), 5000)
-    texts = jax.jit(jax.vmap(lambda key: jl.sample(MODEL, PARAMS, key, PROMPT, steps=2)[1]))(keys)
-    p = jax.nn.softmax(MODEL.outputs(PARAMS, PROMPT)[1][-1])
+    texts = jax.jit(jax.vmap(lambda key: jl.sample(MODEL, model_params(), key, PROMPT, steps=2)[1]))(keys)
+    p = jax.nn.softmax(MODEL.outputs(model_params(), PROMPT)[1][-1])
     often = np.bincount(texts[:, 0], minlength=V) / 5000
     assert (np.abs(often - p) <= 5 * np.sqrt(p * (1 - p) / 5000)).all()
     k = int(np.argmax(p))
     after = texts[texts[:, 0] == k, 1]
-    p = jax.nn.softmax(MODEL.outputs(PARAMS, np.append(PROMPT, k))[1][-1])
+    p = jax.nn.softmax(MODEL.outputs(model_params(), np.append(PROMPT, k))[1][-1])
     assert (np.abs(np.bincount(after, minlength=V) / len(after) - p) <= 5 * np.sqrt(p * (1 - p) / len(after))).all()
 
 
 def test_no_key_is_used_twice_and_the_given_one_is_used_up():
     with jax.debug_key_reuse(True):
-        jax.jit(lambda key: jl.sample(MODEL, PARAMS, key, PROMPT, steps=3)[1])(jax.random.key(0))
+        jax.jit(lambda key: jl.sample(MODEL, model_params(), key, PROMPT, steps=3)[1])(jax.random.key(0))
         with pytest.raises(jax.errors.KeyReuseError):
-            jax.jit(lambda key: (jl.sample(MODEL, PARAMS, key, PROMPT, steps=3)[1], jax.random.bits(key)))(
+            jax.jit(lambda key: (jl.sample(MODEL, model_params(), key, PROMPT, steps=3)[1], jax.random.bits(key)))(
                 jax.random.key(0)
             )
 
@@ -151,12 +158,20 @@ def test_no_key_is_used_twice_and_the_given_one_is_used_up():
         ({"temperature": "1"}, TypeError, "sample: temperature must be a Python number, but is '1'"),
         ({"temperature": True}, TypeError, "sample: temperature must be a Python number, but is True"),
         ({"top_p": None}, TypeError, "sample: top_p must be a Python number, but is None"),
-        ({"temperature": jnp.ones(2)}, ValueError, r"sample: temperature must be one number, but is .*\[2\]"),
         ({"model": jl.LSTM(I, H)}, TypeError, "sample: model must be a Model, but is a LSTM"),
-        ({"params": PARAMS.cell}, TypeError, "Model: params must be ModelParams, as init makes them"),
+        (
+            {"params": jl.LSTMParams(*np.zeros((3, 1)))},
+            TypeError,
+            "Model: params must be ModelParams, as init makes them",
+        ),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_by_name(changed, error, says):
-    given = {"model": MODEL, "params": PARAMS, "key": jax.random.key(0), "prompt": PROMPT, "steps": 2}
+    given = {"model": MODEL, "params": model_params(), "key": jax.random.key(0), "prompt": PROMPT, "steps": 2}
     with pytest.raises(error, match=says):
         jl.sample(**(given | changed))
+
+
+def test_a_temperature_with_an_axis_is_refused():
+    with pytest.raises(ValueError, match=r"sample: temperature must be one number, but is .*\[2\]"):
+        jl.sample(MODEL, model_params(), jax.random.key(0), PROMPT, steps=2, temperature=jnp.ones(2))

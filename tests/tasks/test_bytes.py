@@ -13,7 +13,6 @@ from jax_lstm.tasks import Bytes, Digits, HasRivals, ReadsTokens, ngram, rivals
 from jax_lstm.tasks import bytes as bytes_of
 from jax_lstm.tasks.bytes import STREAM, library, split_of, streams, texts
 
-KEY = jax.random.key(0)
 SPLITS = ("train", "validation", "test")
 
 
@@ -49,7 +48,7 @@ def test_a_files_split_is_that_of_its_name_whatever_else_is_there():
 
 
 def test_what_is_wanted_is_the_next_byte_at_every_step():
-    batch = Bytes(trained=20).train_batch(KEY, 3, 5)
+    batch = Bytes(trained=20).train_batch(jax.random.key(0), 3, 5)
     assert (batch.xs.shape, batch.targets.shape) == ((5, 20), (5, 20))
     assert batch.xs.dtype == batch.targets.dtype == jnp.int32
     assert batch.weights is not None
@@ -62,8 +61,8 @@ def test_what_is_wanted_is_the_next_byte_at_every_step():
 
 def test_a_stream_goes_on_at_the_next_step_where_it_was():
     task = Bytes(trained=16)
-    parts = [task.train_batch(KEY, t, 4) for t in range(10, 14)]
-    whole = Bytes(trained=16 * 14).train_batch(KEY, 0, 4)
+    parts = [task.train_batch(jax.random.key(0), t, 4) for t in range(10, 14)]
+    whole = Bytes(trained=16 * 14).train_batch(jax.random.key(0), 0, 4)
     np.testing.assert_array_equal(np.concatenate([part.xs for part in parts], axis=1), whole.xs[:, 160:])
     np.testing.assert_array_equal(np.concatenate([part.targets for part in parts], axis=1), whole.targets[:, 160:])
 
@@ -71,17 +70,20 @@ def test_a_stream_goes_on_at_the_next_step_where_it_was():
 def test_a_stream_goes_around_the_end_of_the_text_to_its_beginning(monkeypatch):
     small = texts()._replace(train=np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(bytes_of, "texts", lambda: small)
-    xs = np.concatenate([Bytes(trained=3).train_batch(KEY, t, 2).xs for t in range(50)], axis=1)
+    xs = np.concatenate([Bytes(trained=3).train_batch(jax.random.key(0), t, 2).xs for t in range(50)], axis=1)
     np.testing.assert_array_equal(np.diff(xs) % 10, 1)
-    np.testing.assert_array_equal(Bytes(trained=3).train_batch(KEY, 700_000_000, 2).xs, xs[:, :3])
+    np.testing.assert_array_equal(Bytes(trained=3).train_batch(jax.random.key(0), 700_000_000, 2).xs, xs[:, :3])
 
 
 def test_a_batch_is_a_pure_function_of_key_and_step_and_can_be_traced():
     task = Bytes(trained=8)
-    once, again = task.train_batch(KEY, 40, 8), jax.jit(partial(task.train_batch, size=8))(KEY, jnp.int32(40))
+    once, again = (
+        task.train_batch(jax.random.key(0), 40, 8),
+        jax.jit(partial(task.train_batch, size=8))(jax.random.key(0), jnp.int32(40)),
+    )
     jax.tree.map(np.testing.assert_array_equal, once, again)
     assert not np.array_equal(once.xs, task.train_batch(jax.random.key(2), 40, 8).xs)
-    assert len(np.unique(task.train_batch(KEY, 0, 64).xs, axis=0)) > 32
+    assert len(np.unique(task.train_batch(jax.random.key(0), 0, 64).xs, axis=0)) > 32
 
 
 @pytest.mark.parametrize(("split", "count"), [("validation", 32), ("test", 128)])

@@ -1,5 +1,7 @@
 """Ten symbols, a wait, a marker, and the ten symbols again."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -9,25 +11,31 @@ from jax_lstm.train.losses import BY_NAME
 
 T = 30
 TASK = CopyMemory(T)
-BATCH = TASK.sequences(jax.random.key(0), 400)
-READ = np.asarray(BATCH.xs).argmax(axis=2)
+
+
+@cache
+def drawn():
+    return TASK.sequences(jax.random.key(0), 400)
 
 
 def test_what_is_wanted_at_the_end_is_what_was_read_at_the_beginning():
-    assert READ.shape == (400, T + 20)
-    np.testing.assert_array_equal(np.asarray(BATCH.xs).sum(axis=2), 1)
-    np.testing.assert_array_equal(BATCH.targets[:, -10:], READ[:, :10])
-    assert (np.asarray(BATCH.targets)[:, :-10] == 0).all()
-    assert (READ[:, 10 + T - 1] == 9).all()
-    assert (np.delete(READ, [*range(10), 10 + T - 1], axis=1) == 0).all()
-    np.testing.assert_allclose(np.bincount(READ[:, :10].ravel(), minlength=9)[1:] / 4000, 1 / 8, atol=0.02)
+    batch = drawn()
+    read = np.asarray(batch.xs).argmax(axis=2)
+    assert read.shape == (400, T + 20)
+    np.testing.assert_array_equal(np.asarray(batch.xs).sum(axis=2), 1)
+    np.testing.assert_array_equal(batch.targets[:, -10:], read[:, :10])
+    assert (np.asarray(batch.targets)[:, :-10] == 0).all()
+    assert (read[:, 10 + T - 1] == 9).all()
+    assert (np.delete(read, [*range(10), 10 + T - 1], axis=1) == 0).all()
+    np.testing.assert_allclose(np.bincount(read[:, :10].ravel(), minlength=9)[1:] / 4000, 1 / 8, atol=0.02)
 
 
 def test_the_baseline_is_the_loss_of_knowing_when_and_guessing_what():
+    batch = drawn()
     certain, guess = np.full(9, -50.0, np.float32), np.zeros(9, np.float32)
     certain[0], guess[0] = 50, -50
     ys = np.where((np.arange(T + 20) < T + 10)[:, None], certain, guess)
-    loss = BY_NAME[TASK.loss](np.broadcast_to(ys, (400, T + 20, 9)), BATCH.targets, BATCH.weights)
+    loss = BY_NAME[TASK.loss](np.broadcast_to(ys, (400, T + 20, 9)), batch.targets, batch.weights)
     np.testing.assert_allclose(loss, TASK.baseline, rtol=1e-5)
 
 

@@ -1,5 +1,7 @@
 """Two classes that the first three steps tell."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -7,11 +9,17 @@ import pytest
 from jax_lstm.tasks import TwoClasses
 
 TASK = TwoClasses(50)
-BATCH = TASK.sequences(jax.random.key(0), 2000)
-X, Y, LIVE = np.asarray(BATCH.xs)[..., 0], np.asarray(BATCH.targets)[:, 0], np.asarray(BATCH.mask)
+
+
+@cache
+def drawn():
+    """Inputs (B, T), targets (B,) and mask (B, T) of one batch."""
+    batch = TASK.sequences(jax.random.key(0), 2000)
+    return np.asarray(batch.xs)[..., 0], np.asarray(batch.targets)[:, 0], np.asarray(batch.mask)
 
 
 def test_the_first_three_steps_tell_the_class_and_the_others_are_noise():
+    X, Y, _ = drawn()
     assert set(Y.tolist()) == {np.float32(0.2), np.float32(0.8)}
     sign = np.where(Y > 0.5, -1, 1)
     np.testing.assert_allclose((X[:, :3] * sign[:, None]).mean(axis=0), 1, atol=0.05)
@@ -21,9 +29,10 @@ def test_the_first_three_steps_tell_the_class_and_the_others_are_noise():
 
 
 def test_lengths_are_spread_evenly_and_the_rest_is_padding():
-    lengths = LIVE.sum(axis=1)
+    X, _, mask = drawn()
+    lengths = mask.sum(axis=1)
     assert set(lengths.tolist()) == set(range(50, 56))
-    assert (X[~LIVE] == 0).all()
+    assert (X[~mask] == 0).all()
 
 
 def test_targets_are_noisy_in_training_only():

@@ -7,8 +7,8 @@ import numpy as np
 from jax_lstm.train.losses import BY_NAME
 
 RNG = np.random.default_rng(0)
-YS = jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32)
-CLASSES = jnp.array([0, 3, 1, 1, 2, 0], jnp.int32)
+YS = RNG.normal(size=(6, 4)).astype(np.float32)
+CLASSES = np.array([0, 3, 1, 1, 2, 0], np.int32)
 
 
 def test_cross_entropy_is_the_mean_negative_log_of_the_softmax():

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jax_lstm.train import Problem
 
-W = jnp.array([1.0, -2.0, 0.5])
+W = np.array([1.0, -2.0, 0.5])
 
 
 class Line(NamedTuple):
