@@ -1,7 +1,7 @@
-"""The tables and the picture of the results: read from results/*.json, written between markers into the READMEs.
+"""The tables and the picture of the results, made from results/*.json.
 
 python benchmarks/tables.py            prints the tables
-python benchmarks/tables.py --write    puts them into README.md and benchmarks/README.md, and draws results/speed.png
+python benchmarks/tables.py --write    writes them between the markers in FILES, and draws results/speed.png
 """
 
 import argparse
@@ -13,7 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "README.md")
+PICTURE = RESULTS / "speed.png"
 OURS, TWIN, TORCH = "jax_lstm", "custom_vjp twin", "PyTorch"
 
 
@@ -45,8 +46,19 @@ def mean(ratios: list[float]) -> str:
     return f"{math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}"
 
 
+def speed_brief() -> str:
+    """The README's: train step and forward pass over the best JAX peer, and the train step over PyTorch."""
+    lines = []
+    for row in read("speed")["rows"]:
+        f = row["figures"]
+        train, forward = value(f[OURS]["train"]), value(f[OURS]["forward"])
+        ratios = train / best(f, "train")[1], forward / best(f, "forward")[1], train / value(f[TORCH]["train"])
+        lines.append([", ".join(map(str, row["shape"])), *(f"{r:.2f}" for r in ratios)])
+    return table(["B, T, I, H", "train step / best JAX peer", "forward / best JAX peer", "train step / PyTorch"], lines)
+
+
 def speed_summary() -> str:
-    """Ours over the best JAX peer, the twin and PyTorch."""
+    """Ours over the best JAX peer, the hand-written `custom_vjp` and PyTorch."""
     rows, columns = [], [[] for _ in range(6)]
     for row in read("speed")["rows"]:
         f = row["figures"]
@@ -168,6 +180,7 @@ def machine() -> str:
 
 
 TABLES = {
+    "brief": speed_brief,
     "speed": speed_summary,
     "train": lambda: speed_full("train"),
     "forward": lambda: speed_full("forward"),
@@ -184,7 +197,7 @@ TABLES = {
 
 
 def filled(text: str) -> str:
-    """A README with each of its marked tables made anew."""
+    """The text of a page, with each of its marked tables made again."""
 
     def put(match: re.Match) -> str:
         name = match.group(1)
@@ -193,29 +206,52 @@ def filled(text: str) -> str:
     return re.sub(r"<!-- bench:(\w+) -->.*?<!-- /bench:\1 -->", put, text, flags=re.DOTALL)
 
 
-def draw() -> None:
-    """results/speed.png: a train step of every library, over the best JAX peer's."""
+def drawn_from() -> str:
+    """The figures behind the picture."""
+    return speed_full("train") + "\n\n" + speed_full("forward")
+
+
+def draw(path: Path) -> None:
+    """The picture: the times of jax_lstm, the best JAX peer and PyTorch, divided by that of the best JAX peer.
+
+    `drawn_from` is stored as the picture's Description. A test compares it with the results.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     rows = read("speed")["rows"]
-    names = [n for n in rows[0]["figures"] if "train" in rows[0]["figures"][n]]
-    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
-    width = 0.85 / len(names)
-    for k, name in enumerate(names):
-        heights = [value(r["figures"][name]["train"]) / best(r["figures"], "train")[1] for r in rows]
-        at = [i + (k - len(names) / 2) * width for i in range(len(rows))]
-        color = "#c0392b" if name == OURS else plt.get_cmap("Greys")(0.25 + 0.5 * k / len(names))
-        axes.bar(at, heights, width, label=name, color=color, align="edge")
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(rows)), [", ".join(map(str, r["shape"])) for r in rows])
-    axes.set_xlabel("B, T, I, H")
-    axes.set_ylabel("train step / best JAX peer")
-    axes.set_title("Lower is faster; one CPU device, float32")
-    axes.legend(ncols=3, fontsize=8)
-    figure.savefig(RESULTS / "speed.png", dpi=120)
+    figure, panels = plt.subplots(1, 2, figsize=(10, 6.6), sharey=True, layout="constrained")
+    for axes, kind, title in zip(panels, ("train", "forward"), ("Train step", "Forward pass"), strict=True):
+        for k, row in enumerate(rows):
+            figures = row["figures"]
+            peer, base = best(figures, kind)
+            bars = [
+                (OURS, value(figures[OURS][kind]), "#0072B2", "white"),
+                (peer, base, "#D0D0D0", "black"),
+                (TORCH, value(figures[TORCH][kind]), "#E69F00", "black"),
+            ]
+            for j, (name, ms, color, ink) in enumerate(bars):
+                at, ratio = k + 0.27 * (j - 1), ms / base
+                bold = "bold" if name == OURS else "normal"
+                axes.barh(at, ratio, 0.25, color=color)
+                axes.text(0.02, at, name, va="center", color=ink, fontsize=11, fontweight=bold)
+                behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+                axes.text(ratio + 0.02, at, f"{ratio:.2f}", va="center", fontsize=11, fontweight=bold, bbox=behind)
+        axes.axvline(1, color="black", linewidth=1, linestyle=":", zorder=0)
+        axes.set_xlim(0, 1.3)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=11)
+        axes.set_title(title, fontsize=14, fontweight="bold")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    shapes = ["batch of {}, {:,} steps\n{} inputs, {} units".format(*row["shape"]) for row in rows]
+    panels[0].set_yticks(range(len(rows)), shapes, fontsize=11)
+    panels[0].invert_yaxis()
+    figure.suptitle("Time of one LSTM layer on one CPU device; lower is faster", fontsize=15)
+    figure.supxlabel("time / time of the fastest JAX peer (Flax linen, Flax nnx, Haiku, Equinox or Keras)", fontsize=12)
+    figure.savefig(path, dpi=120, metadata={"Description": drawn_from()})
+    plt.close(figure)
 
 
 def main() -> None:
@@ -225,7 +261,7 @@ def main() -> None:
     if parser.parse_args().write:
         for path in FILES:
             path.write_text(filled(path.read_text()))
-        draw()
+        draw(PICTURE)
     else:
         for name, make in TABLES.items():
             print(f"\n{name}\n\n{make()}")

@@ -1,4 +1,4 @@
-"""What the README and the docstrings show is run, and the tables that it claims are what the commands print."""
+"""README, docs and docstrings: the examples run, the links lead somewhere, and the tables are what commands print."""
 
 import doctest
 import importlib
@@ -15,7 +15,13 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCS = {p.relative_to(ROOT).as_posix(): p.read_text() for p in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {"README.md": README} | DOCS
+BLOCKS = {name: re.findall(r"```python\n(.*?)```", page, re.DOTALL) for name, page in PAGES.items()}
+LINKED = PAGES | {
+    name: (ROOT / name).read_text()
+    for name in ("CONTRIBUTING.md", "benchmarks/README.md", "notebooks/results/README.md")
+}
 MODULES = sorted(
     ".".join(p.relative_to(ROOT).with_suffix("").parts)
     for p in (ROOT / "jax_lstm").rglob("*.py")
@@ -30,23 +36,100 @@ def run_as_a_newcomer_would(code):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_readme_examples_run():
-    assert len(BLOCKS) >= 5
-    result = run_as_a_newcomer_would("\n".join(BLOCKS))
+# The README's module for reinforcement learning, against a loop of steps; run after the README's own examples.
+RESETS = """
+x, first = xs.swapaxes(0, 1), reset.T
+memory = Memory()
+variables = memory.init(jax.random.key(2), None, x, first)
+carry, hs = memory.apply(variables, None, x, first)
+weights, expected = variables["params"]["lstm"], []
+state = cell.initial_state(weights)
+for t in range(20):
+    state, h = jl.step(cell, weights, state, x[t, 0], reset=first[t, 0])
+    expected.append(h)
+assert first.any()
+assert jnp.allclose(hs[:, 0], jnp.stack(expected), atol=1e-6)
+assert jnp.allclose(carry.h[0], h, atol=1e-6)
+"""
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+def test_the_examples_of_a_page_run(page):
+    result = run_as_a_newcomer_would("\n".join([*BLOCKS[page], RESETS if page == "README.md" else ""]))
     assert result.returncode == 0, result.stderr
 
 
+def test_the_pages_have_examples():
+    with_examples = {name for name, blocks in BLOCKS.items() if blocks}
+    assert with_examples == {
+        "README.md",
+        *(f"docs/{n}.md" for n in ("semantics", "layers", "experiments", "guarantees")),
+    }
+    assert len(BLOCKS["README.md"]) >= 5
+
+
 def test_a_wrong_readme_example_would_be_noticed():
-    wrong = BLOCKS[0].replace("hidden_size=16", "hidden_size=0")
-    assert wrong != BLOCKS[0]
+    first = BLOCKS["README.md"][0]
+    wrong = first.replace("hidden_size=16", "hidden_size=0")
+    assert wrong != first
     assert "at least 1" in run_as_a_newcomer_would(wrong).stderr
 
 
 def test_the_first_example_has_at_most_twelve_statements():
     import ast
 
-    statements = [n for n in ast.walk(ast.parse(BLOCKS[0])) if isinstance(n, ast.stmt)]
+    statements = [n for n in ast.walk(ast.parse(BLOCKS["README.md"][0])) if isinstance(n, ast.stmt)]
     assert len(statements) <= 12
+
+
+def test_the_readme_is_short_and_begins_with_the_commands_and_a_picture():
+    assert len(README.split()) <= 1300
+    top = "\n".join(README.splitlines()[:40])
+    assert "make demo" in top
+    assert "make test" in top
+    assert "![" in top
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures == ["notebooks/results/gradient_flow.png", "benchmarks/results/speed.png"]
+
+
+def prose(page):
+    """A page without its code."""
+    return re.sub(r"```.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
+
+
+def anchors(page):
+    """Where GitHub lets a link into a page lead: one anchor for each heading."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(name, page):
+    """The relative links and pictures of a page that lead nowhere."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        inside = target.resolve().is_relative_to(ROOT) and target.exists()
+        if not inside or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_every_relative_link_and_picture_is_there(name):
+    assert broken_links(name, LINKED[name]) == []
+    assert "<img" not in LINKED[name]
+    assert "<a " not in LINKED[name]
+
+
+@pytest.mark.parametrize(
+    "link", ["docs/nothing.md", "docs/limits.md#nothing", "#nothing", "../README.md", "/README.md"]
+)
+def test_a_link_that_leads_nowhere_would_be_noticed(link):
+    assert broken_links("README.md", f"{README}\n[text]({link})") == [link]
+    assert broken_links("README.md", f"{README}\n`[text]({link})`") == []
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -56,28 +139,40 @@ def test_the_examples_in_docstrings_run(name):
     assert result.failed == 0
 
 
-def test_every_test_that_the_readme_names_is_there():
-    files = {p.relative_to(ROOT).as_posix(): p.read_text() for p in (ROOT / "tests").rglob("*.py")}
-    promised = README.split("## What is promised")[1].split("## When not")[0]
-    named = re.findall(r"`((?:tests/|test_)[\w/.]+)`", promised)
-    assert len(named) >= 10
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_is_there(page):
+    files = [p.read_text() for p in (ROOT / "tests").rglob("*.py")]
+    named = re.findall(r"`((?:tests/|test_)[\w/.]+)`", PAGES[page])
+    assert len(named) >= (25 if page == "docs/guarantees.md" else 0)
     for name in named:
-        found = (
-            (ROOT / name).exists() if name.startswith("tests/") else any(f"def {name}(" in t for t in files.values())
-        )
+        found = (ROOT / name).exists() if name.startswith("tests/") else any(f"def {name}(" in text for text in files)
         assert found, name
+
+
+def test_every_guarantee_names_a_test():
+    rows = re.findall(r"^\| (?!promise|---)(.+) \| (.*) \|$", DOCS["docs/guarantees.md"], re.MULTILINE)
+    assert len(rows) >= 20
+    for promise, tests in rows:
+        assert re.search(r"`(tests/|test_)", tests), promise
 
 
 def test_the_headline_table_and_figure_are_what_their_command_makes(tmp_path):
     made, shown = tmp_path / "figure.png", ROOT / "notebooks" / "results" / "gradient_flow.png"
+    page = DOCS["docs/experiments.md"]
     assert f"({shown.relative_to(ROOT).as_posix()})" in README
+    assert f"(../{shown.relative_to(ROOT).as_posix()})" in page
     result = subprocess.run(
         [sys.executable, "-m", "jax_lstm.gradflow.headline", "--plot", str(made)],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    tables = re.findall(r"<!-- headline -->\n(.*?)<!-- /headline -->", README, re.DOTALL)
+    tables = re.findall(r"<!-- headline -->\n(.*?)<!-- /headline -->", page, re.DOTALL)
     assert [table.strip() for table in tables] == [result.stdout.strip()]
+    # The two figures in the README's caption.
+    last = {line.split(" | ")[0]: line.split(" | ")[-1].split(" (")[0] for line in result.stdout.splitlines()}
+    sigmoid, chrono = last["| sigmoid RNN, orthogonal"], last["| LSTM, per-gate orthogonal, chrono(100)"]
+    caption = " ".join(README.split())
+    assert f"After 99 steps the norm is {sigmoid} in a sigmoid RNN and {chrono} in an LSTM with chrono" in caption
     with Image.open(shown) as figure:
         figure.load()  # what is written about a picture may stand behind it
         assert figure.info["Description"] == result.stdout.strip()

@@ -122,17 +122,18 @@ def test_params_of_a_dict_go_through_params_from():
         cell.params_from({"v": params["w"]})
 
 
-# The cell that the README writes. Sizes that share no product, so that a shape tells what it is.
+# The cells that the README and docs/semantics.md write. Sizes that share no product, so that a shape tells what it is.
 
 B, T, I, H = 8, 11, 3, 7
+PAGES = ("README.md", "docs/semantics.md")
 
 
 @cache
-def readmes_cell():
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    code = re.findall(r"```python\n(.*?)```", text.split("## Write your own cell")[1], re.DOTALL)[0]
-    names: dict[str, Any] = {"__name__": "readme", "jax": jax, "jnp": jnp, "jl": jl}
-    exec(compile(code, "README.md", "exec"), names)
+def documented_cell(page):
+    text = (Path(__file__).parents[1] / page).read_text()
+    code = re.findall(r"```python\n(.*?)```", text.split("## Your own cell")[1], re.DOTALL)[0]
+    names: dict[str, Any] = {"__name__": "page", "jax": jax, "jnp": jnp, "jl": jl}
+    exec(compile(code, page, "exec"), names)
     return names["Leaky"](I, H)
 
 
@@ -142,29 +143,33 @@ def flagged():
     return np.random.default_rng(1).normal(size=(B, T, I)), mask, reset
 
 
-def readmes_loss(engine, params, xs, mask, reset):
-    state, hs = jl.batched(jl.unroll)(readmes_cell(), params, xs, None, mask, reset, engine=engine)
+def documented_loss(cell, engine, params, xs, mask, reset):
+    state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset, engine=engine)
     return jnp.mean(hs**2) + jnp.mean(state.h)
 
 
-def test_the_readmes_own_cell_has_two_loops_with_one_product_each():
-    params, data = params_of(readmes_cell()), flagged()
-    step = jax.value_and_grad(partial(readmes_loss, "hoisted"), (0, 1))
+@pytest.mark.parametrize("page", PAGES)
+def test_a_documented_cell_has_two_loops_with_one_product_each(page):
+    cell, data = documented_cell(page), flagged()
+    params = params_of(cell)
+    step = jax.value_and_grad(partial(documented_loss, cell, "hoisted"), (0, 1))
     loops = scans(jax.make_jaxpr(step)(params, *data))
     assert [products(scan.params["jaxpr"]) for scan in loops] == [1, 1]
     assert not {s for scan in loops for s in carried_shapes(scan)} & {a.shape for a in jax.tree.leaves(params)}
     hlo = HLO(jax.jit(step).lower(params, *data).compile().as_text() or "")
     assert [hlo.count(body, "dot") for body in hlo.loop_bodies()] == [1, 1]
-    plain = scans(jax.make_jaxpr(jax.grad(partial(readmes_loss, "plain")))(params, *data))
+    plain = scans(jax.make_jaxpr(jax.grad(partial(documented_loss, cell, "plain")))(params, *data))
     assert max(products(scan.params["jaxpr"]) for scan in plain) > 1
 
 
-def test_the_readmes_own_cell_runs_masked_and_reset_as_its_equation_says():
-    cell, (xs, mask, reset) = readmes_cell(), flagged()
+@pytest.mark.parametrize("page", PAGES)
+def test_a_documented_cell_runs_masked_and_reset_as_its_equation_says(page):
+    cell, (xs, mask, reset) = documented_cell(page), flagged()
     params = params_of(cell)
     state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset)
-    w_x, w_h, b, α = (np.asarray(params[name]) for name in ("w_x", "w_h", "b", "α"))
-    a = 1 / (1 + np.exp(-α))
+    w_x, w_h = (np.asarray(params[name]) for name in ("w_x", "w_h"))
+    a = 1 / (1 + np.exp(-np.asarray(params["α"]))) if "α" in params else 0.1
+    b = np.asarray(params.get("b", 0.0))
     for k in range(B):
         h = np.zeros(H)
         for t in range(T):
@@ -174,13 +179,14 @@ def test_the_readmes_own_cell_runs_masked_and_reset_as_its_equation_says():
             np.testing.assert_allclose(hs[k, t], h if mask[k, t] else 0 * h, rtol=0, atol=1e-12)
         np.testing.assert_allclose(state.h[k], h, rtol=0, atol=1e-12)
     ours, plain = (
-        jax.grad(partial(readmes_loss, engine), (0, 1))(params, *flagged()) for engine in ("hoisted", "plain")
+        jax.grad(partial(documented_loss, cell, engine), (0, 1))(params, *flagged()) for engine in ("hoisted", "plain")
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-12), ours, plain)
 
 
-def test_the_readmes_own_cell_is_measured():
-    cell, (xs, *_) = readmes_cell(), flagged()
+@pytest.mark.parametrize("page", PAGES)
+def test_a_documented_cell_is_measured(page):
+    cell, (xs, *_) = documented_cell(page), flagged()
     params = params_of(cell)
     log_norms = jl.gradflow.sensitivity(cell, params, xs[0])
     for k in range(T + 1):

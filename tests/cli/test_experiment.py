@@ -146,7 +146,8 @@ def test_the_page_of_results_is_made_from_results_that_are_no_trials():
         assert set(result["results"]) == set(spec["runs"])
     found = read_results(RESULTS, SPECS[0].parent)
     assert (RESULTS / "README.md").read_text(encoding="utf-8") == page(found)
-    assert summary(found) in (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert f"<!-- experiments -->\n{summary(found).strip()}\n<!-- /experiments -->" in shown
 
 
 def test_a_table_of_nothing_is_refused(tmp_path, capsys):
