@@ -158,8 +158,8 @@ assert jnp.isfinite(hs).all()
 # %% [markdown]
 # ## Gradients
 #
-# We compare the gradient through `unroll` with the gradient through the Python loop, by the eight textbook arrays. Then
-# we compare it with a finite difference of the loop, which uses neither gradient.
+# We compare the gradient through `unroll` with the gradient through the Python loop, with respect to the eight textbook
+# arrays. Then we compare it with a finite difference of the loop, which uses neither gradient.
 
 
 # %%
@@ -190,7 +190,7 @@ print("finite difference", quotient, "  gradient through unroll", by_unroll.W_f[
 np.testing.assert_allclose(by_unroll.W_f[2, 1], quotient, rtol=1e-6)
 
 # %% [markdown]
-# Every other transformation works in the same way. For example, the Hessian of the loss by the four forget biases is
+# Every other transformation works in the same way. For example, the Hessian of the loss in the four forget biases is
 # symmetric and equals the Hessian through the Python loop:
 
 # %%

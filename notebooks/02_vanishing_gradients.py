@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Measuring vanishing gradients
 #
-# The gradient of a loss at step $T$ by an earlier state $s_k$ contains a product of Jacobians,
+# The gradient of a loss at step $T$ with respect to an earlier state $s_k$ contains a product of Jacobians,
 #
 # $$
 # \frac{\partial s_T}{\partial s_k} = J_T J_{T-1} \cdots J_{k+1}, \qquad J_t = \frac{\partial s_t}{\partial s_{t-1}}.

@@ -137,7 +137,8 @@ np.testing.assert_allclose(kept[0], np.log(gates.f[:100]).sum(0), rtol=1e-9)
 # %% [markdown]
 # ## The memory of each unit
 #
-# `retention` is the derivative of each entry of the last state by the same entry of an earlier state, over all paths.
+# `retention` is the derivative of each entry of the last state with respect to the same entry of an earlier state,
+# over all paths.
 # The chrono initialization draws the forget biases so that the memories of the units spread over 1 to 100 steps. The
 # plot shows this: units at the top keep most of their value through the sequence, units at the bottom lose it within a
 # few steps.

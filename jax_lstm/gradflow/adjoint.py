@@ -1,4 +1,4 @@
-"""Adjoint states: the derivative of a loss by every state, computed by backpropagation through time.
+"""Adjoint states: the derivatives of a loss with respect to the states, by backpropagation through time.
 
     λ_t = dL/ds_t = ∂L/∂s_t + J_{t+1}ᵀ λ_{t+1}        J_t = ∂s_t/∂s_{t−1}
 
@@ -27,7 +27,7 @@ def adjoint_norms(
 
         log ‖λ_t‖₂        λ_t = dL/ds_t        h_t and c_t are independent variables
 
-    The derivative by c_t excludes the effect of c_t on h_t within step t. That effect belongs to dL/dh_t.
+    dL/dc_t excludes the effect of c_t on h_t within step t. That effect belongs to dL/dh_t.
 
     As if by::
 

@@ -1,7 +1,9 @@
 """Memory horizon: the number of steps in which a gradient's norm falls by a factor e.
 
-horizon         −1 / log ρ, with ρ the spectral radius of the step's Jacobian at one point
-data_horizon    1 / slope of the log-norms ℓ_k = log ‖∂s_T/∂s_k‖₂ over k, along a sequence
+    horizon         −1 / log ρ, with ρ the spectral radius of the step's Jacobian at one point
+    data_horizon    1 / slope of the log-norms ℓ_k = log ‖∂s_T/∂s_k‖₂ over k, along a sequence
+
+Both are inf if the norm does not fall.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Jacobians of one step: by the full previous state, ∂s_t/∂s_{t−1} with s = (h, c) for the LSTM, and by the input."""
+"""Jacobians of one step, with respect to the full previous state (s = (h, c) for the LSTM) and to the input."""
 
 from functools import partial
 from typing import Any
@@ -33,8 +33,8 @@ def step_jacobians(
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (T, N, N), in the state's dtype. Entry [t, m, n] is the derivative of entry m of the state after step t + 1 by
-        entry n of the state before it. Entries are in the order of `flatten_state`.
+        (T, N, N), in the state's dtype. Entry [t, m, n] is the derivative of entry m of the state after step t + 1 with
+        respect to entry n of the state before it. Entries are in the order of `flatten_state`.
 
     Raises:
         ValueError, TypeError: as for `unroll`.
@@ -49,7 +49,7 @@ def _step_jacobians(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any)
 
 
 def input_jacobians(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, "T N I"]:
-    """Jacobian of every step's new state by that step's input.
+    """Jacobian of every step's new state with respect to that step's input.
 
         ∂s_t/∂x_t        s_{t−1} held fixed
 

@@ -24,7 +24,7 @@ WAYS = ("all", "cell", "hidden")
 
 
 def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all") -> Float[Array, "K C C"]:
-    """Derivative of the last cell state by every earlier one, along all paths or along some of them.
+    """Derivative of the last cell state with respect to every earlier one, along all paths or along some of them.
 
         all      ∂c_T/∂c_k
         cell     D_T D_{T−1} … D_{k+1}        D_t = ∂c_t/∂c_{t−1}, h_{t−1} held fixed: diag(f_t) for the LSTM
@@ -41,8 +41,8 @@ def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through:
 
     Returns:
         (K, C, C) with K = T + 1 and C the size of c, in the params' dtype or float32, whichever is wider. Entry
-        [k, m, n] is the derivative of entry m of c_T by entry n of c_k. This is a plain product: in float32 it
-        underflows below 10⁻³⁸. `sensitivity` and `retention` return logs that do not underflow.
+        [k, m, n] is the derivative of entry m of c_T with respect to entry n of c_k. This is a plain product: in
+        float32 it underflows below 10⁻³⁸. `sensitivity` and `retention` return logs that do not underflow.
 
     Raises:
         ValueError: the state has no c, or `through` is not one of the three; other cases as for `unroll`.

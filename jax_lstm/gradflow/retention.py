@@ -19,7 +19,7 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 
 
 def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None) -> Any:
-    """Log of the derivative of each entry of the last state by the same entry of every earlier state.
+    """Log derivative of each entry of the last state with respect to the same entry of every earlier state.
 
         log |∂s_{T,j}/∂s_{k,j}|        s_k the state after k steps
 

@@ -14,7 +14,7 @@ from jax_lstm.gradflow.trajectory import checked
 def sensitivity(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Float[Array, " K"]:
-    """Log-norm of the derivative of the last state by every earlier state: the gradient profile of a sequence.
+    """Gradient profile: log-norm of the derivative of the last state with respect to every earlier state.
 
         ℓ_k = log ‖∂s_T/∂s_k‖₂        s_k the state after k steps, so ℓ_T = 0
 

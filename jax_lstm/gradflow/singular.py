@@ -28,7 +28,7 @@ SWEEPS = 40  # at most, over all pairs of rows; convergence is quadratic and nee
 def singular_values(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, k: int | None = None, truncate: str | None = None
 ) -> Float[Array, "K k"]:
-    """Logs of the singular values of the derivative of the last state by every earlier state.
+    """Log singular values of the derivative of the last state with respect to every earlier state.
 
         log σ_1 ≥ log σ_2 ≥ …  of ∂s_T/∂s_t        s_t the state after t steps
 

@@ -1,4 +1,4 @@
-"""The gradient of a loss by the weights, split into the contributions of the steps that used them.
+"""The gradient of a loss with respect to the weights, split into the contributions of the steps.
 
 G_t = (∂⁺s_t/∂W)ᵀ λ_t        λ_t = dL/ds_t        ∂⁺: s_{t−1} held fixed
 dL/dW = Σ_t G_t
@@ -20,7 +20,7 @@ from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 def weight_gradient_by_step(
     loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Any:
-    """Gradient of a loss by the params, split into each step's contribution.
+    """Gradient of a loss with respect to the params, split into the contributions of the steps.
 
     As if by::
 

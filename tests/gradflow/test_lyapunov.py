@@ -252,7 +252,11 @@ def test_a_batch_is_a_vmap(cell):
             'truncate must be None or "1997", but is .1998.',
         ),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs[:, :2]), ValueError, "lyapunov_spectrum: xs has 2 features"),
-        (lambda c, p, xs: lyapunov_exponents(jnp.tanh, xs), ValueError, "exactly one of xs and steps must be given, but neither came"),
+        (
+            lambda c, p, xs: lyapunov_exponents(jnp.tanh, xs),
+            ValueError,
+            "exactly one of xs and steps must be given, but neither came",
+        ),
         (lambda c, p, xs: lyapunov_exponents(3, xs, steps=2), TypeError, "step_fn must be a function"),
         (lambda c, p, xs: lyapunov_exponents(jnp.tanh, [1.0], steps=2), TypeError, "every leaf of state"),
         (lambda c, p, xs: lyapunov_update(c, p, lyapunov_start(p), xs[0]), TypeError, "state must be a LSTMState"),

@@ -17,7 +17,7 @@ def plot_adjoint_norms(
     title: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Plot the norm of the loss's derivative by every state: log₁₀ ‖dL/ds_t‖₂ over t, one line per part of the state.
+    """Plot the norms of the adjoint states: log₁₀ ‖dL/ds_t‖₂ over t, one line per part of the state.
 
     Args:
         norms: maps the name of a part to natural logs of shape (T,), for example `adjoint_norms(...)._asdict()`.

@@ -20,7 +20,7 @@ from jax_lstm.cells import door
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 STYLES = ("-", "--", ":")
 COLOUR_MAP = "cividis"  # uniform in lightness; for color-blind readers (Nuñez, Anderton & Renslow 2018)
-FLOAT32_LEAST = math.log10(float(jnp.finfo(jnp.float32).tiny))  # below this, a product of Jacobians underflows
+FLOAT32_LEAST = math.log10(float(jnp.finfo(jnp.float32).tiny))  # below this, a float32 product underflows
 
 
 @contextlib.contextmanager

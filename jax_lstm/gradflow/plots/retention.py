@@ -37,9 +37,8 @@ def plot_retention(
         ValueError, TypeError: logs is not a float array of shape (T + 1, H) with T at least 1.
     """
     a = floats("plot_retention", "logs", logs, 2, "(T + 1, H)")
-    kept = (
-        np.nan_to_num(decades(a[::-1]), nan=-np.inf).clip(-DECADES, 1).T
-    )  # rows: units; columns: steps before the last state
+    # Rows are units, columns are steps before the last state.
+    kept = np.nan_to_num(decades(a[::-1]), nan=-np.inf).clip(-DECADES, 1).T
     kept = kept[np.argsort(-kept.mean(axis=1))]
     with canvas(axes, path, title) as axes:
         image = axes.imshow(
