@@ -60,8 +60,8 @@ params = jl.from_textbook(counter)
 print(params)
 
 # %% [markdown]
-# The library stores the same numbers in three arrays, with the gates in the order i, f, g, o: `w_x` (I, 4H), `w_h`
-# (H, 4H) and `b` (4H,). `from_textbook` and `to_textbook` only rearrange them.
+# The library stores the same numbers in three arrays, with the gates in the order i, f, g, o: `w_x` (I, 4H), `w_h` (H,
+# 4H) and `b` (4H,). `from_textbook` and `to_textbook` only rearrange them.
 
 # %%
 xs = jnp.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])[:, None]  # (T, I)

@@ -41,9 +41,9 @@ xs = jax.random.normal(jax.random.key(0), (T, I))
 # %% [markdown]
 # ## The plain product of Jacobians
 #
-# `step_jacobians` returns every $J_t$. For an RNN $h_t = \tanh(W h_{t-1} + V x_t)$, the Jacobian is $\mathrm{diag}(1 -
-# h_t^2)\,W$. If $W$ is orthogonal, multiplying by $W$ does not change the norm of a vector. The slope of the $\tanh$,
-# $1 - h_t^2$, shrinks it at every unit that the input drives away from zero.
+# `step_jacobians` returns every $J_t$. For an RNN $h_t = \tanh(W h_{t-1} + V x_t)$, the Jacobian is
+# $\mathrm{diag}(1 - h_t^2)\,W$. If $W$ is orthogonal, multiplying by $W$ does not change the norm of a vector. The
+# slope of the $\tanh$, $1 - h_t^2$, shrinks it at every unit that the input drives away from zero.
 
 # %%
 rnn = jl.RNN(I, H)
@@ -61,8 +61,9 @@ assert norms[99] < 1e-15
 
 # %% [markdown]
 # In float32 this product becomes exactly 0 too early, because the smallest normal float32 is 1e-38. `sensitivity`
-# stores the scale of every direction as a logarithm. It returns the natural log of $\lVert \partial s_T / \partial s_k
-# \rVert_2$ for $k = 0, \dots, T$. The values agree with the plain product where that can be computed.
+# stores the scale of every direction as a logarithm. It returns the natural log of
+# $\lVert \partial s_T / \partial s_k \rVert_2$ for $k = 0, \dots, T$. The values agree with the plain product where
+# that can be computed.
 
 # %%
 log_norms = gradflow.sensitivity(rnn, rnn_params, xs)
@@ -172,11 +173,11 @@ assert everywhere.c[0] - at_the_end.c[0] > 4 * np.log(10)
 # %% [markdown]
 # ## The headline table: ten cells, five seeds
 #
-# The same measurement for nine initializations and for the library's default, with five seeds each. The command `python
-# -m jax_lstm.gradflow.headline` prints the same table. Each entry is the geometric mean over seeds; the brackets give
-# the decades between the smallest and the largest seed. The LSTMs above the last row have a smaller `w_x` than the
-# default (see `headline.py`), so their gates stay nearer to rest. At $b_f = 1$ this alone changes the norm by four
-# decades. So the scale of the input weights matters as much as the forget bias.
+# The same measurement for nine initializations and for the library's default, with five seeds each. The command
+# `python -m jax_lstm.gradflow.headline` prints the same table. Each entry is the geometric mean over seeds; the
+# brackets give the decades between the smallest and the largest seed. The LSTMs above the last row have a smaller `w_x`
+# than the default (see `headline.py`), so their gates stay nearer to rest. At $b_f = 1$ this alone changes the norm by
+# four decades. So the scale of the input weights matters as much as the forget bias.
 
 # %%
 rows = {row.name: headline.profiles(row) for row in headline.ROWS}

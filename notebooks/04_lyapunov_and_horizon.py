@@ -32,10 +32,10 @@ jax.config.update("jax_enable_x64", True)
 # ## Lyapunov exponents
 #
 # Two states that start close together separate or converge like $e^{\lambda t}$. There are as many rates $\lambda$ as
-# the state has entries. With a QR decomposition at every step, $J_t Q_{t-1} = Q_t R_t$, each rate is the mean of $\log
-# |R_{t,ii}|$ (Benettin et al. 1980). `lyapunov_exponents` takes any map. We test it on two maps with known exponents.
-# The logistic map at $r = 4$ has the exponent $\log 2$. The two exponents of the Hénon map add up to exactly $\log
-# 0.3$, because its determinant is the same everywhere.
+# the state has entries. With a QR decomposition at every step, $J_t Q_{t-1} = Q_t R_t$, each rate is the mean of
+# $\log |R_{t,ii}|$ (Benettin et al. 1980). `lyapunov_exponents` takes any map. We test it on two maps with known
+# exponents. The logistic map at $r = 4$ has the exponent $\log 2$. The two exponents of the Hénon map add up to exactly
+# $\log 0.3$, because its determinant is the same everywhere.
 
 # %%
 logistic = gradflow.lyapunov_exponents(lambda s: 4 * s * (1 - s), jnp.array([0.3]), steps=100_000)
@@ -52,8 +52,8 @@ np.testing.assert_allclose(henon.sum(), np.log(0.3), rtol=1e-12)
 #
 # `lyapunov_spectrum` computes the exponents of a cell along a sequence. Use `jax.vmap` for a batch, and `k` for the
 # largest exponents only; the result is differentiable. The sum of all exponents is the mean of $\log |\det J_t|$, for
-# any number of steps. For the LSTM this determinant has a closed form in the gates, $\sum \log f + \sum \log |\tanh(c)
-# \, o (1 - o)| + \log |\det U_o|$.
+# any number of steps. For the LSTM this determinant has a closed form in the gates,
+# $\sum \log f + \sum \log |\tanh(c) \, o (1 - o)| + \log |\det U_o|$.
 
 # %%
 I, H, T = 8, 32, 1000
@@ -127,7 +127,7 @@ plots.plot_path_shares(cell, hidden)
 
 # %% [markdown]
 # The original LSTM of 1997 stopped the gradient at every $h$ that enters a step, so only the path along $c$ was left.
-# Most of the measurements have the option `truncate="1997"`. To train with this gradient, use
+# Many measurements, such as `retention`, have the option `truncate="1997"`. To train with this gradient, use
 # `gradflow.Truncated(cell)`.
 
 # %%
@@ -137,11 +137,10 @@ np.testing.assert_allclose(kept[0], np.log(gates.f[:100]).sum(0), rtol=1e-9)
 # %% [markdown]
 # ## The memory of each unit
 #
-# `retention` is the derivative of each entry of the last state with respect to the same entry of an earlier state,
-# over all paths.
-# The chrono initialization draws the forget biases so that the memories of the units spread over 1 to 100 steps. The
-# plot shows this: units at the top keep most of their value through the sequence, units at the bottom lose it within a
-# few steps.
+# `retention` is the derivative of each entry of the last state with respect to the same entry of an earlier state, over
+# all paths. The chrono initialization draws the forget biases so that the memories of the units spread over 1 to 100
+# steps. The plot shows this: units at the top keep most of their value through the sequence, units at the bottom lose
+# it within a few steps.
 
 # %%
 memory = gradflow.retention(lstm, chrono, xs[:100]).c

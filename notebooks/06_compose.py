@@ -251,10 +251,9 @@ np.testing.assert_allclose(clipped(short)[1], np.minimum(norms, np.median(norms)
 # %% [markdown]
 # ## Curvature without forming a Hessian
 #
-# The Hessian of the loss has one row per weight. Its product with one vector needs no Hessian: it is the
-# derivative of the gradient along that vector, `jax.jvp` of `jax.grad`. Power iteration, $v \leftarrow Hv / \|Hv\|$,
-# then finds the eigenvalue with the largest absolute value. This network is small enough to compare with the full
-# Hessian.
+# The Hessian of the loss has one row per weight. Its product with one vector needs no Hessian: it is the derivative of
+# the gradient along that vector, `jax.jvp` of `jax.grad`. Power iteration, $v \leftarrow Hv / \|Hv\|$, then finds the
+# eigenvalue with the largest absolute value. This network is small enough to compare with the full Hessian.
 
 # %%
 cell = jl.LSTM(2, 4)
