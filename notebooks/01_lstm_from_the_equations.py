@@ -11,23 +11,25 @@
 # %% [markdown]
 # # The LSTM from its equations
 #
-# A recurrent cell keeps a state and changes it at every step. The LSTM's state has two parts: $h$, which it shows,
-# and $c$, which it keeps. From the input $x_t$ and the state before it, four gates are computed,
+# A recurrent cell keeps a state and updates it at every step. The state of the LSTM has two parts: the hidden state
+# $h$, which is also its output, and the cell state $c$, which is its memory. The LSTM first computes three gates and a
+# candidate from the input $x_t$ and the previous hidden state $h_{t-1}$:
 #
 # $$
 # \begin{aligned}
-# f_t &= \sigma(W_f\,[h_{t-1}, x_t] + b_f) &&\text{forget: how much of } c_{t-1} \text{ stays}\\
-# i_t &= \sigma(W_i\,[h_{t-1}, x_t] + b_i) &&\text{input: how much of the candidate enters}\\
-# g_t &= \tanh(W_C\,[h_{t-1}, x_t] + b_C) &&\text{the candidate, often written } \tilde C_t\\
-# o_t &= \sigma(W_o\,[h_{t-1}, x_t] + b_o) &&\text{output: how much of } c_t \text{ is shown}
+# f_t &= \sigma(W_f\,[h_{t-1}, x_t] + b_f) &&\text{forget gate: how much of } c_{t-1} \text{ is kept}\\
+# i_t &= \sigma(W_i\,[h_{t-1}, x_t] + b_i) &&\text{input gate: how much of the candidate is added}\\
+# g_t &= \tanh(W_C\,[h_{t-1}, x_t] + b_C) &&\text{candidate, often written } \tilde C_t\\
+# o_t &= \sigma(W_o\,[h_{t-1}, x_t] + b_o) &&\text{output gate: how much of } c_t \text{ is output}
 # \end{aligned}
 # $$
 #
-# and then the state, by a sum and not by a product with a matrix:
+# Then it updates the state. The update of $c$ is a sum, not a product with a matrix:
 #
 # $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t, \qquad h_t = o_t \odot \tanh c_t. $$
 #
-# This notebook computes that by hand, then with `jax_lstm`, then differentiates both. Every claim is an `assert`.
+# This notebook computes these equations by hand, then with `jax_lstm`, and compares the gradients of both. Every claim
+# is checked by an `assert`.
 
 # %%
 import jax
@@ -36,30 +38,30 @@ import numpy as np
 
 import jax_lstm as jl
 
-jax.config.update("jax_enable_x64", True)  # so that equal means equal to 1e-12
+jax.config.update("jax_enable_x64", True)  # float64, so that results agree to 1e-12
 
 # %% [markdown]
-# ## One unit, numbers one can follow
+# ## One unit with readable numbers
 #
-# One input, one unit, and weights chosen so that the unit is a counter. Gates that are driven to ±20 are open or shut
-# to eight digits. The forget gate stays open: nothing is lost. The input gate opens at a 1 and is shut at a 0. The
-# candidate is always close to 1. So $c$ counts the ones, and $h$ shows $\tanh$ of the count.
+# We choose the weights of one unit with one input so that the unit counts ones. A gate with pre-activation ±20 is 1 or
+# 0 to eight digits. The forget gate is always 1, so nothing is lost. The input gate is 1 if the input is 1, and 0 if
+# the input is 0. The candidate is always close to 1. So $c$ counts the ones, and $h = \tanh c$.
 #
-# In the textbook's form there is one matrix a gate, of shape (H, H + I): here one row of two.
+# In the textbook form each gate has one matrix of shape (H, H + I). Here that is one row with two entries.
 
 # %%
 counter = jl.TextbookParams(
-    W_f=jnp.array([[0.0, 0.0]]), b_f=jnp.array([20.0]),   # f = 1, always
-    W_i=jnp.array([[0.0, 40.0]]), b_i=jnp.array([-20.0]), # i = 1 if x = 1, 0 if x = 0
-    W_C=jnp.array([[0.0, 0.0]]), b_C=jnp.array([20.0]),   # g = 1, always
-    W_o=jnp.array([[0.0, 0.0]]), b_o=jnp.array([20.0]),   # o = 1, always
+    W_f=jnp.array([[0.0, 0.0]]), b_f=jnp.array([20.0]),   # f is always 1
+    W_i=jnp.array([[0.0, 40.0]]), b_i=jnp.array([-20.0]), # i = 1 if x = 1, i = 0 if x = 0
+    W_C=jnp.array([[0.0, 0.0]]), b_C=jnp.array([20.0]),   # g is always 1
+    W_o=jnp.array([[0.0, 0.0]]), b_o=jnp.array([20.0]),   # o is always 1
 )  # fmt: skip
 params = jl.from_textbook(counter)
 print(params)
 
 # %% [markdown]
-# The library keeps the same numbers side by side, gates in the order i, f, g, o: `w_x` (I, 4H), `w_h` (H, 4H), `b`
-# (4H,). `from_textbook` and `to_textbook` only rearrange them.
+# The library stores the same numbers in three arrays, with the gates in the order i, f, g, o: `w_x` (I, 4H), `w_h` (H,
+# 4H) and `b` (4H,). `from_textbook` and `to_textbook` only rearrange them.
 
 # %%
 xs = jnp.array([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])[:, None]  # (T, I)
@@ -73,7 +75,7 @@ np.testing.assert_allclose(states.h, jnp.tanh(states.c), atol=1e-6)
 # %% [markdown]
 # ## Gate by gate
 #
-# Now a cell with random weights, 3 inputs and 4 units, and one step written out from the equations.
+# Next, a cell with random weights, 3 inputs and 4 units. We write out one step from the equations.
 
 # %%
 I, H, T = 3, 4, 6
@@ -83,7 +85,7 @@ xs = jax.random.normal(jax.random.key(1), (T, I))
 
 
 def textbook_step(W, state, x):
-    """One step, as the equations above have it; W is a TextbookParams."""
+    """One step of the equations above; W is a TextbookParams."""
     hx = jnp.concatenate([state.h, x])
     f = jax.nn.sigmoid(W.W_f @ hx + W.b_f)
     i = jax.nn.sigmoid(W.W_i @ hx + W.b_i)
@@ -101,8 +103,8 @@ np.testing.assert_allclose(h, by_hand.h, rtol=1e-12)
 print(by_cell)
 
 # %% [markdown]
-# The forget bias is part of `params.b` from the start, so the printed equation is the computed one. `gates_of` shows
-# the gates over time; at $b_f = 1$ the forget gate lies around $\sigma(1) = 0.73$.
+# The forget bias is part of `params.b` from the start, so the library computes exactly the equation above. `gates_of`
+# returns the gates over time. With $b_f = 1$ the forget gate is around $\sigma(1) = 0.73$.
 
 # %%
 gates = jl.gates_of(cell, params, xs)
@@ -113,13 +115,13 @@ assert gates.f.mean() > gates.i.mean()
 # %% [markdown]
 # ## Over time: a Python loop, `lax.scan`, and `unroll`
 #
-# The step has the signature that `lax.scan` wants. `jl.unroll` does more: it multiplies all inputs by `w_x` at once
-# before the loop, and gives the loop's derivative to JAX in closed form. The numbers are the same.
+# `cell.step` has the signature that `lax.scan` expects. `jl.unroll` gives the same numbers and is faster. It multiplies
+# all inputs by `w_x` in one product before the loop, and it gives JAX the derivative of the loop in closed form.
 
 
 # %%
 def python_loop(W, xs):
-    """h at every step, from the textbook's matrices."""
+    """Compute h at every step with the textbook matrices."""
     state, hs = jl.LSTMState(jnp.zeros(H), jnp.zeros(H)), []
     for x in xs:
         state = textbook_step(W, state, x)
@@ -136,11 +138,11 @@ np.testing.assert_allclose(hs, hs_loop, rtol=1e-12)
 np.testing.assert_array_equal(last.h, hs[-1])
 
 # %% [markdown]
-# ## A batch is a `vmap`
+# ## Batches
 #
-# Every function takes one sequence. A batch is `jax.vmap`, or `jl.batched`, which knows the axes; sequences of
-# different lengths carry a mask. A masked step does not happen, so what stands in the padding, NaN even, reaches
-# nothing.
+# Every function takes one sequence. For a batch, use `jax.vmap`, or `jl.batched`, which sets the axes. Pass a mask if
+# the sequences have different lengths. A step with mask False is skipped: the state does not change, and the input at
+# that step has no effect, even if it is NaN.
 
 # %%
 lengths = jnp.array([6, 4, 0])
@@ -150,19 +152,19 @@ batch = jnp.where(mask[..., None], batch, jnp.nan)
 
 last, hs = jl.batched(jl.unroll)(cell, params, batch, None, mask)
 np.testing.assert_allclose(last.h[1], jl.unroll(cell, params, batch[1, :4])[0].h, rtol=1e-12)
-np.testing.assert_array_equal(last.h[2], 0)  # length 0: the initial state
+np.testing.assert_array_equal(last.h[2], 0)  # a sequence of length 0 returns the initial state
 assert jnp.isfinite(hs).all()
 
 # %% [markdown]
-# ## The same gradients as the Python loop
+# ## Gradients
 #
-# `grad` through `unroll` against `grad` through the Python loop, with respect to the textbook's eight arrays. Then
-# against a difference quotient of the loop, which knows nothing of either.
+# We compare the gradient through `unroll` with the gradient through the Python loop, with respect to the eight textbook
+# arrays. Then we compare it with a finite difference of the loop, which uses neither gradient.
 
 
 # %%
 def loss_of_hs(hs):
-    """Something that feels every output."""
+    """A loss that depends on every output."""
     return (hs * jnp.arange(1.0, 1 + hs.size).reshape(hs.shape)).mean()
 
 
@@ -184,12 +186,12 @@ for name, a, b in zip(W._fields, by_unroll, by_loop, strict=True):
 eps = 1e-6
 up, down = (loss_by_loop(W._replace(W_f=W.W_f.at[2, 1].add(d))) for d in (eps, -eps))
 quotient = (up - down) / (2 * eps)
-print("by difference quotient", quotient, "  by unroll", by_unroll.W_f[2, 1])
+print("finite difference", quotient, "  gradient through unroll", by_unroll.W_f[2, 1])
 np.testing.assert_allclose(by_unroll.W_f[2, 1], quotient, rtol=1e-6)
 
 # %% [markdown]
-# Every other transformation works in the same way. The Hessian of the loss in the four forget biases, for example, is
-# symmetric, and equals the one through the loop:
+# Every other transformation works in the same way. For example, the Hessian of the loss in the four forget biases is
+# symmetric and equals the Hessian through the Python loop:
 
 # %%
 hessian = jax.hessian(lambda b_f: loss_by_unroll(W._replace(b_f=b_f)))(W.b_f)
@@ -198,4 +200,4 @@ np.testing.assert_allclose(hessian, jax.hessian(lambda b_f: loss_by_loop(W._repl
 print(hessian.round(4))
 
 # %% [markdown]
-# Next: `02_vanishing_gradients`, how far back these gradients reach.
+# Next: `02_vanishing_gradients` measures how far back these gradients reach.

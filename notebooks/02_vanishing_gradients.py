@@ -9,17 +9,18 @@
 # ---
 
 # %% [markdown]
-# # Vanishing gradients, measured
+# # Measuring vanishing gradients
 #
-# What a loss at step $T$ can teach a weight about step $k$ passes through a product of Jacobians,
+# The gradient of a loss at step $T$ with respect to an earlier state $s_k$ contains a product of Jacobians,
 #
 # $$
 # \frac{\partial s_T}{\partial s_k} = J_T J_{T-1} \cdots J_{k+1}, \qquad J_t = \frac{\partial s_t}{\partial s_{t-1}}.
 # $$
 #
-# If a step shrinks vectors, the product falls exponentially in $T - k$, and nothing is learned over long lags: the
-# gradient vanishes (Hochreiter 1991; Bengio, Simard & Frasconi 1994). The LSTM was made against that. How well does
-# it do, before any training? We look at the *full* state, $s = (h, c)$ for the LSTM. Every claim is an `assert`.
+# If each step shrinks vectors, the product falls exponentially in $T - k$. The network then learns nothing over long
+# lags: the gradient vanishes (Hochreiter 1991; Bengio, Simard & Frasconi 1994). The LSTM was designed to avoid this.
+# This notebook measures how well it does so before training. We use the *full* state, which is $s = (h, c)$ for the
+# LSTM. Every claim is checked by an `assert`.
 
 # %%
 # %matplotlib inline
@@ -38,11 +39,11 @@ I, H, T = 8, 64, 100
 xs = jax.random.normal(jax.random.key(0), (T, I))
 
 # %% [markdown]
-# ## The product, formed as it stands
+# ## The plain product of Jacobians
 #
-# `step_jacobians` gives every $J_t$. For an RNN $h_t = \tanh(W h_{t-1} + V x_t)$ with orthogonal $W$ it is
-# $\mathrm{diag}(1 - h_t^2)\,W$: a rotation, then a shrinking by the slope of the $\tanh$. The rotation loses nothing.
-# The slope does, wherever the input drives a unit away from zero.
+# `step_jacobians` returns every $J_t$. For an RNN $h_t = \tanh(W h_{t-1} + V x_t)$, the Jacobian is
+# $\mathrm{diag}(1 - h_t^2)\,W$. If $W$ is orthogonal, multiplying by $W$ does not change the norm of a vector. The
+# slope of the $\tanh$, $1 - h_t^2$, shrinks it at every unit that the input drives away from zero.
 
 # %%
 rnn = jl.RNN(I, H)
@@ -59,9 +60,10 @@ print(f"after  10 steps back {norms[9]:.0e}\nafter 100 steps back {norms[99]:.0e
 assert norms[99] < 1e-15
 
 # %% [markdown]
-# In float32 this product is exactly 0 long before it should be: the least normal float32 is 1e-38. `sensitivity`
-# keeps every direction's scale as a logarithm, and returns $\log \lVert \partial s_T / \partial s_k \rVert_2$
-# (natural) for $k = 0, \dots, T$. It agrees where the product can be formed, and goes on where it cannot.
+# In float32 this product becomes exactly 0 too early, because the smallest normal float32 is 1e-38. `sensitivity`
+# stores the scale of every direction as a logarithm. It returns the natural log of
+# $\lVert \partial s_T / \partial s_k \rVert_2$ for $k = 0, \dots, T$. The values agree with the plain product where
+# that can be computed.
 
 # %%
 log_norms = gradflow.sensitivity(rnn, rnn_params, xs)
@@ -79,16 +81,16 @@ assert -75 < kept < -60
 # %% [markdown]
 # ## The LSTM
 #
-# Its Jacobian has a block that is no product with a matrix: $\partial c_t / \partial c_{t-1}$, with $h$ held
-# constant, is $\mathrm{diag}(f_t)$. A gate near 1 lets a gradient pass for long. That is the idea. What a fresh LSTM
-# does is another matter, because a fresh gate is not near 1: it is $\sigma(b_f)$ and what input and state add.
+# One block of its Jacobian has no matrix product: with $h$ held constant, $\partial c_t / \partial c_{t-1}$ is
+# $\mathrm{diag}(f_t)$. A forget gate near 1 therefore passes a gradient over many steps. But in an untrained LSTM the
+# gate is not near 1. It is $\sigma(b_f + \ldots)$, where the dots are the contributions of the input and of $h$.
 
 # %%
 lstm = jl.LSTM(I, H)
 lstm_params = lstm.init(jax.random.key(1), jnp.float64)
 J = gradflow.step_jacobians(lstm, lstm_params, xs)
 f = jl.gates_of(lstm, lstm_params, xs).f
-np.testing.assert_allclose(J[5, H:, H:], jnp.diag(f[5]), atol=1e-12)  # h comes first: the last block is c by c
+np.testing.assert_allclose(J[5, H:, H:], jnp.diag(f[5]), atol=1e-12)  # h comes first in s, so the last block is ∂c/∂c
 
 profiles = {"tanh RNN, orthogonal": log_norms}
 for name, cell in {
@@ -104,39 +106,41 @@ for name, decades in lost.items():
 plot_profile(profiles)
 
 # %% [markdown]
-# Three things to read off.
+# The plot shows three things:
 #
-# 1. The default LSTM, $b_f = 1$, loses far less than the RNN, **and it vanishes too**: several decades in 100 steps.
+# 1. The default LSTM, $b_f = 1$, loses far less than the RNN. **But its gradient also vanishes**, by several decades in
+#    100 steps.
 # 2. With $b_f = 0$ it is hardly better than the RNN. A gate near one half halves what it keeps at every step.
-# 3. With $b_f = 3$ the norm *grows*: what is added through $h$ is then more than what the gate takes away. The chrono
-#    initialisation, which spreads the units' memories over 1 to 100 steps, keeps it near 1.
+# 3. With $b_f = 3$ the norm *grows*: the paths through $h$ add more than the forget gate removes. The chrono
+#    initialization spreads the memories of the units over 1 to 100 steps, and keeps the norm near 1.
 
 # %%
-assert 4 < lost["LSTM, b_f = 1"] < 11  # it vanishes
+assert 4 < lost["LSTM, b_f = 1"] < 11  # the gradient vanishes
 assert lost["LSTM, b_f = 1"] + 5 < lost["LSTM, b_f = 0"] < lost["tanh RNN, orthogonal"]
-assert lost["LSTM, b_f = 3"] < 0  # it grows
+assert lost["LSTM, b_f = 3"] < 0  # the gradient grows
 assert abs(lost["LSTM, chrono(100)"]) < 1
 
 # %% [markdown]
-# ## Not by the forget gates alone
+# ## The forget gates explain only a part
 #
-# The usual picture has the gradient flow along $c$, through the product of the forget gates, $\prod_t f_t$. In the
-# default LSTM that product is far too small to explain what is left: most of it took ways through $h$.
+# The usual explanation is that the gradient flows along $c$, through the product of the forget gates $\prod_t f_t$. In
+# the default LSTM that product is far too small to explain the measured norm. Most of the gradient flows through $h$.
 
 # %%
-along_c = np.log10(np.asarray(f)).sum(0).max()  # the best unit's product of forget gates
+along_c = np.log10(np.asarray(f)).sum(0).max()  # product of forget gates, largest over units
 full = np.asarray(profiles["LSTM, b_f = 1"])[0] / np.log(10)
 print(f"along c alone 1e{along_c:.1f}, the full product 1e{full:.1f}")
 assert along_c < full - 2
 
 # %% [markdown]
-# ## At rest and on data
+# ## Memory horizon at rest and on data
 #
-# `horizon` is the number of steps in which the norm falls by a factor e near rest, $-1 / \log \rho(J)$. For the LSTM
-# with zero state and input the eigenvalues of $J$ are exactly $\sigma(b_f) + \lambda(U_g)/4$, so an orthogonal $U_g$
-# gives at most 52 steps at $b_f = 1$, and no bound from $b_f = \log 3$ on. On data the gates are driven away from
-# rest, and the memory is shorter: `data_horizon`, from the slope of the profile, is the figure to trust. An
-# orthogonal tanh RNN shows why: at rest it remembers for ever, on data it forgets within a few steps.
+# `horizon` is the number of steps in which the norm falls by a factor e at rest, $-1 / \log \rho(J)$. For an LSTM with
+# zero state and zero input, the eigenvalues of $J$ are exactly $\sigma(b_f) + \lambda(U_g)/4$. So with an orthogonal
+# $U_g$ the horizon at $b_f = 1$ is at most 52 steps, and from $b_f = \log 3$ on it has no bound. On data, inputs drive
+# the gates away from rest, and the memory is shorter. `data_horizon` measures this from the slope of the profile, and
+# is the value to report. An orthogonal tanh RNN shows the difference: at rest its horizon is infinite, but on data it
+# forgets within a few steps.
 
 # %%
 for name, cell in {"tanh RNN": rnn, "LSTM": lstm}.items():
@@ -152,11 +156,11 @@ assert gradflow.horizon(lstm, lstm_params) < 52.3
 assert gradflow.horizon(rnn, rnn_params) > 1e6
 
 # %% [markdown]
-# ## What a loss feels
+# ## The gradient of a loss
 #
-# `adjoint_norms` takes the loss itself and gives $\log \lVert dL/ds_t \rVert$, for $h$ and for $c$. A loss at the
-# last step alone feels early states as little as the profile says. A loss at every step hides it, because each state
-# then has a term of its own: a healthy gradient norm says nothing about long lags.
+# `adjoint_norms` takes a loss and returns $\log \lVert dL/ds_t \rVert$ for $h$ and for $c$. If only the last step has a
+# loss, the gradient at early states is as small as the profile predicts. If every step has a loss, this is hidden,
+# because each state has a loss term of its own. So a healthy gradient norm does not show that long lags can be learned.
 
 # %%
 at_the_end = gradflow.adjoint_norms(lambda states: jnp.square(states.h[-1]).sum(), lstm, lstm_params, xs)
@@ -167,13 +171,13 @@ for name, log_norms in {"loss at the last step": at_the_end.c, "loss at every st
 assert everywhere.c[0] - at_the_end.c[0] > 4 * np.log(10)
 
 # %% [markdown]
-# ## The headline: ten cells, five seeds
+# ## The headline table: ten cells, five seeds
 #
-# The same measurement over nine initialisations and the library's default, five seeds each. This command prints the
-# same table: `python -m jax_lstm.gradflow.headline`. Means are geometric; in brackets the decades between the least
-# seed and the largest. The LSTMs above the last row have a weaker `w_x` than the default (`headline.py` says which),
-# so that their gates stay nearer to rest: at $b_f = 1$ that alone makes four decades. How strongly the input drives
-# the gates matters as much as the forget bias.
+# The same measurement for nine initializations and for the library's default, with five seeds each. The command
+# `python -m jax_lstm.gradflow.headline` prints the same table. Each entry is the geometric mean over seeds; the
+# brackets give the decades between the smallest and the largest seed. The LSTMs above the last row have a smaller `w_x`
+# than the default (see `headline.py`), so their gates stay nearer to rest. At $b_f = 1$ this alone changes the norm by
+# four decades. So the scale of the input weights matters as much as the forget bias.
 
 # %%
 rows = {row.name: headline.profiles(row) for row in headline.ROWS}
@@ -191,8 +195,8 @@ assert after_99["LSTM, per-gate orthogonal, b_f=1"] > after_99["LSTM, as jl.LSTM
 assert [d > 0 for d in after_99.values()] == ["g=3" in row or "b_f=3" in row for row in after_99]
 
 # %% [markdown]
-# ## In sum
+# ## Summary
 #
-# The LSTM's sum makes a long memory *possible*; its initialisation decides whether there is one. As it starts here,
-# with a forget bias of 1, less than a millionth of a gradient is left after 100 steps. Where the lags are long and
-# their length is known, say so: `jl.LSTM(I, H, chrono=T)`.
+# The additive update of $c$ makes a long memory *possible*; the initialization decides whether the LSTM has one. With
+# the default forget bias of 1, less than a millionth of the gradient is left after 100 steps. If the task has long lags
+# of known length T, use `jl.LSTM(I, H, chrono=T)`.

@@ -9,14 +9,14 @@
 # ---
 
 # %% [markdown]
-# # Adding and copying: what the profile foretells
+# # Adding and copying: predicting training from the gradient profile
 #
-# Two tasks that cannot be done without a memory. Before anything is trained, one measurement says how far each
-# network's gradient reaches; then training shows whether that was worth knowing. Every claim is an `assert`.
+# Both tasks need memory. Before training, one measurement shows how far back the gradient of each network reaches. Then
+# we train the networks, to see whether the measurement predicts the result. Every claim is checked by an `assert`.
 #
-# Here a few hundred steps are trained, so that the notebook runs in a minute or two. The environment variable `STEPS`
-# sets how many. The full runs, five seeds each, were made by `jax-lstm experiment` and are read from
-# [results](results/README.md) at the end of each part.
+# This notebook trains for `STEPS` steps only (an environment variable, 150 by default), so that it runs in a minute or
+# two. At the end of each part it reads the results of full runs with five seeds, made by `jax-lstm experiment`, from
+# [results](results/README.md).
 
 # %%
 # %matplotlib inline
@@ -43,27 +43,27 @@ RESULTS = Path("results")
 
 
 def full(name):
-    """What a full run of `jax-lstm experiment` found."""
+    """Results of a full run of `jax-lstm experiment`."""
     return json.loads((RESULTS / f"{name}.json").read_text())["results"]
 
 
 # %% [markdown]
 # ## Adding
 #
-# Each step brings a number and a mark. Two steps are marked, one in each half, and the sum of their numbers is wanted
-# at the end. Always to answer 1 has a squared error of $1/6$; to do better a network has to keep the first number for
-# about $T/2$ steps.
+# Each step has a number and a mark. Two steps are marked, one in each half of the sequence. The target, after the last
+# step, is the sum of the two marked numbers. Always answering 1 gives a squared error of $1/6$. To do better, a network
+# must remember the first number for about $T/2$ steps.
 
 # %%
 adding = Adding(100)
 batch = adding.train_batch(jax.random.key(0), 0, 4)
 v, m = batch.xs[0].T
-print("marked at", np.flatnonzero(m), "with", v[m == 1], "wanted", batch.targets[0])
+print("marked steps", np.flatnonzero(m), "numbers", v[m == 1], "target", batch.targets[0])
 np.testing.assert_allclose(v[m == 1].sum(), batch.targets[0, 0], rtol=1e-6)
 
 # %% [markdown]
-# **Before training.** $\|\partial s_T/\partial s_k\|$ on the task's own sequences, for the LSTM with three starts and
-# for a tanh RNN.
+# **Before training.** We measure $\|\partial s_T/\partial s_k\|$ on sequences of the task, for an LSTM with three
+# initializations and for a tanh RNN.
 
 # %%
 H = 32
@@ -77,19 +77,20 @@ measure = jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))
 profiles = {name: measure(cell, cell.init(jax.random.key(1)), batch.xs).mean(0) for name, cell in CELLS.items()}
 reach = {name: float(profile[0]) / math.log(10) for name, profile in profiles.items()}
 for name, decades in reach.items():
-    print(f"{name:18s} 10^{decades:.1f} of a change at the first step is left at the last")
+    print(f"{name:18s} 10^{decades:.1f} of a change at the first step reaches the last")
 order = ["LSTM, chrono(100)", "LSTM, b_f = 1", "LSTM, b_f = 0"]
 assert [reach[name] for name in order] == sorted((reach[name] for name in order), reverse=True)
 plots.plot_profile(profiles)
 
 # %% [markdown]
-# **Training.** A readout of the last state, Adam, and `jax.value_and_grad` through `jl.batched(jl.unroll)`. The whole
-# loop is one compiled `lax.scan`, since a batch is a pure function of a key and a step.
+# **Training.** The model is a linear readout of the last state, trained with Adam. The gradient is `jax.value_and_grad`
+# through `jl.batched(jl.unroll)`. Batches are a pure function of a key and a step, so the whole training loop is one
+# compiled `lax.scan`.
 
 
 # %%
 def train(cell, task, steps, lr, per_step=False, batch_size=32):
-    """Losses of every step, and the params at the end."""
+    """Return the loss of every step, and the params at the end."""
     readout, tx = (
         Readout(cell.hidden_size, task.output_size),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr)),
@@ -116,12 +117,13 @@ ends = {}
 for name, cell in CELLS.items():
     losses, _ = train(cell, adding, STEPS, 0.01)
     ends[name] = losses[-20:].mean()
-    print(f"{name:18s} after {STEPS} steps {ends[name]:.4f} (always the mean: {adding.baseline:.4f})")
+    print(f"{name:18s} after {STEPS} steps {ends[name]:.4f} (baseline {adding.baseline:.4f})")
     assert np.isfinite(losses).all()
 assert ends["LSTM, chrono(100)"] < 1.1 * adding.baseline
 
 # %% [markdown]
-# **In full**: five seeds, 3,000 steps at most. Steps to half of the baseline come in the order that the profiles had.
+# **Full runs**: five seeds, at most 3,000 steps. The order in which the networks reach half of the baseline is the
+# order of their profiles.
 
 # %%
 adding_full = full("adding")
@@ -133,10 +135,10 @@ assert half["LSTM, chrono(100)"] <= half["LSTM, b_f = 1"] < half["LSTM, b_f = 0"
 assert min(adding_full["tanh RNN"]["score"]) > 0.05
 
 # %% [markdown]
-# **Through the plateau.** The loss stays at the baseline for long, and then falls. Up to there the gradient reaches no
-# further than at the start: the network leaves the plateau on what little arrives. Once it has learned the task, a
-# change at the first step arrives undiminished at the last. So it is not that gradients must flow before anything
-# can be learned; but what they do to begin with decides how long the plateau is.
+# **During the plateau.** The loss stays at the baseline for a long time and then falls. Until then the gradient reaches
+# no further back than at the start: a small gradient is enough to leave the plateau. After training, a change at the
+# first step arrives at the last step undiminished. So a large gradient is not a precondition for learning. But the
+# gradient at initialization decides how long the plateau is.
 
 # %%
 turning = {f"{p['when']}, step {p['step']}": p["ln_norm"] for p in adding_full["LSTM, b_f = 1"]["while_training"]}
@@ -154,14 +156,15 @@ Image(RESULTS / "adding.png")
 # %% [markdown]
 # ## Copying
 #
-# Ten symbols, $T - 1$ blanks, a marker, and then the ten symbols again. The loss is the mean over all $T + 20$ steps:
-# who knows when to answer but not what has $10 \ln 8/(T + 20)$.
+# The input has ten symbols, $T - 1$ blanks, a marker, and then ten blanks, during which the network must output the ten
+# symbols. The loss is the mean over all $T + 20$ steps. A model that knows when to answer, but not what, has a loss of
+# $10 \ln 8/(T + 20)$.
 
 # %%
 copy = CopyMemory(50)
 batch = copy.train_batch(jax.random.key(0), 0, 4)
-print("read  ", "".join(".12345678!"[k] for k in batch.xs[0].argmax(1)))
-print("wanted", "".join(".12345678"[k] for k in batch.targets[0]))
+print("input ", "".join(".12345678!"[k] for k in batch.xs[0].argmax(1)))
+print("target", "".join(".12345678"[k] for k in batch.targets[0]))
 print(f"baseline {copy.baseline:.4f}")
 for name, cell in {"chrono(60)": jl.LSTM(10, 64, chrono=60.0), "b_f = 0": jl.LSTM(10, 64, forget_bias=0.0)}.items():
     log_norms = measure(cell, cell.init(jax.random.key(1)), batch.xs).mean(0)
@@ -170,7 +173,7 @@ for name, cell in {"chrono(60)": jl.LSTM(10, 64, chrono=60.0), "b_f = 0": jl.LST
     assert losses[-1] < losses[0]
 
 # %% [markdown]
-# **In full**: five seeds, 5,000 steps.
+# **Full runs**: five seeds, 5,000 steps.
 
 # %%
 for T in (50, 100):
@@ -181,7 +184,7 @@ for T in (50, 100):
 Image(RESULTS / "copy_100.png")
 
 # %% [markdown]
-# ## In sum
+# ## Summary
 #
-# A profile takes a second, a training run takes minutes. Where the profile has fallen by many decades over the lag of
-# the task, the run is not worth starting; a start that is drawn for the lag (`chrono`) is.
+# Measuring a profile takes a second; a training run takes minutes. If the profile falls by many decades over the lag of
+# the task, do not start the run. Choose an initialization for the lag (`chrono`) instead.

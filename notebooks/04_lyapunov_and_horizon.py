@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # Lyapunov exponents, and by which way a gradient comes back
+# # Lyapunov exponents, and the paths of the gradient
 #
-# `02_vanishing_gradients` looked at one number a step, the norm of a product of Jacobians. Here we look inside: at all
-# its directions, at the ways a gradient takes through an LSTM, and at each unit's own memory. Every claim is an
+# `02_vanishing_gradients` measured the norm of a product of Jacobians. This notebook measures all directions of that
+# product, the paths that a gradient takes through an LSTM, and the memory of each unit. Every claim is checked by an
 # `assert`.
 
 # %%
@@ -29,13 +29,13 @@ from jax_lstm.gradflow import plots
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
-# ## What an exponent is
+# ## Lyapunov exponents
 #
-# Two states that start close together part, or meet, like $e^{\lambda t}$. There are as many such rates as a state has
-# entries. They come from a QR decomposition at every step, $J_t Q_{t-1} = Q_t R_t$, as the mean of
-# $\log |R_{t,ii}|$ (Benettin et al. 1980). `lyapunov_exponents` takes any map. Two for which the answer is known: the
-# logistic map at $r = 4$ has $\log 2$, and the two exponents of the Hénon map add up to $\log 0.3$ exactly, because
-# its determinant is the same everywhere.
+# Two states that start close together separate or converge like $e^{\lambda t}$. There are as many rates $\lambda$ as
+# the state has entries. With a QR decomposition at every step, $J_t Q_{t-1} = Q_t R_t$, each rate is the mean of
+# $\log |R_{t,ii}|$ (Benettin et al. 1980). `lyapunov_exponents` takes any map. We test it on two maps with known
+# exponents. The logistic map at $r = 4$ has the exponent $\log 2$. The two exponents of the Hénon map add up to exactly
+# $\log 0.3$, because its determinant is the same everywhere.
 
 # %%
 logistic = gradflow.lyapunov_exponents(lambda s: 4 * s * (1 - s), jnp.array([0.3]), steps=100_000)
@@ -48,11 +48,12 @@ np.testing.assert_allclose(henon, [0.4192, -1.6232], atol=3e-3)
 np.testing.assert_allclose(henon.sum(), np.log(0.3), rtol=1e-12)
 
 # %% [markdown]
-# ## A network is a map that is driven
+# ## The exponents of a network
 #
-# `lyapunov_spectrum` is the same for a cell along a sequence: `jax.vmap` it for a batch, differentiate it, ask for
-# the largest `k` only. The sum of all exponents is the mean of $\log |\det J_t|$, at any length. For the LSTM that
-# determinant has a closed form in the gates, $\sum \log f + \sum \log |\tanh(c) \, o (1 - o)| + \log |\det U_o|$.
+# `lyapunov_spectrum` computes the exponents of a cell along a sequence. Use `jax.vmap` for a batch, and `k` for the
+# largest exponents only; the result is differentiable. The sum of all exponents is the mean of $\log |\det J_t|$, for
+# any number of steps. For the LSTM this determinant has a closed form in the gates,
+# $\sum \log f + \sum \log |\tanh(c) \, o (1 - o)| + \log |\det U_o|$.
 
 # %%
 I, H, T = 8, 32, 1000
@@ -67,11 +68,11 @@ U_o = np.split(np.asarray(params.w_h), 4, axis=1)[3]
 log_det = np.log(gates.f).sum(1) + np.log(np.abs(np.tanh(c) * gates.o * (1 - gates.o))).sum(1)
 print(f"largest {spectrum[0]:.3f}, smallest {spectrum[-1]:.2f}, sum {spectrum.sum():.3f} nats a step")
 np.testing.assert_allclose(spectrum.sum(), log_det.mean() + np.linalg.slogdet(U_o)[1], rtol=1e-9)
-assert spectrum[0] < 0  # a fresh LSTM forgets
+assert spectrum[0] < 0  # an untrained LSTM forgets
 
 # %% [markdown]
-# **The state is $(h, c)$.** A measurement of $\partial h_t / \partial h_{t-1}$ alone, with $c$ held constant, leaves
-# out the very sum that the LSTM is about. For a long memory it is wrong by a lot: with a forget bias of 3 it reports
+# **Use the full state $(h, c)$.** Measuring only $\partial h_t / \partial h_{t-1}$, with $c$ held constant, leaves out
+# the additive update of $c$. If the memory is long, the result is far off: with a forget bias of 3, it wrongly reports
 # a network that forgets at once.
 
 # %%
@@ -87,11 +88,11 @@ assert full > -0.05
 assert log_growth.max() / 200 < full - 0.3
 
 # %% [markdown]
-# ## All directions: the fan
+# ## All directions of the gradient
 #
-# `singular_values` follows every direction of $\partial s_T / \partial s_{T-k}$. At the default start the fan is wide:
-# after 60 steps the gradient carries a handful of numbers and no more, whatever the norm says. An SVD of the product
-# would see its upper sixteen decades only; here every line is as exact as the first.
+# `singular_values` measures every direction of $\partial s_T / \partial s_{T-k}$. At the default initialization the
+# singular values spread quickly: after 60 steps the gradient carries only a handful of numbers, whatever its norm is.
+# An SVD of the product would resolve only the upper sixteen decades. Here every line is as exact as the first.
 
 # %%
 log_sigma = gradflow.singular_values(lstm, params, xs[:60])
@@ -103,11 +104,11 @@ assert log_sigma[0, -1] < -16 * np.log(10)
 plots.plot_spectrum(log_sigma)
 
 # %% [markdown]
-# ## By which way
+# ## Along c or through h
 #
-# $\partial c_T / \partial c_k$ is the product of the forget gates, plus everything that passed an $h$ on its way.
-# `paths` computes each by itself. At a forget bias of 1 the forget gates explain the first few steps only. With the
-# chrono initialisation they explain nearly everything.
+# $\partial c_T / \partial c_k$ is the product of the forget gates, plus the sum over all paths that pass through an
+# $h$. `paths` computes each part on its own. With a forget bias of 1, the forget gates explain only the first few
+# steps. With the chrono initialization they explain nearly everything.
 
 # %%
 chrono = jl.LSTM(I, H, chrono=100).init(jax.random.key(1), jnp.float64)
@@ -125,25 +126,27 @@ for name, p in {"b_f = 1": params, "chrono(100)": chrono}.items():
 plots.plot_path_shares(cell, hidden)
 
 # %% [markdown]
-# The original LSTM of 1997 had its gradient cut at every $h$ that enters a step, so that the way along $c$ was all
-# there was. Every measurement has that as a switch, and `gradflow.Truncated(cell)` is a cell to train with so.
+# The original LSTM of 1997 stopped the gradient at every $h$ that enters a step, so only the path along $c$ was left.
+# Many measurements, such as `retention`, have the option `truncate="1997"`. To train with this gradient, use
+# `gradflow.Truncated(cell)`.
 
 # %%
 kept = gradflow.retention(lstm, params, xs[:100], truncate="1997").c
 np.testing.assert_allclose(kept[0], np.log(gates.f[:100]).sum(0), rtol=1e-9)
 
 # %% [markdown]
-# ## Every unit's own memory
+# ## The memory of each unit
 #
-# `retention` is what each entry of the state keeps of itself, by all ways. Under chrono the forget biases are drawn so
-# that the units' memories spread over 1 to 100 steps, and they do: rows at the top keep most of their value through the
-# sequence, rows at the bottom lose it within a few steps.
+# `retention` is the derivative of each entry of the last state with respect to the same entry of an earlier state, over
+# all paths. The chrono initialization draws the forget biases so that the memories of the units spread over 1 to 100
+# steps. The plot shows this: units at the top keep most of their value through the sequence, units at the bottom lose
+# it within a few steps.
 
 # %%
 memory = gradflow.retention(lstm, chrono, xs[:100]).c
-half = np.asarray(memory[50])  # after 50 steps back
+half = np.asarray(memory[50])  # 50 steps before the last state
 holds, lets_go = (half > np.log(0.1)).sum(), (half < np.log(0.1)).sum()
-print(f"over 50 steps {holds} units keep more than a tenth of themselves, and {lets_go} less")
+print(f"over 50 steps {holds} units keep more than a tenth of their value, and {lets_go} keep less")
 assert holds > H / 2
 assert lets_go >= 4
 plots.plot_retention(memory)
@@ -151,9 +154,10 @@ plots.plot_retention(memory)
 # %% [markdown]
 # ## Order and chaos
 #
-# An undriven tanh network with weights $g \, N(0, 1/N)$ rests for $g < 1$ and is chaotic beyond (Sompolinsky, Crisanti
-# & Sommers 1988). The largest exponent changes sign there. And where a network rests, `fixed_points` finds it: one
-# unit with weight 2 has two stable states and an unstable one between them. It is a memory of one bit.
+# An autonomous tanh network with weights $g \, N(0, 1/N)$ decays to rest for $g < 1$ and is chaotic for $g > 1$
+# (Sompolinsky, Crisanti & Sommers 1988). The largest exponent changes sign at $g = 1$. `fixed_points` finds the states
+# at which a network stays. One unit with weight 2 has two stable states and an unstable one between them, so it is a
+# memory of one bit.
 
 # %%
 N = 100
@@ -171,10 +175,11 @@ print("fixed points", found.points.h[:, 0], "with slopes", found.eigenvalues[:, 
 assert (np.abs(found.eigenvalues[:, 0]) < 1).tolist() == [True, False, True]
 
 # %% [markdown]
-# ## Training the exponents themselves
+# ## Training the exponents
 #
-# Exponents can be differentiated, through the QR decompositions. Gradient flossing (Engelken 2023) pulls the largest
-# ones towards 0 before training, so that gradients neither vanish nor explode. A hundred steps of Adam on a tanh RNN:
+# Exponents are differentiable, through the QR decompositions. Gradient flossing (Engelken 2023) trains the largest
+# exponents towards 0 before the task is trained, so that gradients neither vanish nor explode. Here we do this for a
+# tanh RNN, with a hundred steps of Adam:
 
 # %%
 rnn = jl.RNN(I, 16)
@@ -200,11 +205,15 @@ before, after = (gradflow.lyapunov_spectrum(rnn, p, xs[:60], k=5) for p in (rnn_
 print("before", np.round(before, 2), " after", np.round(after, 2))
 assert np.abs(after).max() < 0.3 * np.abs(before).max()
 plots.plot_profile(
-    {"as drawn": gradflow.sensitivity(rnn, rnn_params, xs[:60]), "flossed": gradflow.sensitivity(rnn, flossed, xs[:60])}
+    {
+        "before": gradflow.sensitivity(rnn, rnn_params, xs[:60]),
+        "after flossing": gradflow.sensitivity(rnn, flossed, xs[:60]),
+    }
 )
 
 # %% [markdown]
-# ## In sum
+# ## Summary
 #
-# One number hides much: how many directions survive, whether they come along $c$ or through $h$, which units hold, and
-# whether what survives is memory or chaos. `jax-lstm gradflow RUN` draws all of this on one page, for a run of yours.
+# The norm of the gradient does not show how many directions survive, whether they pass along $c$ or through $h$, which
+# units have a long memory, or whether the network is chaotic. `jax-lstm gradflow RUN` plots all of these for your own
+# run on one page.

@@ -9,16 +9,16 @@
 # ---
 
 # %% [markdown]
-# # State tracking: what a recurrence in h is for
+# # State tracking: why recurrence through h matters
 #
-# Cells whose gates see the input only, and transformers, are faster to train than an LSTM because they compute all
-# steps at once. That has a price. In which order five things stand after a row of even permutations cannot, as far as
-# anybody knows, be computed so at constant depth: one step has to wait for the one before. An LSTM's step does. And a
-# diagonal recurrence with positive entries cannot even tell an odd number of ones from an even one. Every claim is an
-# `assert`.
+# Transformers, and cells whose gates depend on the input only, train faster than an LSTM, because they compute all
+# steps in parallel. This limits what they can compute. One example is the order of five objects after a sequence of
+# even permutations. As far as is known, no parallel model of constant depth computes it: each step must wait for the
+# previous one, as it does in an LSTM. A diagonal recurrence with positive entries cannot even decide whether the number
+# of ones is odd. Every claim is checked by an `assert`.
 #
-# A short training runs here, `STEPS` long; the full runs were made by `jax-lstm experiment` and are read from
-# [results](results/README.md).
+# This notebook trains for `STEPS` steps only (an environment variable, 150 by default). It reads the results of full
+# runs, made by `jax-lstm experiment`, from [results](results/README.md).
 
 # %%
 # %matplotlib inline
@@ -45,8 +45,9 @@ RESULTS = Path("results")
 # %% [markdown]
 # ## Groups
 #
-# The input is a sequence of group elements, and the product so far is wanted. Parity is the group of two. `A5`, the
-# even permutations of five things, is the smallest group that is not solvable (Barrington 1989). The tables:
+# The input is a sequence of group elements. The target at each step is the product of the elements so far. Parity uses
+# the group of two elements. `A5`, the even permutations of five objects, is the smallest group that is not solvable
+# (Barrington 1989). We check the group tables:
 
 # %%
 for group in ("Z2", "Z60", "A5"):
@@ -59,11 +60,11 @@ g = jax.random.randint(jax.random.key(0), (8,), 0, 60)
 print("A5:", g, "->", products("A5", g))
 
 # %% [markdown]
-# ## Two cells, and what their Jacobians may depend on
+# ## The Jacobians of two cells
 #
-# The minimal LSTM (Feng et al. 2024) has gates that see the input only. So it can be computed for all steps at once,
-# by a parallel scan, and so its Jacobian is a diagonal that the *input* chose: the state has no say. To count modulo
-# two, a one must turn state A into B and B into A, and a diagonal of numbers between 0 and 1 cannot do that.
+# In the minimal LSTM (Feng et al. 2024) the gates depend on the input only. Therefore all steps can be computed at once
+# by a parallel scan, and the Jacobian is a diagonal matrix that depends on the *input* but not on the state. To count
+# modulo two, a one must map state A to B and state B to A. A diagonal with entries between 0 and 1 cannot do that.
 
 # %%
 I, H = 2, 32
@@ -76,20 +77,20 @@ for name, cell in {"LSTM": lstm, "minLSTM": minimal}.items():
     J_rest, J_other = (gradflow.step_jacobians(cell, params, xs, s) for s in (rest, other))
     change = float(jnp.abs(J_rest - J_other).max())
     off_diagonal = float(jnp.abs(J_rest * (1 - jnp.eye(J_rest.shape[-1]))).max())
-    print(f"{name:8s} another state changes J by {change:.3f}; largest entry off the diagonal {off_diagonal:.3f}")
+    print(f"{name:8s} change of J with the state: {change:.3f}; largest off-diagonal entry: {off_diagonal:.3f}")
     assert (change == 0 and off_diagonal == 0) == (cell is minimal)
 
 # %% [markdown]
 # ## Parity, trained on 1 to 40 bits
 #
-# The state is asked after the last bit only, and the network is scored on 41 to 256 bits.
+# The target is the parity after the last bit. Training uses 1 to 40 bits, the test 41 to 256 bits.
 
 # %%
 task = Parity()
 
 
 def train(cell, steps, lr=3e-3, batch_size=64):
-    """The params, and the loss of every step."""
+    """Return the params, and the loss of every step."""
     readout, tx = Readout(cell.hidden_size, 2), optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))
     key_cell, key_readout, key_data = jax.random.split(jax.random.key(0), 3)
 
@@ -113,12 +114,13 @@ for name, cell in {"LSTM": lstm, "minLSTM": minimal}.items():
     assert np.isfinite(losses).all()
 
 # %% [markdown]
-# **In full**, five seeds. The LSTM goes on to six times the length it was trained on; the minimal one stays at chance.
+# **Full runs**, five seeds. The LSTM generalizes to six times the length of its training sequences. The minimal LSTM
+# stays at chance.
 
 
 # %%
 def full(name):
-    """What a full run of `jax-lstm experiment` found."""
+    """Results of a full run of `jax-lstm experiment`."""
     return json.loads((RESULTS / f"{name}.json").read_text())["results"]
 
 
@@ -133,7 +135,8 @@ Image(RESULTS / "parity.png")
 # %% [markdown]
 # ## Permutations
 #
-# Sixty elements, one product a step: sixteen steps in training, thirty-two in the test.
+# `A5` has sixty elements, and the target at each step is one of them. Training sequences have 16 steps, test sequences
+# 32.
 
 # %%
 a5 = full("a5")

@@ -9,12 +9,17 @@
 # ---
 
 # %% [markdown]
-# # Composed with JAX
+# # Composing with JAX
 #
-# A cell is a pure function of its params, so what JAX does to functions it does to cells: `vmap`, `grad`, `jvp` and
-# `scan`, inside one another and in any order. Four uses: acting in 64 environments and replaying what happened, an
-# ensemble that trains as one program, the gradient of every example, and curvature without a Hessian. Every claim is
-# an `assert`.
+# A cell is a pure function of its params, so every JAX transformation applies to it: `vmap`, `grad`, `jvp` and `scan`,
+# nested in any order. This notebook shows four uses:
+#
+# - acting in 64 environments, and replaying the recorded steps;
+# - an ensemble that trains as one program;
+# - per-example gradients;
+# - curvature without forming a Hessian.
+#
+# Every claim is checked by an `assert`.
 
 # %%
 # %matplotlib inline
@@ -28,18 +33,18 @@ import jax_lstm as jl
 from jax_lstm.gradflow.plots.canvas import COLOURS, canvas, figure_of, legend
 from jax_lstm.layers import Readout
 
-jax.config.update("jax_enable_x64", True)  # so that equal means equal to 1e-12
+jax.config.update("jax_enable_x64", True)  # float64, so that results agree to 1e-12
 
 # %% [markdown]
-# ## Acting step by step, and replaying what happened
+# ## Acting step by step, and replaying the recorded steps
 #
-# An agent with a recurrent policy acts one step at a time: the next observation is not there yet. To learn from what
-# it did, the same steps are run again as one sequence, and there the states have to be those that it acted from.
-# Episodes end in the middle of the sequence, and each begins with a fresh state.
+# An agent with a recurrent policy acts one step at a time, because the next observation depends on its action. To learn
+# from the recorded steps, we run them again as one sequence. The states in this replay must equal the states during
+# acting. Episodes end in the middle of the sequence, and each episode starts from the initial state.
 #
-# The environment here is a walk on a line, with a step to the left or right as the policy says. An episode ends at
-# ±4, or with a chance of 5 % a step. `first[t]` says that $x_t$ is the first observation of an episode: that is what
-# `reset[t]` means, in `jl.step` and in `jl.unroll`.
+# The environment here is a walk on a line. The policy chooses a step to the left or to the right. An episode ends at
+# ±4, or with a probability of 5 % per step. `first[t]` is True if $x_t$ is the first observation of an episode. This is
+# the meaning of `reset[t]`, in `jl.step` and in `jl.unroll`.
 
 # %%
 B, T, I, H = 64, 100, 2, 16
@@ -53,7 +58,7 @@ def observation(position, age):
 
 
 def act(params, env, key):
-    """One step of one environment: its next state, and what happened."""
+    """Run one step of one environment; return its next state and a record of the step."""
     state, position, age = env
     x, first = observation(position, age), age == 0
     state, h = jl.step(cell, params[0], state, x, None, first)
@@ -68,21 +73,22 @@ def act(params, env, key):
 
 @jax.jit
 def rollout(params, env, key):
-    """All environments side by side, one step after another."""
+    """Run T steps of all environments."""
     every = jax.vmap(act, (None, 0, 0))
     return jax.lax.scan(lambda env, k: every(params, env, jax.random.split(k, B)), env, jax.random.split(key, T))
 
 
 start = jax.tree.map(lambda a: jnp.broadcast_to(a, (B, *a.shape)), cell.initial_state(params[0]))
 env = (start, jnp.zeros(B), jnp.zeros(B))
-env, _ = rollout(params, env, jax.random.key(1))  # the first hundred steps, so that what follows begins in mid-episode
+env, _ = rollout(params, env, jax.random.key(1))  # 100 steps, so that the recording starts in mid-episode
 before = env[0]
 env, seen = rollout(params, env, key_acts)
 print(f"{B} environments, {T} steps, {int(seen['first'].sum())} episodes begun")
 
 
 # %% [markdown]
-# The replay is one call, over time-major data as `scan` left it, from the state that the agent had before.
+# The replay is one call. It takes the data with time as the first axis, as `scan` returns it, and the state of the
+# agent before the first recorded step.
 
 
 # %%
@@ -94,27 +100,27 @@ def replay(params, state, xs, reset):
 
 replayed = replay(params, before, seen["x"], seen["first"])
 error = jnp.abs(replayed - seen["logits"]).max()
-print(f"largest difference of a logit, acted and replayed: {error:.1e}")
+print(f"largest difference between acted and replayed logits: {error:.1e}")
 assert error < 1e-12
 
 # %% [markdown]
-# The classic mistake is to pass `done` for `reset`. Many environments return it with the step that ended the episode,
-# so that it stands one step too early: the state is thrown away before the last observation of an episode, and is kept
-# into the next one. Nothing fails. But the policy that is replayed is not the one that acted, and the ratio
-# $\pi_{\text{replayed}}(a_t) / \pi_{\text{acted}}(a_t)$, which PPO clips and which is 1 before any update, is not 1.
+# A common mistake is to pass `done` as `reset`. Many environments return `done` with the step that ended the episode,
+# so it is one step too early. The state is then reset before the last observation of an episode, and is kept into the
+# next episode. No error is raised, but the replayed policy differs from the policy that acted. The ratio
+# $\pi_{\text{replayed}}(a_t) / \pi_{\text{acted}}(a_t)$, which PPO clips, should be 1 before any update, and it is not.
 
 
 # %%
 def log_ratio(logits):
-    """log π of the actions taken: replayed, less acted."""
+    """Return log π(replayed) − log π(acted) for the actions taken."""
     replayed, acted = (jax.nn.log_softmax(a) for a in (logits, seen["logits"]))
     return jnp.take_along_axis(replayed - acted, seen["action"][..., None], axis=-1)[..., 0]
 
 
 aligned = log_ratio(replayed)
 early = log_ratio(replay(params, before, seen["x"], seen["done"]))
-np.testing.assert_array_equal(seen["done"][:-1], seen["first"][1:])  # the same flags, one step apart
-print(f"|log ratio| at most: aligned {jnp.abs(aligned).max():.1e}, one step early {jnp.abs(early).max():.3f}")
+np.testing.assert_array_equal(seen["done"][:-1], seen["first"][1:])  # `first` is `done`, one step later
+print(f"largest |log ratio|: aligned {jnp.abs(aligned).max():.1e}, one step early {jnp.abs(early).max():.3f}")
 print(f"steps whose ratio is more than 1 % off: {(jnp.abs(early) > 0.01).mean():.0%}")
 assert jnp.abs(aligned).max() < 1e-12
 assert jnp.abs(early).max() > 0.05
@@ -123,17 +129,17 @@ with canvas(None, None, None) as axes:
     for name, ratio, colour in (("reset = done: one step early", early, COLOURS[5]), ("aligned", aligned, COLOURS[0])):
         axes.plot(np.exp(ratio[:, 0]), color=colour, label=name)
     for k, t in enumerate(np.flatnonzero(seen["first"][:, 0])):
-        axes.axvline(t, color=COLOURS[2], linewidth=0.8, zorder=0, label="an episode begins" if k == 0 else None)
-    axes.set_xlabel("step t of the first environment")
+        axes.axvline(t, color=COLOURS[2], linewidth=0.8, zorder=0, label="start of an episode" if k == 0 else None)
+    axes.set_xlabel("step t, first environment")
     axes.set_ylabel(r"$\pi_{replayed}\,/\,\pi_{acted}$")
     legend(axes)
 figure_of(axes)
 
 # %% [markdown]
-# ## An ensemble, trained as one program
+# ## Training an ensemble as one program
 #
-# The task: say at the end what the first of 8 numbers was. `jax.vmap` of a whole training, over the params it starts
-# from, trains eight networks at once. Each is the one that it would be alone.
+# The task is to output the first of 8 numbers after the last one. `jax.vmap` of the whole training, over the initial
+# params, trains eight networks at once. Each trains as it would alone.
 
 # %%
 M, STEPS = 8, 200
@@ -163,7 +169,7 @@ def mse(params, batch):
 
 
 def train(params, batches):
-    """The params of one network in the end, and its loss at every step."""
+    """Return the params of one network after training, and its loss at every step."""
 
     def step(carry, batch):
         params, opt_state = carry
@@ -179,30 +185,32 @@ start = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(2), M))
 data, test = batches(STEPS, 32), batches(256)
 members, losses = jax.jit(jax.vmap(train, (0, None)))(start, data)
 _, alone = jax.jit(train)(jax.tree.map(lambda a: a[3], start), data)
-np.testing.assert_allclose(losses[3, :50], alone[:50], rtol=1e-3)  # float32: training amplifies rounding later on
+# The first 50 steps only: later, training amplifies float32 rounding.
+np.testing.assert_allclose(losses[3, :50], alone[:50], rtol=1e-3)
 
 outputs = jax.jit(jax.vmap(predict, (0, None)))(members, test[0])
 each, together = ((outputs - test[1]) ** 2).mean((1, 2)), ((outputs.mean(0) - test[1]) ** 2).mean()
-print(f"mse of the members {each.min():.4f} to {each.max():.4f}, of their mean {together:.4f} (blind {1 / 3:.4f})")
+print(f"mse of members {each.min():.4f} to {each.max():.4f}, of the mean {together:.4f} (baseline {1 / 3:.4f})")
 assert losses[:, -10:].mean() < losses[:, :10].mean() / 2
 assert together < each.mean()
 
 with canvas(None, None, None) as axes:
     for k, one in enumerate(losses):
-        axes.semilogy(one, color=COLOURS[2], linewidth=0.8, label="a member" if k == 0 else None)
-    axes.semilogy(jnp.median(losses, axis=0), color=COLOURS[0], label="median")
-    axes.axhline(float(together), color=COLOURS[5], linestyle="--", label="mean of all, on test data")
+        axes.semilogy(one, color=COLOURS[2], linewidth=0.8, label="member" if k == 0 else None)
+    axes.semilogy(jnp.median(losses, axis=0), color=COLOURS[0], label="median of members")
+    axes.axhline(float(together), color=COLOURS[5], linestyle="--", label="ensemble mean, test data")
     axes.set_xlabel("training step")
     axes.set_ylabel("mean squared error")
     legend(axes)
 figure_of(axes)
 
 # %% [markdown]
-# ## The gradient of every example
+# ## Per-example gradients
 #
-# `jax.vmap` of `jax.grad` over the examples: each one's own gradient, here of sequences of different lengths. However
-# the examples are weighed, they add up to the gradient of the batch. With their norms one can clip each before the sum,
-# as private training does (Abadi et al. 2016).
+# `jax.vmap` of `jax.grad` over the examples returns the gradient of each example, here of sequences with different
+# lengths. For any weights of the examples, their weighted sum equals the gradient of the weighted loss of the batch.
+# From their norms one can clip each gradient before the sum, as differentially private training does (Abadi et al.
+# 2016).
 
 # %%
 I, H, B, T = 2, 16, 16, 24
@@ -213,7 +221,7 @@ mask = np.arange(T) < np.linspace(3, T, B).astype(int)[:, None]
 
 
 def loss(params, x, mask):
-    return jnp.sum(jl.unroll(cell, params, x, None, mask)[1] ** 2)  # over the live steps of one sequence
+    return jnp.sum(jl.unroll(cell, params, x, None, mask)[1] ** 2)  # over the unmasked steps of one sequence
 
 
 def batch_loss(params, weights):
@@ -230,7 +238,7 @@ for each, total in zip(gradients, of_batch, strict=True):
 
 @jax.jit
 def clipped(gradients):
-    """The gradients with norms of at most their median, and the norms before."""
+    """Clip the gradients to the median of their norms; return them and the norms before clipping."""
     norms = jax.vmap(optax.global_norm)(gradients)
     factor = jnp.minimum(1, jnp.median(norms) / norms)
     return jax.tree.map(lambda a: jax.vmap(jnp.multiply)(factor, a), gradients), norms
@@ -241,11 +249,11 @@ print("norm of each gradient, shortest sequence first:", norms.round(1))
 np.testing.assert_allclose(clipped(short)[1], np.minimum(norms, np.median(norms)), rtol=1e-12)
 
 # %% [markdown]
-# ## Curvature without a Hessian
+# ## Curvature without forming a Hessian
 #
-# The Hessian of the loss by the params has as many rows as there are weights, but its product with one vector is the
-# derivative of the gradient along it: `jax.jvp` of `jax.grad`. Power iteration, $v \leftarrow Hv / \|Hv\|$, then finds
-# the eigenvalue that is largest in size. The network is small enough here to compare with the full Hessian.
+# The Hessian of the loss has one row per weight. Its product with one vector needs no Hessian: it is the derivative of
+# the gradient along that vector, `jax.jvp` of `jax.grad`. Power iteration, $v \leftarrow Hv / \|Hv\|$, then finds the
+# eigenvalue with the largest absolute value. This network is small enough to compare with the full Hessian.
 
 # %%
 cell = jl.LSTM(2, 4)
@@ -273,7 +281,7 @@ for _ in range(30):
 hessian = np.stack([hvp(row) for row in np.eye(len(flat))])
 eigenvalues = np.linalg.eigvalsh(hessian)
 largest = eigenvalues[np.abs(eigenvalues).argmax()]
-print(f"{len(flat)} weights; by power iteration {quotients[-1]:.8f}, of the full Hessian {largest:.8f}")
+print(f"{len(flat)} weights; power iteration {quotients[-1]:.8f}, full Hessian {largest:.8f}")
 np.testing.assert_allclose(hessian, hessian.T, rtol=0, atol=1e-12)
 np.testing.assert_allclose(quotients[-1], largest, rtol=1e-6)
 

@@ -1,4 +1,15 @@
-"""The gradient's way through time, measured: logs are natural (nats), a sequence is one, a batch is `vmap`."""
+"""Measurements of gradient flow through time.
+
+    step_jacobians, input_jacobians           ∂s_t/∂s_{t−1} and ∂s_t/∂x_t of every step
+    sensitivity, singular_values, retention   norm, singular values and diagonal of ∂s_T/∂s_k
+    paths                                     ∂c_T/∂c_k, split into the path along c and the paths through h
+    adjoint_norms, weight_gradient_by_step    dL/ds_t of a loss, and each step's part of dL/dW
+    horizon, data_horizon                     the steps in which a gradient falls by a factor e
+    lyapunov_spectrum, lyapunov_exponents     Lyapunov exponents of a cell, or of any map
+    fixed_points                              fixed points of a step, and their eigenvalues
+
+Each function takes one sequence; use `jax.vmap` for a batch. All logarithms are natural (nats).
+"""
 
 from jax_lstm.gradflow.adjoint import adjoint_norms as adjoint_norms
 from jax_lstm.gradflow.fixed_points import FixedPoints as FixedPoints

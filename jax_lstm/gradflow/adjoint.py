@@ -1,8 +1,8 @@
-"""The adjoint states: what the loss feels of every state, λ_t = dL/ds_t, as backpropagation through time carries it.
+"""Adjoint states: the derivatives of a loss with respect to the states, by backpropagation through time.
 
-    λ_t = ∂L/∂s_t + J_{t+1}ᵀ λ_{t+1}        J_t = ∂s_t/∂s_{t−1}
+    λ_t = dL/ds_t = ∂L/∂s_t + J_{t+1}ᵀ λ_{t+1}        J_t = ∂s_t/∂s_{t−1}
 
-The vector is kept as e^a v with max |v| = 1, so that it can neither underflow nor overflow on its way back.
+The vector is kept as e^a v with max |v| = 1, so that it neither underflows nor overflows in the backward pass.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 def adjoint_norms(
     loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Any:
-    """The log-norm of the loss's derivative by every state, all later steps included.
+    """Log-norm of the adjoint state at every step, dL/ds_t, with the effect of all later steps included.
 
-        λ_t = dL/ds_t        h_t and c_t as independent entries
+        log ‖λ_t‖₂        λ_t = dL/ds_t        h_t and c_t are independent variables
 
-    The way from c_t to h_t *inside* step t is not counted in λ_t's part c: it belongs to h_t.
+    dL/dc_t excludes the effect of c_t on h_t within step t. That effect belongs to dL/dh_t.
 
     As if by::
 
@@ -39,26 +39,27 @@ def adjoint_norms(
         log_norms[t] = np.log(np.linalg.norm(jax.grad(L)(zeros)[t]))    # of each leaf
 
     Args:
-        loss: from what `unroll_states` returns, every state stacked over time, to one float.
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence.
-        state: the state before the first step; `cell.initial_state(params)` if None.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        loss: function of the states of all steps, stacked over time as `unroll_states` returns them. It returns one
+            float.
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence.
+        state: the state before the first step; None: `cell.initial_state(params)`.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        The cell's own state type with leaves (T,): for the LSTM, h[t] = log ‖dL/dh_{t+1}‖₂ and c[t] likewise, so
-        that row t belongs to the state that step t made. Natural logs (nats) in the params' dtype or float32,
-        whichever is wider; −inf where the norm is exactly zero.
+        The cell's state type with leaves of shape (T,), in the params' dtype or float32, whichever is wider. For the
+        LSTM, h[t] = log ‖dL/dh_{t+1}‖₂ and c[t] likewise: row t belongs to the state after step t + 1. Natural logs
+        (nats); −inf where the norm is exactly zero.
 
     Raises:
-        ValueError: `loss` does not give one number; the rest as `unroll`.
-        TypeError: `loss` is not callable, or does not give a float; the rest as `unroll`.
+        ValueError: `loss` does not return a scalar; other cases as for `unroll`.
+        TypeError: `loss` is not callable or does not return a float; other cases as for `unroll`.
 
     Source: Werbos 1990.
     """
     cell, params, xs, state = checked("adjoint_norms", cell, params, xs, state, truncate)
-    # The loss is differentiated out here, so that a new lambda does not compile the recursion anew.
+    # The loss is differentiated outside of the jitted function, so that a new lambda does not recompile the recursion.
     dstates = loss_by_states("adjoint_norms", loss, cell, params, xs, state)
     return _adjoint_norms(cell, params, xs, state, dstates)
 
@@ -83,7 +84,7 @@ def _adjoint_norms(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any, 
 
 
 def _rescaled(v: Float[Array, "*n"], a: Any) -> tuple[Float[Array, "*n"], Float[Array, ""]]:
-    """e^a v as e^b u with max |u| = 1; zero is b = −inf."""
+    """Rescale e^a v to e^b u with max |u| = 1; a zero vector has b = −inf."""
     size = jnp.abs(v).max()
     return v / jnp.where(size == 0, 1, size), a + jnp.log(size)
 
@@ -97,6 +98,6 @@ def _sum(first: tuple, second: tuple) -> tuple[Float[Array, " N"], Float[Array, 
 
 
 def _log_norm(v: Float[Array, "*n"], a: Float[Array, ""]) -> Float[Array, ""]:
-    """The log of ‖e^a v‖₂; rescaled once more, because small entries would vanish when squared."""
+    """Log of ‖e^a v‖₂; v is rescaled first, because the squares of small entries would underflow."""
     u, b = _rescaled(v, a)
     return b + jnp.log(jnp.linalg.norm(u.ravel()))

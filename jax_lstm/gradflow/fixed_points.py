@@ -1,9 +1,9 @@
-"""Where the dynamics rest: states that a step maps onto themselves, and what happens near them.
+"""Fixed points of a cell's step at a constant input, and the eigenvalues of the step's Jacobian there.
 
     F(s) = step(params, s, x) at one input x        r(s) = F(s) − s        J = ∂F/∂s
 
-Levenberg–Marquardt looks for r = 0 from each start: (AᵀA + μ I) δ = −Aᵀ r with A = J − I, μ smaller after a step that
-lowers |r| and larger after one that does not.
+The Levenberg–Marquardt method solves r = 0 from each start: (AᵀA + μ I) δ = −Aᵀ r with A = J − I. μ decreases after an
+iteration that lowers |r| and increases after one that does not.
 """
 
 from functools import partial
@@ -22,32 +22,38 @@ from jax_lstm.gradflow.jacobians import jacobian
 
 
 class FixedPoints(NamedTuple):
-    """One row a start."""
+    """The result of `fixed_points`; each array has one row per start."""
 
     points: Any  # the cell's own state type
-    speeds: Float[Array, " S"]  # |F(s) − s|: zero at a fixed point, small at a slow one
-    eigenvalues: Complex[Array, "S N"]  # of J there; the point is stable where all lie inside the unit circle
+    speeds: Float[Array, " S"]  # |F(s) − s|: zero at a fixed point, small at a slow point
+    eigenvalues: Complex[Array, "S N"]  # of J at the point, which is stable if all lie inside the unit circle
 
 
 def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iterations: int = 100) -> FixedPoints:
-    """The fixed or slow points of the step at one input, one found from each start.
+    """Fixed points of a cell's step at one constant input, searched from several starts.
 
-    Several starts may find the same point, and a start may end at a slow point that is not fixed: look at the speeds.
+    Several starts may converge to the same point. A start may also end at a slow point that is not a fixed point, so
+    check the speeds.
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave; in float64 the points are found more exactly.
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`. Points are more exact in float64.
         x: (I,), the input, held constant.
-        starts: states, each leaf with a leading axis of S, for example what `unroll_states` returns.
-        iterations: of Levenberg–Marquardt, from every start.
+        starts: S states as one pytree; each leaf has a leading axis of length S. For example, what `unroll_states`
+            returns.
+        iterations: Levenberg–Marquardt iterations from each start.
 
     Returns:
-        FixedPoints(points, speeds, eigenvalues), S of each, in the params' dtype or float32, whichever is wider.
-        Eigenvalues need a CPU.
+        FixedPoints, in the params' dtype or float32, whichever is wider:
+        points, the cell's state type, each leaf with a leading axis of length S;
+        speeds (S,), |F(s) − s|: zero at a fixed point, small at a slow point;
+        eigenvalues (S, N), complex, of J at each point. The point is stable if all lie inside the unit circle. Not
+        every backend computes them; a CPU does.
 
     Raises:
-        ValueError: starts without a leading axis, or of other shapes than the cell's state; the rest as `step`.
-        TypeError: as `step`.
+        ValueError: `starts` has no leading axis, no entries, or shapes unlike the cell's state; other cases as for
+            `step`.
+        TypeError: as for `step`.
 
     Source: Sussillo & Barak 2013.
     """
@@ -57,12 +63,16 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
     iterations = door.size("fixed_points", "iterations", door.knob("fixed_points", "iterations", iterations))
     leaves = [door.array("fixed_points", "every leaf of starts", leaf) for leaf in jax.tree.leaves(starts)]
     if not leaves or any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) for leaf in leaves):
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(
-            f"fixed_points: every leaf of starts must have the same leading axis, one entry a start, but have shapes "
-            f"{', '.join(str(leaf.shape) for leaf in leaves) or 'of no leaf'}"
+            "fixed_points: every leaf of starts must have the same leading axis, but "
+            + (f"the shapes are {shapes}" if leaves else "starts has no leaves")
+            + "; stack the starts along axis 0"
         )
     if len(leaves[0]) == 0:
-        raise ValueError("fixed_points: starts must hold at least 1 start, but hold none")
+        raise ValueError(
+            "fixed_points: starts must have at least 1 entry on its leading axis, but has 0; pass one or more states"
+        )
     starts = jax.vmap(lambda state: door.state("fixed_points", cell, state, dtype))(starts)
     wide = at_least_float32(dtype)
     params, x, starts = jax.tree.map(lambda a: a.astype(wide), (params, x, starts))

@@ -1,11 +1,12 @@
-"""The headline table: how much of the gradient is left after k steps, in ten untrained cells.
+"""The headline table: the norm of the gradient after k steps back, in 10 cells before training.
 
-    ‖∂s_T/∂s_{T−k}‖₂        H = 64, I = 8, x_t ~ N(0, 1), T = 100, float64, five seeds
+    ‖∂s_T/∂s_{T−k}‖₂        H = 64, I = 8, x_t ~ N(0, 1), T = 100, float64, 5 seeds
 
-A row says how w_h and the biases are drawn. The RNNs' w_x is LeCun normal. The LSTMs with orthogonal w_h have w_x
-Glorot normal, a gate at a time, and so differ in their biases alone; the one with uniform w_h has w_x uniform too. The
-last row is the LSTM as this library starts it. Its w_x is LeCun normal, twice as strong as Glorot's at these sizes:
-that drives the gates further from rest and leaves less of the gradient.
+Each row has its own initialization of w_h and of the biases. The RNNs draw w_x from LeCun normal. The LSTMs with
+orthogonal w_h draw each gate's w_x from Glorot normal, so they differ only in their biases. The LSTM with uniform w_h
+also draws w_x from that uniform distribution. The last row is this library's default LSTM. Its w_x is LeCun normal,
+which at these sizes is twice as large as Glorot normal. Larger w_x drives the gates further from their values at rest,
+and less of the gradient is left.
 
     python -m jax_lstm.gradflow.headline --plot notebooks/results/gradient_flow.png
 """
@@ -35,7 +36,7 @@ glorot_normal = jax.nn.initializers.glorot_normal()
 
 
 class Row(NamedTuple):
-    """How a cell's params are drawn, and the cell that steps with them: one a kind, so that each compiles once."""
+    """Name, cell and initializer of one row. Rows with the same cell share one compiled program."""
 
     name: str
     cell: Cell
@@ -43,18 +44,18 @@ class Row(NamedTuple):
 
 
 def _uniform(key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    """U(−1/√n, 1/√n), n the fan-in; PyTorch's LSTM and RNN draw w_h so."""
+    """U(−1/√n, 1/√n) with n the fan-in: PyTorch's initialization of w_h in its LSTM and RNN."""
     bound = 1 / math.sqrt(shape[0])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def _gaussian(key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    """N(0, 3²/H): chaos in a tanh RNN (Sompolinsky, Crisanti & Sommers 1988)."""
+    """N(0, 3²/H): a tanh RNN with these weights is chaotic (Sompolinsky, Crisanti & Sommers 1988)."""
     return 3 / math.sqrt(H) * jax.random.normal(key, shape, dtype)
 
 
 def _rnn(name: str, cell: RNN, draw: Callable | None = None) -> Row:
-    """An RNN with its own w_h, or one from `draw`."""
+    """An RNN with w_h from `draw`, or from its own initializer if `draw` is None."""
 
     def init(key: Key[Array, ""], dtype: DTypeLike) -> RNNParams:
         params = cell.init(key, dtype)
@@ -64,7 +65,7 @@ def _rnn(name: str, cell: RNN, draw: Callable | None = None) -> Row:
 
 
 def _lstm(name: str, cell: LSTM, draw_x: Callable, draw_h: Callable | None = None) -> Row:
-    """An LSTM with w_x from `draw_x`, a gate at a time, and with its own w_h, or one from `draw_h`."""
+    """An LSTM with each gate's w_x from `draw_x`, and w_h from `draw_h` or from its own initializer."""
 
     def init(key: Key[Array, ""], dtype: DTypeLike) -> Any:
         params, key_x, key_h = cell.init(key, dtype), jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
@@ -89,7 +90,7 @@ ROWS = (
 
 
 def profiles(row: Row) -> Float[Array, "seeds K"]:
-    """The log of ‖∂s_T/∂s_k‖₂ over k, one profile a seed. Wants float64 to be enabled."""
+    """Log of ‖∂s_T/∂s_k‖₂ over k, one profile per seed. Needs float64 to be enabled."""
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.array(SEEDS))
     params = jax.vmap(lambda key: row.init(key, jnp.float64))(keys[:, 0])
     xs = jax.vmap(lambda key: jax.random.normal(key, (T, I), jnp.float64))(keys[:, 1])
@@ -102,12 +103,12 @@ def _measured(cell: Cell, params: Any, xs: Float[Array, "seeds T I"]) -> Float[A
 
 
 def decades(log_norms: Float[Array, "seeds K"]) -> Float[Array, "seeds columns"]:
-    """log₁₀ ‖∂s_T/∂s_{T−k}‖₂ for the table's k."""
+    """log₁₀ ‖∂s_T/∂s_{T−k}‖₂ at the values of k in the table."""
     return log_norms[:, [-1 - k for k in STEPS_BACK]] / math.log(10)
 
 
 def table(columns: dict[str, Float[Array, "seeds columns"]]) -> str:
-    """Markdown: the geometric mean over seeds, and in brackets the decades between its least and its largest."""
+    """Markdown table: geometric mean over seeds; in brackets, the decades between the smallest and the largest seed."""
     lines = [
         "| ‖∂s_T/∂s_{T−k}‖₂ | " + " | ".join(f"k = {k}" for k in STEPS_BACK) + " |",
         "|---" * (1 + len(STEPS_BACK)) + "|",
@@ -124,16 +125,16 @@ def _short(x: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; draw the mean profiles if a path is given, into a PNG whose description is the table."""
+    """Print the headline table. With --plot, also plot the mean profiles as a PNG with the table in its metadata."""
     parser = argparse.ArgumentParser(prog="jax-lstm headline", description=main.__doc__)
-    parser.add_argument("--plot", metavar="PATH", help="also write the figure, as PNG")
+    parser.add_argument("--plot", metavar="PATH", help="PNG file for the plot")
     path = parser.parse_args(argv).plot
     with jax.enable_x64(True):
         log_norms = {row.name: profiles(row) for row in ROWS}
         text = table({name: decades(p) for name, p in log_norms.items()})
         print(text)
         if path is not None:
-            # Here, so that the table needs no matplotlib.
+            # Imported here, so that printing the table does not need matplotlib.
             from jax_lstm.gradflow.plots import plot_profile
 
             figure = plot_profile({name: p.mean(0) for name, p in log_norms.items()})

@@ -1,7 +1,9 @@
-"""The memory horizon, in steps: after how many the gradient has fallen by a factor e.
+"""Memory horizon: the number of steps in which a gradient's norm falls by a factor e.
 
-At one point, from the spectral radius ρ of the step's Jacobian: −1 / log ρ. Along data, from the slope of the
-log-norms ℓ_k = log ‖∂s_T/∂s_k‖₂ over k.
+    horizon         −1 / log ρ, with ρ the spectral radius of the step's Jacobian at one point
+    data_horizon    1 / slope of the log-norms ℓ_k = log ‖∂s_T/∂s_k‖₂ over k, along a sequence
+
+Both are inf if the norm does not fall.
 """
 
 from functools import partial
@@ -18,36 +20,36 @@ from jax_lstm.cells.weights import at_least_float32
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.sensitivity import sensitivity
 
-SQUARINGS = 64  # J to the power 2⁶⁴: what is left of a constant in log ‖Jⁿ‖ / n is below float64's resolution
+SQUARINGS = 64  # n = 2⁶⁴: a constant factor in ‖Jⁿ‖ then changes log ‖Jⁿ‖ / n by less than float64 resolves
 
 
 def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = None) -> Float[Array, ""]:
-    """The memory horizon at one state and input, at rest unless told otherwise.
+    """Memory horizon at one state and input; by default at rest, where both are zero.
 
         −1 / log ρ        ρ the spectral radius of J = ∂s_t/∂s_{t−1}
 
-    At rest an LSTM of the default initialisation has ρ = max |σ(b_f) + λ(U_g)/4|. An orthogonal tanh RNN has ρ = 1
-    there, whatever it forgets on data: beside a trained network show `data_horizon`.
+    At rest an LSTM with the default initialization has ρ = max |σ(b_f) + λ(U_g)/4|. A tanh RNN with orthogonal w_h has
+    ρ = 1 at rest, however fast it forgets on data. So report `data_horizon` for a trained network.
 
     As if by::
 
         radius = max(abs(np.linalg.eigvals(J)))
         return np.inf if radius >= 1 - 10 * eps * N else -1 / np.log(radius)
 
-    It needs no eigenvalues, which not every backend computes: ρ = lim ‖Jⁿ‖^(1/n) (Gelfand 1941) for n = 2, 4, 8, ….
+    but without eigenvalues, which not every backend computes: ρ = lim ‖Jⁿ‖^(1/n) (Gelfand 1941) for n = 2, 4, 8, ….
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        state: where the Jacobian is taken; all zeros if None.
-        x: (I,), the input there; zeros if None.
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        state: the state at which J is taken; None: all zeros.
+        x: (I,), the input at which J is taken; None: zeros.
 
     Returns:
-        Steps, never negative, in the params' dtype or float32, whichever is wider: inf where ρ is 1 or more up to
-        rounding, 0 where ρ is 0.
+        A scalar: the horizon in steps, never negative, in the params' dtype or float32, whichever is wider. inf if ρ is
+        1 or more, up to rounding; 0 if ρ is 0.
 
     Raises:
-        ValueError, TypeError: as `step`.
+        ValueError, TypeError: as for `step`.
     """
     cell = door.cell("horizon", cell)
     params, dtype = door.params("horizon", cell, params)
@@ -66,7 +68,7 @@ def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float
 
 
 def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, ""]:
-    """The memory horizon along a sequence: the figure to show beside a trained network.
+    """Memory horizon along a sequence. Report this one for a trained network.
 
         1 / slope of ℓ_k over k, by least squares        ℓ_k = log ‖∂s_T/∂s_k‖₂
 
@@ -76,35 +78,40 @@ def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> F
         return np.inf if slope <= 10 * eps * N else 1 / slope
 
     Args:
-        cell, params, xs, state: as for `sensitivity`; T at least 1. The mean over a batch is best taken of its
-            inverse: a sequence whose gradient does not fall has an infinite horizon.
+        cell, params, xs, state: as for `sensitivity`; T must be at least 1.
 
     Returns:
-        Steps, never negative, in the dtype of `sensitivity`: inf where the norm does not fall. Entries of −inf are left
-        out of the fit; 0 where the very last Jacobian is zero.
+        A scalar: the horizon in steps, never negative, in the dtype of `sensitivity`. inf if the norm does not fall; 0
+        if the last step's Jacobian is zero. Entries of −inf are left out of the fit. For a batch, average 1 / horizon,
+        because a sequence whose gradient does not fall has an infinite horizon.
 
     Raises:
-        ValueError: xs has no step; the rest as `unroll`.
-        TypeError: as `unroll`.
+        ValueError: xs has no steps; other cases as for `unroll`.
+        TypeError: as for `unroll`.
     """
     cell = door.cell("data_horizon", cell)
     params, dtype = door.params("data_horizon", cell, params)
     xs = door.data("data_horizon", "xs", xs, cell, dtype, "(T, I)")
     if len(xs) == 0:
-        raise ValueError(f"data_horizon: xs must have at least 1 step, but has none (xs.shape={xs.shape})")
+        raise ValueError(
+            f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={xs.shape}); pass a longer sequence"
+        )
     state = cell.initial_state(params) if state is None else door.state("data_horizon", cell, state, dtype)
     size = sum(leaf.size for leaf in jax.tree.leaves(state))
     return _steps(-_slope(sensitivity(cell, params, xs, state)), size)
 
 
 def _steps(log_ratio: Float[Array, ""], size: int) -> Float[Array, ""]:
-    """−1 / log_ratio, the log of what a step leaves of the norm; inf from a ratio of 1 up, up to rounding."""
+    """−1 / log_ratio, where log_ratio is the log of the norm's factor per step; inf if the factor is 1 or more."""
     stays = log_ratio >= jnp.log1p(-10 * size * jnp.finfo(log_ratio.dtype).eps)
     return jnp.where(stays, jnp.inf, -1 / jnp.where(stays, -1, log_ratio))
 
 
 def _log_radius(J: Float[Array, "N N"]) -> Float[Array, ""]:
-    """The log of ρ(J) = lim ‖Jⁿ‖^(1/n), with the norm n_m taken out before squaring m: log ρ = Σ_m log n_m / 2^m."""
+    """Log of ρ(J) = lim ‖Jⁿ‖^(1/n) by repeated squaring.
+
+    The norm n_m is divided out before squaring m, so log ρ = Σ_m log n_m / 2^m.
+    """
 
     def square(A: Float[Array, "N N"], weight: Float[Array, ""]) -> tuple[Float[Array, "N N"], Float[Array, ""]]:
         norm = jnp.linalg.norm(A)
@@ -117,7 +124,7 @@ def _log_radius(J: Float[Array, "N N"]) -> Float[Array, ""]:
 
 
 def _slope(log_norms: Float[Array, " K"]) -> Float[Array, ""]:
-    """The least-squares slope over k of the entries above −inf; inf where only the last one is."""
+    """Least-squares slope over k of the entries above −inf; inf if only the last entry is."""
     known = log_norms != -jnp.inf
     n = known.sum().astype(log_norms.dtype)
     k = jnp.arange(len(log_norms), dtype=log_norms.dtype)

@@ -1,4 +1,4 @@
-"""The Jacobian of one step, ∂s_t/∂s_{t−1}, of the full state s = (h, c): both the way through h and through c."""
+"""Jacobians of one step, with respect to the full previous state (s = (h, c) for the LSTM) and to the input."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 def step_jacobians(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Float[Array, "T N N"]:
-    """The Jacobian of every step along a sequence.
+    """Jacobian of every step along a sequence.
 
         J_t = ∂s_t/∂s_{t−1}
 
@@ -26,18 +26,18 @@ def step_jacobians(
             state, _ = cell.step(params, state, xs[t])
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence. A batch: `jax.vmap(step_jacobians, in_axes=(None, None, 0))`.
-        state: the state before the first step; `cell.initial_state(params)` if None.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence. For a batch: `jax.vmap(step_jacobians, in_axes=(None, None, 0))`.
+        state: the state before the first step; None: `cell.initial_state(params)`.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (T, N, N), in the state's dtype: [t, m, n] is the derivative of entry m of s_t by entry n of s_{t−1}, both in
-        the order of `flatten_state`.
+        (T, N, N), in the state's dtype. Entry [t, m, n] is the derivative of entry m of the state after step t + 1 with
+        respect to entry n of the state before it. Entries are in the order of `flatten_state`.
 
     Raises:
-        ValueError, TypeError: as `unroll`.
+        ValueError, TypeError: as for `unroll`.
     """
     return _step_jacobians(*checked("step_jacobians", cell, params, xs, state, truncate))
 
@@ -49,20 +49,20 @@ def _step_jacobians(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any)
 
 
 def input_jacobians(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, "T N I"]:
-    """What every step's state feels of that step's input.
+    """Jacobian of every step's new state with respect to that step's input.
 
         ∂s_t/∂x_t        s_{t−1} held fixed
 
-    What s_T feels of x_t is this behind a product of Jacobians: ∂s_T/∂x_t = J_T … J_{t+1} ∂s_t/∂x_t.
+    The derivative of the last state follows by multiplication: ∂s_T/∂x_t = J_T … J_{t+1} ∂s_t/∂x_t.
 
     Args:
         cell, params, xs, state: as for `step_jacobians`.
 
     Returns:
-        (T, N, I), in the state's dtype; rows in the order of `flatten_state`.
+        (T, N, I), in the state's dtype; rows are in the order of `flatten_state`.
 
     Raises:
-        ValueError, TypeError: as `unroll`.
+        ValueError, TypeError: as for `unroll`.
     """
     return _input_jacobians(*checked("input_jacobians", cell, params, xs, state))
 
@@ -79,11 +79,11 @@ def _input_jacobians(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any
 
 
 def jacobian(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float[Array, "N N"]:
-    """∂s_t/∂s_{t−1} at s_{t−1} = state, x_t = x."""
+    """Jacobian ∂s_t/∂s_{t−1} of one step, at s_{t−1} = state and x_t = x."""
 
     def F(s: Float[Array, " N"]) -> Float[Array, " N"]:
         return flatten_state(cell.step(params, unflatten_state(s, state), x)[0])
 
-    # Accelerators round the operands of float32 products unless told not to; a measurement must not.
+    # By default, accelerators round the operands of float32 products; a measurement needs full precision.
     with jax.default_matmul_precision("highest"):
         return jax.jacfwd(F)(flatten_state(state))

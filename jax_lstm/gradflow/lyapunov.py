@@ -1,10 +1,10 @@
-"""Lyapunov exponents: how fast neighbouring states part, or meet, on the long run; in nats a step, largest first.
+"""Lyapunov exponents: the mean rates at which nearby states separate or converge, in nats per step, largest first.
 
     λ_i = lim 1/T Σ_t log |R_t,ii|        J_t Q_{t−1} = Q_t R_t        J_t = ∂s_t/∂s_{t−1}
 
-of the full state (Benettin et al. 1980). A negative largest exponent means that the gradient vanishes and that the
-network forgets where it started; a positive one that it explodes, and that the network is chaotic. The sum of all is
-the mean of log |det J_t|, exactly and at any T, where no J_t is singular.
+of the full state (Benettin et al. 1980). If the largest exponent is negative, the gradient vanishes and the network
+forgets its initial state. If it is positive, the gradient explodes and the network is chaotic. The sum of all exponents
+equals the mean of log |det J_t|, exactly and for any T, if no J_t is singular.
 """
 
 import math
@@ -25,18 +25,21 @@ from jax_lstm.gradflow.trajectory import checked
 
 
 class LyapunovState(NamedTuple):
-    """An estimate that is still running: the state that the system is in, and what was seen on the way there."""
+    """A running estimate of Lyapunov exponents: the state of the system, and the sums over the steps so far.
+
+    Make one with `lyapunov_start`, advance it with `lyapunov_update`, and read `exponents`.
+    """
 
     state: Any
-    Q: Float[Array, "N k"]  # k directions, orthonormal
+    Q: Float[Array, "N k"]  # k orthonormal directions
     log_growth: Float[Array, " k"]  # Σ log |R_ii|
-    lost: Int[Array, " k"]  # steps whose R_ii was below what a QR decomposition resolves
+    lost: Int[Array, " k"]  # number of steps whose R_ii was below the resolution of a QR decomposition
     steps: Int[Array, ""]
 
     @property
     def exponents(self) -> Float[Array, " k"]:
-        """The estimate so far, nats a step, largest first; NaN before the first step."""
-        # One step below resolution is a number of the right size; every step is a direction that the map does not have.
+        """The estimate so far, (k,): nats per step, largest first; NaN before the first step."""
+        # A step below resolution still has the right order of magnitude. If all are, the map has no such direction.
         steps = self.steps[..., None]
         mean = self.log_growth / steps.astype(self.log_growth.dtype)
         return jnp.sort(jnp.where((self.lost == steps) & (steps > 0), -jnp.inf, mean), descending=True)
@@ -52,7 +55,7 @@ def lyapunov_spectrum(
     burn_in: int = 0,
     truncate: str | None = None,
 ) -> Float[Array, " k"]:
-    """The Lyapunov exponents of a cell that is driven by a sequence.
+    """Lyapunov exponents of a cell that is driven by a sequence.
 
     As if by::
 
@@ -62,25 +65,26 @@ def lyapunov_spectrum(
             log_growth += np.log(np.abs(np.diag(R)))
         return np.sort(log_growth / T)[::-1]
 
-    with memory O(N²). It can be differentiated, where no exponent is −inf.
+    with memory O(N²). The result is differentiable if no exponent is −inf.
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence. A batch: `jax.vmap`, with k and burn_in fixed by `functools.partial`.
-        state: s_0; `cell.initial_state(params)` if None.
-        k: how many, the largest ones, at a cost that falls with it; None: all N of the full state (h, c).
-        burn_in: steps at the start that turn the directions but are not counted.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with k and burn_in fixed by `functools.partial`.
+        state: s_0, the state before the first step; None: `cell.initial_state(params)`.
+        k: number of exponents, the largest ones; None: all N of the full state (h, c). A smaller k costs less.
+        burn_in: number of first steps that align the directions Q but do not count in the mean.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (k,): nats a step, in the params' dtype or float32, whichever is wider; −inf for a direction that one step maps
-        to exactly zero, or every step to zero up to rounding. A step that is singular up to rounding only, among
-        others that are not, counts with what rounding leaves of it: about −37 in float64, −16 in float32.
+        (k,), nats per step, in the params' dtype or float32, whichever is wider.
+        −inf for a direction that one step maps to exactly zero, or that every step maps to zero up to rounding.
+        If only some steps are singular up to rounding, each of them adds the log of its rounding error: about −37 in
+        float64, −16 in float32.
 
     Raises:
-        ValueError: no step is left after burn_in; k is above N; the rest as `unroll`.
-        TypeError: as `unroll`.
+        ValueError: burn_in leaves no steps, or k is larger than N; other cases as for `unroll`.
+        TypeError: as for `unroll`.
 
     Source: Benettin et al. 1980; for recurrent networks Engelken, Wolf & Abbott 2023.
     """
@@ -104,26 +108,34 @@ def lyapunov_exponents(
     k: int | None = None,
     burn_in: int = 0,
 ) -> Float[Array, " k"]:
-    """The Lyapunov exponents of any map, driven or on its own.
+    """Lyapunov exponents of any map, driven by a sequence or autonomous.
 
     Args:
-        step_fn: (state, x_t) -> state, or state -> state where `xs` is None.
+        step_fn: (state, x_t) -> state, or state -> state if `xs` is None.
         state: s_0, any pytree of floats of one dtype.
-        xs: a pytree of arrays with a leading axis of T steps, or None.
-        steps: T, for a map on its own.
+        xs: a pytree of arrays with a leading axis of T steps; None for an autonomous map.
+        steps: T, for an autonomous map.
         k, burn_in: as for `lyapunov_spectrum`.
 
     Returns:
-        (k,), as `lyapunov_spectrum`. Of a flow sampled every dt the exponents in nats a unit of time are these / dt.
+        (k,), nats per step, as for `lyapunov_spectrum`. For a flow sampled every dt, exponents / dt are nats per unit
+        of time.
 
     Raises:
-        ValueError: not exactly one of xs and steps is given; no step is left after burn_in; k is above N.
-        TypeError: step_fn is not callable; the state holds anything but floats of one dtype.
+        ValueError: not exactly one of xs and steps is given, burn_in leaves no steps, k is larger than N, or step_fn
+            returns a state of another type, shape or dtype.
+        TypeError: step_fn is not callable, or the state is not floats of one dtype.
     """
     if not callable(step_fn):
-        raise TypeError(f"lyapunov_exponents: step_fn must be a function, but is a {type(step_fn).__name__}")
+        raise TypeError(
+            f"lyapunov_exponents: step_fn must be a function, but is a {type(step_fn).__name__}; "
+            "pass one that maps (state, x_t), or state alone, to the next state"
+        )
     if (xs is None) == (steps is None):
-        raise ValueError("lyapunov_exponents: give xs for a driven map, or steps for one on its own; one of the two")
+        raise ValueError(
+            f"lyapunov_exponents: exactly one of xs and steps must be given, but {'neither' if xs is None else 'both'} "
+            "came; pass xs for a driven map, or steps for an autonomous one"
+        )
     if xs is None:
         T, F = door.size("lyapunov_exponents", "steps", steps), lambda s, _: step_fn(s)
     else:
@@ -131,8 +143,9 @@ def lyapunov_exponents(
         shapes = [leaf.shape for leaf in jax.tree.leaves(xs)]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
             raise ValueError(
-                "lyapunov_exponents: every leaf of xs must have the same leading axis of steps, but they have shapes "
-                f"{', '.join(map(str, shapes)) or 'of no leaf'}"
+                "lyapunov_exponents: every leaf of xs must have the same leading axis of steps, but "
+                + (f"the shapes are {', '.join(map(str, shapes))}" if shapes else "xs has no leaves")
+                + "; stack the inputs of all steps along axis 0"
             )
         T, F = shapes[0][0], step_fn
     state = jax.tree.map(lambda a: door.array("lyapunov_exponents", "every leaf of state", a), state)
@@ -142,42 +155,49 @@ def lyapunov_exponents(
         (a.shape, a.dtype) for a in jax.tree.leaves(want)
     ]:
         raise ValueError(
-            f"lyapunov_exponents: step_fn must give a state of the type, shapes and dtype that it takes, "
-            f"{jax.eval_shape(lambda s: s, want)}, but gives {made}"
+            f"lyapunov_exponents: step_fn must return a state of the type, shapes and dtype of its argument, "
+            f"{jax.eval_shape(lambda s: s, want)}, but returns {made}; return the next state only"
         )
     return _along(F, state, k, burn_in, xs, T)
 
 
 def lyapunov_start(state: Any, *, k: int | None = None) -> LyapunovState:
-    """An estimate before its first step, for data that comes as a stream; `lyapunov_update` takes it further.
+    """Start a running estimate of Lyapunov exponents, for data that arrives step by step.
 
     Args:
-        state: s_0.
-        k: how many exponents; None: all.
+        state: s_0, a pytree of floats of one dtype.
+        k: number of exponents, the largest ones; None: all N.
+
+    Returns:
+        The LyapunovState before the first step. Pass it to `lyapunov_update`.
 
     Raises:
-        ValueError: k is above the size of the state.
-        TypeError: the state holds anything but floats of one dtype.
+        ValueError: k is larger than N, the size of the state.
+        TypeError: the state is not floats of one dtype.
     """
     k, _ = _counts("lyapunov_start", state, k, 0, 1)
     return _start(state, k)
 
 
 def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLike) -> LyapunovState:
-    """The estimate after one more step of the cell, on the input x (I,).
+    """Advance a running estimate by one step of the cell.
 
     Args:
         cell, params: as for `lyapunov_spectrum`.
-        running: what `lyapunov_start` or the update before gave; `running.exponents` is the estimate.
-        x: (I,).
+        running: the LyapunovState from `lyapunov_start` or from the previous `lyapunov_update`.
+        x: (I,), the input of this step.
+
+    Returns:
+        The LyapunovState after the step; its `exponents` are the estimate so far.
 
     Raises:
-        ValueError, TypeError: as `step`.
+        ValueError: as for `step`.
+        TypeError: `running` is not a LyapunovState; other cases as for `step`.
     """
     if not isinstance(running, LyapunovState):
         raise TypeError(
             f"lyapunov_update: running must be a LyapunovState, but is a {type(running).__name__}; "
-            "lyapunov_start(state) makes one"
+            "make one with lyapunov_start(state)"
         )
     cell = door.cell("lyapunov_update", cell)
     params, dtype = door.params("lyapunov_update", cell, params)
@@ -193,32 +213,38 @@ def _update(cell: Any, params: Any, running: LyapunovState, x: Float[Array, " I"
 
 
 def _counts(where: str, state: Any, k: Any, burn_in: Any, T: int) -> tuple[int, int]:
-    """k and burn_in, checked."""
+    """Return k and burn_in, checked."""
     N = flatten_state(state).size
     k = N if k is None else door.size(where, "k", door.knob(f"gradflow.{where}", "k", k))
     if k > N:
-        raise ValueError(f"{where}: k must be at most the {N} entries of the state, but is {k}")
+        raise ValueError(f"{where}: k must be at most {N}, the size of the state, but is {k}; None gives all {N}")
     burn_in = door.size(where, "burn_in", door.knob(f"gradflow.{where}", "burn_in", burn_in), least=0)
     if burn_in >= T:
-        raise ValueError(f"{where}: at least 1 step must be left after burn_in, but it is {burn_in} of {T}")
+        raise ValueError(
+            f"{where}: at least 1 step must be left after burn_in, but burn_in is {burn_in} and there are {T} steps; "
+            "pass a longer sequence or a smaller burn_in"
+        )
     return k, burn_in
 
 
 def _start(state: Any, k: int) -> LyapunovState:
-    """All directions, or k that no axis is special to: the first unit vectors might all lie in what dies at once."""
+    """An estimate before its first step, with all N unit directions or with k that favor no axis.
+
+    The first k unit vectors could all lie in a subspace that one step maps to zero.
+    """
     s = flatten_state(state)
     N, wide = s.size, at_least_float32(s.dtype)
     if k == N:
         Q = jnp.eye(N, dtype=wide)
     else:
-        # The discrete cosine transform of type IV: orthonormal, and without a zero.
+        # The discrete cosine transform of type IV is orthonormal and has no zero entry.
         odd = 2 * jnp.arange(N, dtype=wide) + 1
         Q = math.sqrt(2 / N) * jnp.cos(math.pi / (4 * N) * odd[:, None] * odd[None, :k])
     return LyapunovState(state, Q, jnp.zeros(k, wide), jnp.zeros(k, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def _along(F: Callable, state: Any, k: int, burn_in: int, xs: Any, T: int | None = None) -> Float[Array, " k"]:
-    """The exponents along xs, or over T steps."""
+    """Exponents along xs, or over T steps."""
 
     def body(running: LyapunovState, x: Any) -> tuple[LyapunovState, None]:
         return _advance(F, running, x), None
@@ -233,13 +259,13 @@ def _along(F: Callable, state: Any, k: int, burn_in: int, xs: Any, T: int | None
 
 
 def _advance(F: Callable, running: LyapunovState, x: Any) -> LyapunovState:
-    """One step of the system s_t = F(s_{t−1}, x_t), and of its directions."""
+    """Advance the system s_t = F(s_{t−1}, x_t) and its directions by one step."""
     s_tm1, k = flatten_state(running.state), running.Q.shape[1]
 
     def flat(s: Float[Array, " N"]) -> Float[Array, " N"]:
         return flatten_state(F(unflatten_state(s, running.state), x))
 
-    # Accelerators round the operands of float32 products unless told not to; a measurement must not.
+    # By default, accelerators round the operands of float32 products; a measurement needs full precision.
     with jax.default_matmul_precision("highest"):
         s_t, J_along = jax.linearize(flat, s_tm1)
         if k == s_tm1.size:
@@ -250,9 +276,9 @@ def _advance(F: Callable, running: LyapunovState, x: Any) -> LyapunovState:
             terms = jnp.abs(JQ)
         Q, R = jnp.linalg.qr(JQ)
     size = jnp.abs(jnp.diagonal(R))
-    # Rounding is relative to what was added up, not to the sum: that may be rounding itself.
+    # Compare with the terms of the sum, not with the sum itself: the sum may consist of rounding errors only.
     lost = size <= 4 * k * jnp.finfo(R.dtype).eps * terms.max(axis=0)
-    # Twice where, because the derivative of the branch that is not taken would be NaN.
+    # `where` is applied twice, because the derivative of the branch not taken would be NaN.
     growth = jnp.where(size == 0, -jnp.inf, jnp.log(jnp.where(size == 0, 1, size)))
     return LyapunovState(
         unflatten_state(s_t, running.state),

@@ -1,8 +1,8 @@
-"""By which way the gradient of the cell state comes back: along c itself, or through h and the gates.
+"""Split the gradient of the cell state into the direct path along c and the paths through h.
 
-A step's Jacobian has a block D_t = ∂c_t/∂c_{t−1} with h_{t−1} held fixed: diag(f_t) in an LSTM. Of the full product
+D_t = ∂c_t/∂c_{t−1} with h_{t−1} held fixed is a block of the step's Jacobian; in an LSTM it is diag(f_t). Then
 
-∂c_T/∂c_k = D_T … D_{k+1}  +  everything that passes an h at least once
+    ∂c_T/∂c_k = D_T … D_{k+1}  +  the sum over all paths that pass through an h at least once
 """
 
 from functools import partial
@@ -24,36 +24,36 @@ WAYS = ("all", "cell", "hidden")
 
 
 def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all") -> Float[Array, "K C C"]:
-    """The derivative of the last cell state by every one before it, along some of its ways.
+    """Derivative of the last cell state with respect to every earlier one, along all paths or along some of them.
 
         all      ∂c_T/∂c_k
         cell     D_T D_{T−1} … D_{k+1}        D_t = ∂c_t/∂c_{t−1}, h_{t−1} held fixed: diag(f_t) for the LSTM
-        hidden   the sum over all ways that pass an h at least once
+        hidden   the sum over all paths that pass through an h at least once
 
-    all = cell + hidden, and each is computed by itself.
+    all = cell + hidden. Each of the three is computed on its own, not as a difference.
 
     Args:
-        cell: any cell whose state is a NamedTuple with a c; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence. A batch: `jax.vmap`, with `through` fixed by `functools.partial`.
-        state: s_0; `cell.initial_state(params)` if None.
+        cell: any cell whose state is a NamedTuple with a field c, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with `through` fixed by `functools.partial`.
+        state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         through: "all", "cell" or "hidden".
 
     Returns:
-        (K, C, C) with K = T + 1, C the size of c: [k, m, n] is the derivative of entry m of c_T by entry n of c_k. In
-        the params' dtype or float32, whichever is wider. A plain product: below 10⁻³⁸ it underflows float32, which
-        for the logs of norms `sensitivity` and `retention` do not.
+        (K, C, C) with K = T + 1 and C the size of c, in the params' dtype or float32, whichever is wider. Entry
+        [k, m, n] is the derivative of entry m of c_T with respect to entry n of c_k. This is a plain product: in
+        float32 it underflows below 10⁻³⁸. `sensitivity` and `retention` return logs that do not underflow.
 
     Raises:
-        ValueError: the state has no c; `through` is none of the three; the rest as `unroll`.
-        TypeError: as `unroll`.
+        ValueError: the state has no c, or `through` is not one of the three; other cases as for `unroll`.
+        TypeError: as for `unroll`.
     """
     cell, params, xs, state = checked("paths", cell, params, xs, state)
     through = door.choice("paths", "through", through, WAYS)
     if "c" not in getattr(state, "_fields", ()):
         raise ValueError(
-            f"paths: the state of cell {type(cell).__name__} must be a NamedTuple with a c, like LSTMState, but is a "
-            f"{type(state).__name__}; without one every way leads through h: step_jacobians"
+            f"paths: the state of cell {type(cell).__name__} must be a NamedTuple with a field c, such as LSTMState, "
+            f"but is a {type(state).__name__}; without c all paths pass through h, so use step_jacobians or sensitivity"
         )
     return _paths(cell, through, params, xs, state)
 

@@ -1,11 +1,11 @@
-"""A product of Jacobians over any number of steps, in any dtype: nothing in it underflows or overflows.
+"""Product of the Jacobians of any number of steps, stored so that no part of it underflows or overflows.
 
     ∂s_T/∂s_k = J_T J_{T−1} … J_{k+1}        J_t = ∂s_t/∂s_{t−1}
 
-Multiplied as they stand, some forty Jacobians of a plain RNN underflow float32. Here the transposed product is kept
-as P = Q diag(e^d) U, Q orthogonal from a QR decomposition at every step (Benettin et al. 1980), U upper triangular with
-rows of size 1, and each row's own scale d as a logarithm. A direction may then fall any distance below the others and
-still be there when those die, and the result is as good as the Jacobians themselves.
+The plain product of about 40 Jacobians of a plain RNN underflows float32. Here the transposed product is stored as
+P = Q diag(e^d) U. Q is orthogonal, from a QR decomposition at every step (Benettin et al. 1980). U is upper triangular
+with rows of size 1. The scale of each row is stored as its logarithm, d. So one direction may fall any distance below
+the others and is still exact after those reach zero. The product is as precise as the Jacobians themselves.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from jax_lstm.gradflow.trajectory import states_before
 
 
 class Product(NamedTuple):
-    """(∂s_T/∂s_k)ᵀ = Q diag(e^d) U."""
+    """The factors of (∂s_T/∂s_k)ᵀ = Q diag(e^d) U."""
 
     Q: Float[Array, "N N"]
     d: Float[Array, " N"]
@@ -33,7 +33,10 @@ class Product(NamedTuple):
 def products(
     where: str, read: Callable[[Product], Any], cell: Any, params: Any, xs: Float[Array, "T I"], state: Any
 ) -> Any:
-    """`read` of the product from every s_k to s_T, stacked over k = 0..T. `read` must be a function of a module."""
+    """Apply `read` to the product from s_k to s_T for every k = 0..T, and stack the results over k.
+
+    `read` must be a module-level function, because it is a static argument of a jitted function.
+    """
     s_tm1s = states_before(where, cell, params, xs, state)
     J = jax.eval_shape(partial(jacobian, cell, params), state, xs[:1].sum(0))
     eye = jnp.eye(len(J), dtype=at_least_float32(J.dtype))
@@ -53,7 +56,10 @@ def products(
 def _left_multiplied(
     R: Float[Array, "N N"], d: Float[Array, " N"], U: Float[Array, "N N"]
 ) -> tuple[Float[Array, " N"], Float[Array, "N N"]]:
-    """d, U of R diag(e^d) U: every entry's logarithm is taken before a row's scale is taken out of it."""
+    """Factors d, U of R diag(e^d) U.
+
+    The logarithm of every entry is formed first, and then the scale of each row is divided out.
+    """
     log_a = jnp.log(jnp.abs(R)) + d[None, :]
     top = log_a.max(axis=1)
     a = jnp.sign(R) * jnp.exp(log_a - finite(top)[:, None])
@@ -63,5 +69,5 @@ def _left_multiplied(
 
 
 def finite(top: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The scale to divide by: 0 for that of a zero, so that −inf is never taken from −inf."""
+    """The log-scale to divide by: 0 in place of −inf, so that −inf is never subtracted from −inf."""
     return jnp.where(top == -jnp.inf, 0, top)

@@ -1,6 +1,6 @@
-"""What each unit still holds at the end of what it held before: the diagonal of the product of Jacobians.
+"""Retention: the diagonal of the product of Jacobians, one entry per unit of the state.
 
-v_j ← v_j J_t        row j of ∂s_T/∂s_k, from k = T back to 0, kept as e^a v with max |v| = 1
+v_j ← v_j J_t        row j of ∂s_T/∂s_k, from k = T back to 0, stored as e^a v with max |v| = 1
 """
 
 from functools import partial
@@ -19,26 +19,27 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 
 
 def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None) -> Any:
-    """How much of each entry of an earlier state that same entry of the last state keeps, by all ways.
+    """Log derivative of each entry of the last state with respect to the same entry of every earlier state.
 
         log |∂s_{T,j}/∂s_{k,j}|        s_k the state after k steps
 
-    With `truncate="1997"` an LSTM's c keeps Σ log f: what the forget gates alone let through.
+    All paths count. With `truncate="1997"` the leaf c of an LSTM is Σ log f, the product of its forget gates alone.
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence.
-        state: s_0; `cell.initial_state(params)` if None.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence.
+        state: s_0, the state before the first step; None: `cell.initial_state(params)`.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        The cell's own state type; each leaf has a leading axis of T + 1 before its own: natural logs (nats), in the
-        params' dtype or float32, whichever is wider; the last row is 0. −inf stands for zero, and for what is smaller
-        by that dtype's range (38 decades in float32, 308 in float64) than the largest entry of ∂s_{T,j}/∂s_k.
+        The cell's state type, each leaf with an additional leading axis of T + 1, in the params' dtype or float32,
+        whichever is wider. Natural logs (nats); the last row is 0.
+        −inf means zero, or smaller than the largest entry of ∂s_{T,j}/∂s_k by more than the range of that dtype: 38
+        decades in float32, 308 in float64.
 
     Raises:
-        ValueError, TypeError: as `unroll`.
+        ValueError, TypeError: as for `unroll`.
     """
     return _retention(*checked("retention", cell, params, xs, state, truncate))
 

@@ -1,4 +1,4 @@
-"""How much the last state still feels an earlier one: the norm of a product of Jacobians (product.py)."""
+"""Sensitivity of the last state to every earlier one: the norm of a product of Jacobians (product.py)."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from jax_lstm.gradflow.trajectory import checked
 def sensitivity(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Float[Array, " K"]:
-    """The log-norm of the last state's derivative by every state before it.
+    """Gradient profile: log-norm of the derivative of the last state with respect to every earlier state.
 
         ℓ_k = log ‖∂s_T/∂s_k‖₂        s_k the state after k steps, so ℓ_T = 0
 
@@ -26,22 +26,22 @@ def sensitivity(
             product = product @ step_jacobians(cell, params, xs, state)[k - 1]
         log_norms[0] = np.log(np.linalg.norm(product, 2))
 
-    but without its underflow, and with memory O(T N + N²), not O(T N²). It is a measurement and not a loss: the logs of
-    exact zeros inside make its own derivative NaN.
+    but without underflow, and with memory O(T N + N²) instead of O(T N²). Do not use it as a loss: it takes logs of
+    exact zeros, so its derivative is NaN.
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence. A batch: `jax.vmap(sensitivity, in_axes=(None, None, 0))`.
-        state: s_0; `cell.initial_state(params)` if None.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence. For a batch: `jax.vmap(sensitivity, in_axes=(None, None, 0))`.
+        state: s_0, the state before the first step; None: `cell.initial_state(params)`.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (K,) with K = T + 1: natural logs (nats) of spectral norms, in the params' dtype or float32, whichever is
-        wider. Finite wherever the norm is positive, after thousands of steps too; −inf where it is exactly zero.
+        (K,) with K = T + 1: natural logs (nats) of spectral norms, in the params' dtype or float32, whichever is wider.
+        Finite if the norm is positive, also after thousands of steps; −inf if it is exactly zero.
 
     Raises:
-        ValueError, TypeError: as `unroll`.
+        ValueError, TypeError: as for `unroll`.
 
     Source: Pascanu, Mikolov & Bengio 2013, eq. 5, for the product; Benettin et al. 1980 for the QR.
     """

@@ -1,9 +1,9 @@
-"""All directions of a product of Jacobians: its singular values, the small ones as precise as the large ones.
+"""Singular values of a product of Jacobians, with the small ones as precise as the large ones.
 
-An SVD knows a small singular value only to rounding of the largest one, and a product of many steps spans hundreds of
-decades. One-sided Jacobi rotations (Hestenes 1958; Demmel & Veselić 1992) do not mix scales: two rows e^{d_i} u_i and
-e^{d_j} u_j are turned within their plane until they are orthogonal, with each row's scale kept as its logarithm. When
-all are, the scales are the singular values.
+An SVD resolves small singular values only up to the rounding error of the largest, but a product of many steps spans
+hundreds of decades. One-sided Jacobi rotations do not mix scales (Hestenes 1958; Demmel & Veselić 1992). Each rotation
+makes two rows e^{d_i} u_i and e^{d_j} u_j orthogonal within their plane, and stores the scale of each row as its
+logarithm. Once all rows are orthogonal, the scales are the singular values.
 """
 
 import math
@@ -21,14 +21,14 @@ from jax_lstm.gradflow.flat import flatten_state
 from jax_lstm.gradflow.product import Product, finite, products
 from jax_lstm.gradflow.trajectory import checked
 
-PASSES = 6  # of QR decompositions before the rotations, which then need fewer sweeps
-SWEEPS = 40  # over all pairs of rows; convergence is quadratic, and ends it long before
+PASSES = 6  # QR decompositions before the rotations, which then need fewer sweeps
+SWEEPS = 40  # at most, over all pairs of rows; convergence is quadratic and needs far fewer
 
 
 def singular_values(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, k: int | None = None, truncate: str | None = None
 ) -> Float[Array, "K k"]:
-    """The logs of the singular values of the last state's derivative by every state before it.
+    """Log singular values of the derivative of the last state with respect to every earlier state.
 
         log σ_1 ≥ log σ_2 ≥ …  of ∂s_T/∂s_t        s_t the state after t steps
 
@@ -37,39 +37,41 @@ def singular_values(
         for t in range(T + 1):
             logs[t] = np.log(np.linalg.svd(J[T - 1] @ … @ J[t], compute_uv=False))[:k]
 
-    but without underflow, and the small ones not to rounding of the largest. The first column is `sensitivity`. What
-    bounds the precision is the one step that spans most: a QR decomposition resolves 16 decades of its J in float64, 7
-    in float32.
+    but without underflow, and with small values as precise as large ones. The first column equals `sensitivity`.
+    The precision is limited by the step with the widest spread: a QR decomposition resolves 16 decades of one J in
+    float64, and 7 in float32.
 
     Args:
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence. A batch: `jax.vmap`, with k fixed by `functools.partial`.
-        state: s_0; `cell.initial_state(params)` if None.
-        k: how many are given, the largest ones; None: all N. All are computed.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with k fixed by `functools.partial`.
+        state: s_0, the state before the first step; None: `cell.initial_state(params)`.
+        k: number of values to return, the largest ones; None: all N. All N are computed in either case.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (K, k) with K = T + 1: natural logs (nats), largest first, in the params' dtype or float32, whichever is wider;
-        the last row is 0. A direction that a step loses altogether is at −inf if it is exactly zero there, and falls by
-        the decades of rounding if not.
+        (K, k) with K = T + 1: natural logs (nats), largest first, in the params' dtype or float32, whichever is wider.
+        The last row is 0. A direction that a step maps to zero is −inf if it is exactly zero there. If rounding leaves
+        something of it, it falls by as many decades as the dtype resolves.
 
     Raises:
-        ValueError: k is above N; the rest as `unroll`.
-        TypeError: as `unroll`.
+        ValueError: k is larger than N; other cases as for `unroll`.
+        TypeError: as for `unroll`.
     """
     cell, params, xs, state = checked("singular_values", cell, params, xs, state, truncate)
     N = flatten_state(state).size
     k = N if k is None else door.size("singular_values", "k", door.knob("gradflow.singular_values", "k", k))
     if k > N:
-        raise ValueError(f"singular_values: k must be at most the {N} entries of the state, but is {k}")
+        raise ValueError(
+            f"singular_values: k must be at most {N}, the size of the state, but is {k}; None gives all {N}"
+        )
     return products("singular_values", _log_singular_values, cell, params, xs, state)[:, :k]
 
 
 def _log_singular_values(P: Product) -> Float[Array, " N"]:
-    """Those of diag(e^d) U, largest first."""
+    """Log singular values of diag(e^d) U, largest first."""
     N = len(P.d)
-    odd = N % 2  # an odd one out rests; a row of zeros makes the number even
+    odd = N % 2  # for odd N a row of zeros makes the number of rows even
     d, L = _nearly_orthogonal(P.d, P.U)
     rows = _normalised(jnp.pad(d, (0, odd), constant_values=-jnp.inf), jnp.pad(L, ((0, odd), (0, 0))))
     tolerance = N * jnp.finfo(d.dtype).eps
@@ -88,10 +90,10 @@ def _log_singular_values(P: Product) -> Float[Array, " N"]:
 
 
 def _nearly_orthogonal(d: Float[Array, " N"], U: Float[Array, "N N"]) -> tuple[Float[Array, " N"], Float[Array, "N N"]]:
-    """Another diag(e^d) L of the same singular values, whose rows of unlike scales are orthogonal almost.
+    """Another diag(e^d) L with the same singular values, in which rows of very different scales are almost orthogonal.
 
-    D L = Q R D with R from a QR decomposition of D L D⁻¹, which has no scale above 1 if d falls; and R D = (D Rᵀ)ᵀ is
-    of the form that we began with.
+    D L = Q R D with R from a QR decomposition of D L D⁻¹, which has no scale above 1 if d is in falling order. And
+    R D = (D Rᵀ)ᵀ has the same form as the start.
     """
     order = jnp.argsort(-d)
     d, L = d[order], jnp.linalg.qr(U[order].T)[1].T
@@ -102,14 +104,14 @@ def _nearly_orthogonal(d: Float[Array, " N"], U: Float[Array, "N N"]) -> tuple[F
 
 
 def _round(rows: tuple, _: None) -> tuple[tuple, Float[Array, ""]]:
-    """Rotate N/2 pairs of rows, then move on to the next pairs, as a round-robin tournament does."""
+    """Rotate N/2 pairs of rows, then move on to the next pairs, in the order of a round-robin tournament."""
     d, u = rows
     half = len(d) // 2
     d_i, d_j, u_i, u_j = d[:half], d[half:][::-1], u[:half], u[half:][::-1]
     swap = d_j > d_i
     d_i, d_j = jnp.where(swap, d_j, d_i), jnp.where(swap, d_i, d_j)
     u_i, u_j = jnp.where(swap[:, None], u_j, u_i), jnp.where(swap[:, None], u_i, u_j)
-    # Unit vectors u_i, u_j; g the cosine between them, r ≤ 1 the ratio of their scales, t the rotation's tangent.
+    # Unit vectors u_i, u_j; g is the cosine between them, r ≤ 1 the ratio of their scales, t the rotation's tangent.
     r = jnp.exp(d_j - finite(d_i))
     g = (u_i * u_j).sum(axis=1)
     below = (1 - r * r) + jnp.sqrt((1 - r * r) ** 2 + (2 * r * g) ** 2)
@@ -127,7 +129,7 @@ def _round(rows: tuple, _: None) -> tuple[tuple, Float[Array, ""]]:
 
 
 def _normalised(d: Float[Array, " n"], u: Float[Array, "n N"]) -> tuple[Float[Array, " n"], Float[Array, "n N"]]:
-    """e^d u as e^d v with |v| = 1; a row of zeros has d = −inf."""
+    """Normalize e^d u to e^d v with |v| = 1; a row of zeros has d = −inf."""
     size = jnp.sqrt((u * u).sum(axis=1))
     zero = (size == 0) | (d == -math.inf)
     return jnp.where(zero, -jnp.inf, d + jnp.log(jnp.where(zero, 1, size))), jnp.where(

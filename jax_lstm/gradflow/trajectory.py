@@ -1,4 +1,4 @@
-"""What every measurement along a sequence starts from: checked arguments, and the states that the steps start from."""
+"""Shared first steps of the measurements: check the arguments, and compute the states before each step."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from jax_lstm.sequence import unroll_states
 def checked(
     where: str, cell: Any, params: Any, xs: Any, state: Any, truncate: str | None = None
 ) -> tuple[Any, Any, Float[Array, "T I"], Any]:
-    """The arguments as `unroll` checks them: cell, params, xs, state; the initial state if none is given."""
+    """Check cell, params, xs and state as `unroll` does; a state of None becomes the initial state."""
     cell = truncated(where, door.cell(where, cell), truncate)
     params, dtype = door.params(where, cell, params)
     xs = door.data(where, "xs", xs, cell, dtype, "(T, I)")
@@ -23,20 +23,28 @@ def checked(
 
 
 def states_before(where: str, cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:
-    """s_0 .. s_{T−1}, stacked: the state that each step starts from."""
+    """s_0 .. s_{T−1}, stacked: the state before each step."""
     contract.no_closed_over_tracer(where, cell, params, state, xs)
     states = unroll_states(cell, params, xs, state)
     return jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], state, states)
 
 
 def loss_by_states(where: str, loss: Any, cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:
-    """∂L/∂s_t of every t, each state taken for itself: what a backward pass starts from. Stacked over time."""
+    """∂L/∂s_t for every t with the other states held fixed, stacked over time: the start of a backward pass."""
     if not callable(loss):
-        raise TypeError(f"{where}: loss must be a function of the stacked states, but is a {type(loss).__name__}")
+        raise TypeError(
+            f"{where}: loss must be a function of the stacked states, but is a {type(loss).__name__}; "
+            "pass one that takes what unroll_states returns"
+        )
     states = unroll_states(cell, params, xs, state)
     value = jax.eval_shape(loss, states)
-    if getattr(value, "shape", None) != ():
-        raise ValueError(f"{where}: loss must give one number, but gives {value}")
+    shape = getattr(value, "shape", None)
+    if shape != ():
+        came = f"a {type(value).__name__}" if shape is None else f"an array of shape {shape}"
+        raise ValueError(f"{where}: loss must return a scalar, but returns {came}; reduce it, for example with .mean()")
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{where}: loss must give a float, but gives {value.dtype}")
+        raise TypeError(
+            f"{where}: loss must return a float, but returns {value.dtype}; an integer or bool has no gradient, "
+            "so return a differentiable function of the states"
+        )
     return jax.grad(loss)(states)

@@ -1,6 +1,6 @@
-"""The original LSTM's gradient (Hochreiter & Schmidhuber 1997): errors flow back through the cell state alone.
+"""The truncated gradient of the original LSTM (Hochreiter & Schmidhuber 1997): errors flow back along c only.
 
-In 1997 the derivative was cut wherever an h enters a step, so that what is left of a step's Jacobian is
+The gradient is stopped at every h that enters a step. What is left of the step's Jacobian is
 
     ∂s_t/∂h_{t−1} := 0        ∂c_t/∂c_{t−1} = diag(f_t)        (in 1997 f was 1: the constant error carousel)
 """
@@ -19,15 +19,15 @@ from jax_lstm.cells.shapes import state_shapes
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Truncated:
-    """A cell whose step takes h for a constant: the same numbers, another gradient.
+    """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.
 
-    It can be trained with, as any cell that has only `step`: `jl.unroll(Truncated(cell), params, xs)`.
+    Train with it as with any cell that has only `step`: `jl.unroll(Truncated(cell), params, xs)`.
 
     Args:
-        cell: one whose state has an h, and more than that.
+        cell: a cell whose state is a NamedTuple with a field h and at least one other leaf.
 
     Raises:
-        ValueError: its state has no h, or nothing else: no gradient would be left.
+        ValueError: the state has no field h, or has no other leaf, so that no gradient would be left.
     """
 
     cell: Any
@@ -36,8 +36,8 @@ class Truncated:
         state = state_shapes(door.cell("Truncated", self.cell), jnp.dtype(jnp.float32))
         if "h" not in getattr(state, "_fields", ()) or len(jax.tree.leaves(state)) < 2:
             raise ValueError(
-                f'truncate="1997": cell {type(self.cell).__name__} must have a NamedTuple for a state, an h and more, '
-                f"as LSTMState(h, c) is, but has {type(state).__name__}; cut at h, nothing of it would be left"
+                f'truncate="1997": the state of cell {type(self.cell).__name__} must be a NamedTuple with h and '
+                f"another leaf, such as LSTMState(h, c), but is {type(state).__name__}; use the full gradient instead"
             )
 
     @property
@@ -51,20 +51,20 @@ class Truncated:
         return self.cell.hidden_size
 
     def init(self, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Any:
-        """The cell's own."""
+        """Initialize the params of the wrapped cell."""
         return self.cell.init(key, dtype)
 
     def initial_state(self, params: Any, like: jax.Array | None = None) -> Any:
-        """The cell's own."""
+        """Return the initial state of the wrapped cell."""
         return self.cell.initial_state(params) if like is None else self.cell.initial_state(params, like)
 
     def step(self, params: Any, state: Any, x: Any) -> tuple[Any, jax.Array]:
-        """The cell's own, from a state whose h is held constant."""
+        """Run the step of the wrapped cell, with the previous h as a constant for the gradient."""
         return self.cell.step(params, state._replace(h=jax.lax.stop_gradient(state.h)), x)
 
 
 def truncated(where: str, cell: Any, truncate: str | None) -> Any:
-    """The cell, or the one that the switch `truncate` of a measurement asks for."""
+    """Return the cell, or `Truncated(cell)` if truncate is "1997"; other values raise a ValueError."""
     if truncate is None:
         return cell
     if truncate != "1997":

@@ -1,4 +1,4 @@
-"""Which step taught the weights what: the gradient by the weights, apart for every step that used them.
+"""The gradient of a loss with respect to the weights, split into the contributions of the steps.
 
 G_t = (∂⁺s_t/∂W)ᵀ λ_t        λ_t = dL/ds_t        ∂⁺: s_{t−1} held fixed
 dL/dW = Σ_t G_t
@@ -20,7 +20,7 @@ from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 def weight_gradient_by_step(
     loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
 ) -> Any:
-    """The part of the loss's gradient by the params that each step contributes.
+    """Gradient of a loss with respect to the params, split into the contributions of the steps.
 
     As if by::
 
@@ -32,20 +32,22 @@ def weight_gradient_by_step(
         parts[t] = jax.grad(L)([params] * T)[t]
 
     Args:
-        loss: from what `unroll_states` returns, every state stacked over time, to one float.
-        cell: any cell; one with only `step` too.
-        params: what `cell.init` gave.
-        xs: (T, I), one sequence.
-        state: s_0, held fixed; `cell.initial_state(params)` if None.
-        truncate: "1997" cuts the gradient at every h that enters a step (truncated.py).
+        loss: function of the states of all steps, stacked over time as `unroll_states` returns them. It returns one
+            float.
+        cell: any cell, including one that has only `step`.
+        params: the parameters, as returned by `cell.init`.
+        xs: (T, I) floats, one sequence.
+        state: s_0, the state before the first step, held fixed; None: `cell.initial_state(params)`.
+        truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        As params, each leaf with a leading axis of T steps: memory T times that of the params. The sum over it is the
-        gradient of ``loss(unroll_states(cell, params, xs, state))`` with s_0 held fixed, also where params make it.
+        The type of params, each leaf with an additional leading axis of T steps; it takes T times the memory of params.
+        Its sum over that axis is the gradient of ``loss(unroll_states(cell, params, xs, state))`` with s_0 held fixed,
+        also if s_0 is computed from params.
 
     Raises:
-        ValueError: `loss` does not give one number; the rest as `unroll`.
-        TypeError: `loss` is not callable, or does not give a float; the rest as `unroll`.
+        ValueError: `loss` does not return a scalar; other cases as for `unroll`.
+        TypeError: `loss` is not callable or does not return a float; other cases as for `unroll`.
 
     Source: Pascanu, Mikolov & Bengio 2013, eq. 4.
     """

@@ -105,8 +105,12 @@ def test_a_batch_with_its_own_targets_is_a_vmap(cell):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        (lambda s: s.h, ValueError, r"adjoint_norms: loss must give one number, but gives ShapeDtypeStruct"),
-        (lambda s: (s.h > 0).sum(), TypeError, r"adjoint_norms: loss must give a float, but gives int"),
+        (
+            lambda s: s.h,
+            ValueError,
+            r"adjoint_norms: loss must return a scalar, but returns an array of shape \(\d+, 4\)",
+        ),
+        (lambda s: (s.h > 0).sum(), TypeError, r"adjoint_norms: loss must return a float, but returns int"),
         (3.0, TypeError, r"adjoint_norms: loss must be a function of the stacked states, but is a float"),
     ],
 )

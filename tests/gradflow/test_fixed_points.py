@@ -83,7 +83,7 @@ def test_where_there_is_no_fixed_point_the_speed_says_so():
     ("starts", "error", "message"),
     [
         (jl.RNNState(np.zeros(())), ValueError, "every leaf of starts must have the same leading axis"),
-        (jl.RNNState(np.zeros((0, H))), ValueError, "starts must hold at least 1 start"),
+        (jl.RNNState(np.zeros((0, H))), ValueError, "starts must have at least 1 entry"),
         (jl.RNNState(np.zeros((2, H + 1))), ValueError, "state.h has shape"),
         (jl.GRUState(np.zeros((2, H))), TypeError, "state must be a RNNState"),
     ],

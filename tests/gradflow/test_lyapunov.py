@@ -242,8 +242,8 @@ def test_a_batch_is_a_vmap(cell):
     ("call", "error", "message"),
     [
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs[:0]), ValueError, "at least 1 step must be left after burn_in"),
-        (lambda c, p, xs: lyapunov_spectrum(c, p, xs, burn_in=T), ValueError, "it is 12 of 12"),
-        (lambda c, p, xs: lyapunov_spectrum(c, p, xs, k=9), ValueError, "k must be at most the 8 entries"),
+        (lambda c, p, xs: lyapunov_spectrum(c, p, xs, burn_in=T), ValueError, "burn_in is 12 and there are 12 steps"),
+        (lambda c, p, xs: lyapunov_spectrum(c, p, xs, k=9), ValueError, "k must be at most 8, the size of the state"),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs, k=0), ValueError, "k must be at least 1"),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs, k=jnp.array(2)), TypeError, "k must be a Python value"),
         (
@@ -252,7 +252,11 @@ def test_a_batch_is_a_vmap(cell):
             'truncate must be None or "1997", but is .1998.',
         ),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs[:, :2]), ValueError, "lyapunov_spectrum: xs has 2 features"),
-        (lambda c, p, xs: lyapunov_exponents(jnp.tanh, xs), ValueError, "give xs for a driven map, or steps"),
+        (
+            lambda c, p, xs: lyapunov_exponents(jnp.tanh, xs),
+            ValueError,
+            "exactly one of xs and steps must be given, but neither came",
+        ),
         (lambda c, p, xs: lyapunov_exponents(3, xs, steps=2), TypeError, "step_fn must be a function"),
         (lambda c, p, xs: lyapunov_exponents(jnp.tanh, [1.0], steps=2), TypeError, "every leaf of state"),
         (lambda c, p, xs: lyapunov_update(c, p, lyapunov_start(p), xs[0]), TypeError, "state must be a LSTMState"),
@@ -263,7 +267,7 @@ def test_a_batch_is_a_vmap(cell):
         (
             lambda c, p, xs: lyapunov_exponents(lambda s: (s, s), xs[0], steps=2),
             ValueError,
-            "step_fn must give a state",
+            "step_fn must return a state",
         ),
     ],
 )

@@ -60,7 +60,10 @@ def test_at_forget_bias_one_most_of_what_survives_comes_through_h():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paths(jl.GRU(I, H), *problem(jl.GRU(I, H))), "the state of cell GRU must be a NamedTuple with a c"),
+        (
+            lambda: paths(jl.GRU(I, H), *problem(jl.GRU(I, H))),
+            "the state of cell GRU must be a NamedTuple with a field c",
+        ),
         (
             lambda: paths(CELLS["LSTM"], *problem(CELLS["LSTM"]), through="c"),
             "through must be one of all, cell, hidden",

@@ -103,12 +103,20 @@ def test_every_figure_can_be_one_panel_of_several(name):
     [
         (lambda: plots.plot_retention(np.zeros(3)), ValueError, r"plot_retention: logs must have shape \(T \+ 1, H\)"),
         (lambda: plots.plot_spectrum(np.zeros((2, 2), int)), TypeError, "plot_spectrum: logs must hold floats"),
-        (lambda: plots.plot_eigenvalues({}), ValueError, "plot_eigenvalues: eigenvalues must hold at least one"),
+        (lambda: plots.plot_eigenvalues({}), ValueError, "plot_eigenvalues: eigenvalues must have at least one entry"),
         (lambda: plots.plot_eigenvalues(np.ones(2)), TypeError, "plot_eigenvalues: eigenvalues must map names"),
-        (lambda: plots.plot_eigenvalues({"a": np.array([np.nan])}), ValueError, "finite numbers"),
+        (lambda: plots.plot_eigenvalues({"a": np.array([np.nan])}), ValueError, "must be finite with shape"),
         (lambda: plots.plot_adjoint_norms({}), TypeError, "plot_adjoint_norms: norms must map names"),
-        (lambda: plots.plot_path_shares(np.ones(3), np.ones(4)), ValueError, "must have one length, but have 3 and 4"),
-        (lambda: plots.plot_training([0], np.zeros((2, 3))), ValueError, "plot_training: wanted one profile a step"),
+        (
+            lambda: plots.plot_path_shares(np.ones(3), np.ones(4)),
+            ValueError,
+            "must have the same length, but have 3 and 4",
+        ),
+        (
+            lambda: plots.plot_training([0], np.zeros((2, 3))),
+            ValueError,
+            "plot_training: profiles must have one row per training step",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(call, error, message):

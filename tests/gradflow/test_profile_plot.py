@@ -39,7 +39,7 @@ def test_the_file_is_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({}, ValueError, "plot_profile: profiles must hold at least one"),
+        ({}, ValueError, "plot_profile: profiles must have at least one entry"),
         (np.zeros(3), TypeError, "plot_profile: profiles must map names to log-norms"),
         ({"a": np.zeros((2, 3))}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),
         ({"a": np.zeros(1)}, ValueError, r"plot_profile: profiles\['a'\] must have shape \(T \+ 1,\)"),

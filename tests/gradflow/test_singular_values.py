@@ -93,5 +93,5 @@ def test_a_batch_is_a_vmap(cell):
 
 def test_more_than_there_are_is_refused():
     cell = jl.LSTM(I, H)
-    with pytest.raises(ValueError, match="singular_values: k must be at most the 8 entries of the state, but is 9"):
+    with pytest.raises(ValueError, match="singular_values: k must be at most 8, the size of the state, but is 9"):
         singular_values(cell, *problem(cell), k=9)

@@ -85,7 +85,9 @@ def test_a_loss_of_c_alone_reaches_the_earlier_states_through_the_forget_gates()
 def test_a_cell_whose_whole_state_is_h_is_refused():
     rnn = jl.RNN(I, H)
     params = rnn.init(jax.random.key(0), jnp.float64)
-    with pytest.raises(ValueError, match=r'sensitivity: truncate="1997": cell RNN must have a NamedTuple for a state'):
+    with pytest.raises(
+        ValueError, match=r'sensitivity: truncate="1997": the state of cell RNN must be a NamedTuple with h'
+    ):
         sensitivity(rnn, params, XS, truncate="1997")
     with pytest.raises(ValueError, match="step_jacobians: truncate must be None or \"1997\", but is '2000'"):
         step_jacobians(CELL, cell_params(), XS, truncate="2000")

@@ -63,7 +63,7 @@ def test_a_batch_is_a_vmap_and_a_jit_changes_nothing(cell):
 
 def test_what_is_no_loss_is_refused():
     cell = jl.LSTM(I, H)
-    with pytest.raises(ValueError, match="weight_gradient_by_step: loss must give one number"):
+    with pytest.raises(ValueError, match="weight_gradient_by_step: loss must return a scalar"):
         weight_gradient_by_step(lambda states: states.h, cell, *problem(cell))
     with pytest.raises(TypeError, match="weight_gradient_by_step: loss must be a function of the stacked states"):
         weight_gradient_by_step(None, cell, *problem(cell))

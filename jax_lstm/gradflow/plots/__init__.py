@@ -1,4 +1,7 @@
-"""Figures of what the other files measure, one a file. This folder alone imports matplotlib, and none imports it."""
+"""Plots of the measurements in `jax_lstm.gradflow`, one per file.
+
+This is the only part of `gradflow` that imports matplotlib. The measurements do not import this folder.
+"""
 
 from jax_lstm.gradflow.plots.adjoints import plot_adjoint_norms as plot_adjoint_norms
 from jax_lstm.gradflow.plots.eigenvalues import plot_eigenvalues as plot_eigenvalues

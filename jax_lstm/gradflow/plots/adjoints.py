@@ -1,4 +1,4 @@
-"""The figure of `adjoint_norms`."""
+"""Plot of `adjoint_norms`."""
 
 import os
 from collections.abc import Mapping
@@ -17,29 +17,33 @@ def plot_adjoint_norms(
     title: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """What the loss feels of every state: log₁₀ ‖dL/ds_t‖₂ against t, one line a part of the state.
+    """Plot the norms of the adjoint states: log₁₀ ‖dL/ds_t‖₂ over t, one line per part of the state.
 
     Args:
-        norms: from a part's name to (T,) natural logs, for example `adjoint_norms(...)._asdict()`.
-        path: where to write the figure as a PNG; None: nowhere.
-        title: above the axes.
-        axes: where to draw; None: in a figure of its own.
+        norms: maps the name of a part to natural logs of shape (T,), for example `adjoint_norms(...)._asdict()`.
+        path: PNG file to write; None: no file.
+        title: title of the axes; None: no title.
+        axes: matplotlib axes to draw in; None: a new figure.
 
     Returns:
-        The figure. −inf ends a line.
+        The figure. A line ends where the norm is zero (−inf).
 
     Raises:
-        ValueError: no part, or one that is not (T,) with a step or more.
-        TypeError: norms is no mapping, or holds anything but arrays of floats.
+        ValueError: an entry does not have shape (T,) with T at least 1.
+        TypeError: norms is empty or not a mapping, or an entry is not a float array.
     """
     if not isinstance(norms, Mapping) or not norms:
-        raise TypeError(f"plot_adjoint_norms: norms must map names to log-norms, but is {type(norms).__name__} {norms}")
+        raise TypeError(
+            "plot_adjoint_norms: norms must map names to log-norms, but is "
+            f"{'empty' if isinstance(norms, Mapping) else f'a {type(norms).__name__}'}; "
+            "pass, for example, adjoint_norms(...)._asdict()"
+        )
     logs = {name: floats("plot_adjoint_norms", f"norms[{name!r}]", a, 1, "(T,)", least=1) for name, a in norms.items()}
     with canvas(axes, path, title) as axes:
         for (name, log_norms), (colour, style) in zip(logs.items(), styles(), strict=False):
             steps = range(1, len(log_norms) + 1)
             axes.plot(steps, decades(log_norms), color=colour, linestyle=style, linewidth=1.8, label=f"dL/d{name}_t")
-        axes.set_xlabel("t, step")
+        axes.set_xlabel("step t")
         axes.set_ylabel(r"$\log_{10}\,\Vert dL/ds_t\Vert_2$  (decades)")
         axes.margins(x=0.01)
         legend(axes)

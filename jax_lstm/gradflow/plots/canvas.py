@@ -1,4 +1,4 @@
-"""What the figures share: where they are drawn, their colours, and the decades of their axes."""
+"""Shared parts of the plots: axes, colors, line styles, decades and argument checks."""
 
 import contextlib
 import itertools
@@ -16,16 +16,16 @@ from matplotlib.figure import Figure
 
 from jax_lstm.cells import door
 
-# Okabe & Ito's colours, told apart by colour-blind readers; the yellow is left out: too faint on white.
+# The colors of Okabe & Ito, which color-blind readers can tell apart. Yellow is left out: it is too faint on white.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 STYLES = ("-", "--", ":")
-COLOUR_MAP = "cividis"  # of even lightness steps, and made for colour-blind readers (Nuñez, Anderton & Renslow 2018)
-FLOAT32_LEAST = math.log10(float(jnp.finfo(jnp.float32).tiny))  # what a plain product of Jacobians could not show
+COLOUR_MAP = "cividis"  # uniform in lightness; for color-blind readers (Nuñez, Anderton & Renslow 2018)
+FLOAT32_LEAST = math.log10(float(jnp.finfo(jnp.float32).tiny))  # below this, a float32 product underflows
 
 
 @contextlib.contextmanager
 def canvas(axes: Axes | None, path: str | os.PathLike | None, title: str | None) -> Iterator[Axes]:
-    """The given axes, or those of a figure of their own; afterwards with a title, and written where a path is given."""
+    """Yield the given axes, or those of a new figure; afterwards set the title and write the PNG."""
     if axes is None:
         axes = Figure(figsize=(9, 4.8), layout="constrained").subplots()
     yield axes
@@ -37,12 +37,12 @@ def canvas(axes: Axes | None, path: str | os.PathLike | None, title: str | None)
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The figure that the axes are in."""
+    """Return the figure of the axes."""
     return cast(Figure, axes.get_figure(root=True))
 
 
 def legend(axes: Axes) -> None:
-    """Beside the axes that have a figure to themselves, else inside them."""
+    """Add a legend: beside the axes if they are alone in the figure, otherwise inside them."""
     figure = figure_of(axes)
     if len(figure.axes) == 1:
         figure.legend(loc="outside right center", frameon=False, fontsize="small")
@@ -51,24 +51,24 @@ def legend(axes: Axes) -> None:
 
 
 def styles() -> Iterator[tuple[str, str]]:
-    """Colour and line style, no two alike for 21 lines."""
+    """Yield pairs of color and line style; the first 21 differ."""
     return itertools.cycle((colour, style) for style in STYLES for colour in COLOURS)
 
 
 def decades(logs: Any) -> np.ndarray:
-    """Natural logs as log₁₀; −inf, which cannot be drawn, as NaN, which ends a line."""
+    """Convert natural logs to log₁₀; −inf becomes NaN, which matplotlib leaves out, so the line ends there."""
     values = np.asarray(logs, np.float64) / math.log(10)
     return np.where(np.isneginf(values), np.nan, values)
 
 
 def floats(where: str, name: str, value: ArrayLike, ndim: int, shape: str, least: int = 2) -> jax.Array:
-    """An array of floats with so many axes, the first of them over at least so many states."""
+    """Check an array of floats with `ndim` axes and at least `least` entries on the first."""
     a = door.array(where, name, value)
     if a.ndim != ndim or len(a) < least:
         raise ValueError(
-            f"{where}: {name} must have shape {shape} with T at least 1, but has {a.shape}; "
-            "of a batch, draw one sequence or the mean"
+            f"{where}: {name} must have shape {shape} with T at least 1, but has shape {a.shape}; "
+            "for a batch, plot one sequence or the mean over sequences"
         )
     if not jnp.issubdtype(a.dtype, jnp.floating):
-        raise TypeError(f"{where}: {name} must hold floats, but holds {a.dtype}")
+        raise TypeError(f"{where}: {name} must hold floats, but holds {a.dtype}; cast it, for example .astype(float)")
     return a

@@ -1,4 +1,4 @@
-"""The figure of a Jacobian's eigenvalues."""
+"""Plot of the eigenvalues of a step's Jacobian."""
 
 import os
 from collections.abc import Mapping
@@ -20,33 +20,39 @@ def plot_eigenvalues(
     title: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """The cloud of eigenvalues of ∂s_t/∂s_{t−1} in the complex plane, with the unit circle: inside it, they fade.
+    """Plot eigenvalues of ∂s_t/∂s_{t−1} in the complex plane, with the unit circle.
+
+    A direction decays if its eigenvalue lies inside the circle, and grows if it lies outside.
 
     Args:
-        eigenvalues: from a name to (N,) eigenvalues, for example of `fixed_points`.
-        path: where to write the figure as a PNG; None: nowhere.
-        title: above the axes.
-        axes: where to draw; None: in a figure of its own.
+        eigenvalues: maps a name to eigenvalues of shape (N,), for example from `fixed_points`.
+        path: PNG file to write; None: no file.
+        title: title of the axes; None: no title.
+        axes: matplotlib axes to draw in; None: a new figure.
 
     Returns:
-        The figure; both axes have one scale.
+        The figure; both axes have the same scale.
 
     Raises:
-        ValueError: no eigenvalues, or some that are not (N,) and finite.
-        TypeError: eigenvalues is no mapping.
+        ValueError: there are no eigenvalues, or an entry is not a finite array of shape (N,).
+        TypeError: eigenvalues is not a mapping.
     """
     if not isinstance(eigenvalues, Mapping):
         raise TypeError(
-            f"plot_eigenvalues: eigenvalues must map names to arrays, but is a {type(eigenvalues).__name__}"
+            f"plot_eigenvalues: eigenvalues must map names to arrays, but is a {type(eigenvalues).__name__}; "
+            'wrap one array in a dict: {"at rest": eigenvalues}'
         )
     clouds = {name: np.asarray(a) for name, a in eigenvalues.items()}
     for name, cloud in clouds.items():
         if cloud.ndim != 1 or not np.isfinite(cloud).all():
             raise ValueError(
-                f"plot_eigenvalues: eigenvalues[{name!r}] must be (N,) finite numbers, but has shape {cloud.shape}"
+                f"plot_eigenvalues: eigenvalues[{name!r}] must be finite with shape (N,), but "
+                f"{'holds inf or NaN' if cloud.ndim == 1 else f'has shape {cloud.shape}'}; pass those of one Jacobian"
             )
     if not clouds:
-        raise ValueError("plot_eigenvalues: eigenvalues must hold at least one cloud, but is empty")
+        raise ValueError(
+            "plot_eigenvalues: eigenvalues must have at least one entry, but is empty; pass one array or more"
+        )
     with canvas(axes, path, title) as axes:
         turn = np.linspace(0, 2 * np.pi, 200)
         axes.plot(np.cos(turn), np.sin(turn), color="0.6", linewidth=0.8, zorder=0)

@@ -1,4 +1,4 @@
-"""The figure of `sensitivity`."""
+"""Plot of `sensitivity`."""
 
 import os
 from collections.abc import Mapping
@@ -17,38 +17,39 @@ def plot_profile(
     title: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """How fast the gradient falls on its way back: log₁₀ ‖∂s_T/∂s_{T−k}‖₂ against k, one line a profile.
+    """Plot gradient profiles: log₁₀ ‖∂s_T/∂s_{T−k}‖₂ over k, one line per profile.
 
     Args:
-        profiles: from a line's name to what `sensitivity` returned, (T + 1,) natural logs; T may differ.
-        path: where to write the figure as a PNG; None: nowhere.
-        title: above the axes.
-        axes: where to draw; None: in a figure of its own.
+        profiles: maps the name of a line to what `sensitivity` returned, natural logs of shape (T + 1,). T may differ
+            between lines.
+        path: PNG file to write; None: no file.
+        title: title of the axes; None: no title.
+        axes: matplotlib axes to draw in; None: a new figure.
 
     Returns:
-        The figure. −inf, a norm of exactly zero, ends a line.
+        The figure. A line ends where the norm is zero (−inf).
 
     Raises:
-        ValueError: no profile, or one that has no step.
-        TypeError: profiles is no mapping, or holds anything but arrays.
+        ValueError: profiles is empty, or an entry does not have shape (T + 1,) with T at least 1.
+        TypeError: profiles is not a mapping, or an entry is not a float array.
     """
     if not isinstance(profiles, Mapping):
         raise TypeError(
             f"plot_profile: profiles must map names to log-norms, but is a {type(profiles).__name__}; "
-            'one profile: {"LSTM": sensitivity(...)}'
+            'wrap one profile in a dict: {"LSTM": sensitivity(...)}'
         )
     if not profiles:
-        raise ValueError("plot_profile: profiles must hold at least one, but is empty")
+        raise ValueError("plot_profile: profiles must have at least one entry, but is empty; pass one profile or more")
     logs = {name: floats("plot_profile", f"profiles[{name!r}]", a, 1, "(T + 1,)") for name, a in profiles.items()}
     with canvas(axes, path, title) as axes:
-        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)  # above it the gradient grows
+        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)  # above this line the gradient grows
         for (name, log_norms), (colour, style) in zip(logs.items(), styles(), strict=False):
             back = decades(log_norms[::-1])
             axes.plot(range(len(back)), back, label=name, color=colour, linestyle=style, linewidth=1.8)
         if axes.get_ylim()[0] < FLOAT32_LEAST:
             axes.axhline(FLOAT32_LEAST, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-            axes.text(0.5, FLOAT32_LEAST, "least float32", color="0.4", fontsize="small", va="bottom")
-        axes.set_xlabel("k, steps back from the last state")
+            axes.text(0.5, FLOAT32_LEAST, "smallest normal float32", color="0.4", fontsize="small", va="bottom")
+        axes.set_xlabel("k, steps before the last state")
         axes.set_ylabel(r"$\log_{10}\,\Vert\partial s_T/\partial s_{T-k}\Vert_2$  (decades)")
         axes.margins(x=0.01)
         legend(axes)

@@ -1,4 +1,4 @@
-"""The figure of `singular_values`."""
+"""Plot of `singular_values`."""
 
 import os
 
@@ -13,22 +13,22 @@ from jax_lstm.gradflow.plots.canvas import COLOUR_MAP, canvas, decades, figure_o
 def plot_spectrum(
     logs: ArrayLike, path: str | os.PathLike | None = None, *, title: str | None = None, axes: Axes | None = None
 ) -> Figure:
-    """The fan of all directions: log₁₀ σ_i of ∂s_T/∂s_{T−k} against k, one line a singular value.
+    """Plot all singular values of the gradient: log₁₀ σ_i of ∂s_T/∂s_{T−k} over k, one line per singular value.
 
-    Where the fan stays narrow the gradient keeps its directions; where one line stands and the others fall, it carries
-    one number only.
+    If the lines stay close together, the gradient keeps many directions. If one line stays high and the others fall, it
+    carries one number only.
 
     Args:
-        logs: (T + 1, k), what `singular_values` returned: natural logs, largest first.
-        path: where to write the figure as a PNG; None: nowhere.
-        title: above the axes.
-        axes: where to draw; None: in a figure of its own.
+        logs: (T + 1, k), what `singular_values` returned, natural logs, largest first.
+        path: PNG file to write; None: no file.
+        title: title of the axes; None: no title.
+        axes: matplotlib axes to draw in; None: a new figure.
 
     Returns:
-        The figure. −inf ends a line.
+        The figure. A line ends where the singular value is zero (−inf).
 
     Raises:
-        ValueError, TypeError: logs is not (T + 1, k) floats with a step.
+        ValueError, TypeError: logs is not a float array of shape (T + 1, k) with T at least 1.
     """
     a = floats("plot_spectrum", "logs", logs, 2, "(T + 1, k)")
     lines = decades(a[::-1]).T
@@ -37,7 +37,7 @@ def plot_spectrum(
         for i, line in enumerate(lines):
             shade = colormaps[COLOUR_MAP](0.9 * i / max(1, len(lines) - 1))
             axes.plot(range(len(line)), line, color=shade, linewidth=2 if i == 0 else 0.8)
-        axes.set_xlabel("k, steps back from the last state")
+        axes.set_xlabel("k, steps before the last state")
         axes.set_ylabel(r"$\log_{10}\,\sigma_i(\partial s_T/\partial s_{T-k})$  (decades)")
         axes.margins(x=0.01)
     return figure_of(axes)
