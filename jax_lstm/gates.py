@@ -7,8 +7,8 @@ pre-activations z = [h, x] W + b:
     c_t = f ⊙ c_{t−1} + i ⊙ g
     h_t = o ⊙ tanh(c_t)
 
-GRU (Cho et al. 2014, in the form that cuDNN and PyTorch compute), with the input's part zx and the state's part zh of each
-pre-activation kept apart:
+GRU (Cho et al. 2014, in the form that cuDNN and PyTorch compute). Each pre-activation has an input part zx and a state
+part zh:
 
     r = σ(zx_r + zh_r)    z = σ(zx_z + zh_z)    n = tanh(zx_n + r ⊙ (zh_n + b_hn))
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}

@@ -149,7 +149,7 @@ class SplitCell(ABC):
 
     @abstractmethod
     def recur(self, params: Any, state: Any) -> Any:
-        """The state's part of the pre-activation, zh_t: an array or a pytree of arrays. It must be linear in the state."""
+        """The state's part of the pre-activation, zh_t: an array or a pytree; it must be linear in the state."""
 
     @abstractmethod
     def update(self, params: Any, state: Any, zx: Any, zh: Any) -> Any:

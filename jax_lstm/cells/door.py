@@ -89,10 +89,10 @@ def float_dtype(where: str, name: str, value: Any) -> jnp.dtype:
         dtype = jnp.dtype(value)
     except TypeError:
         raise TypeError(
-            f"{where}: {name} must be a floating dtype, but is {value!r}; give one, for example \"float32\""
+            f'{where}: {name} must be a floating dtype, but is {value!r}; give one, for example "float32"'
         ) from None
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{where}: {name} must be a floating dtype, but is {dtype}; give one, for example \"float32\"")
+        raise TypeError(f'{where}: {name} must be a floating dtype, but is {dtype}; give one, for example "float32"')
     return dtype
 
 
@@ -175,7 +175,7 @@ def same_placement(where: str, name: str, b: jax.Array, xs: jax.Array) -> None:
 
 
 def cell(where: str, value: Any) -> Any:
-    """Check a cell: it has init, initial_state, step and two sizes, and is hashable, as jit's static arguments must be."""
+    """Check a cell: it has init, initial_state, step and two sizes, and is hashable, as a static argument must be."""
     for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
         if isinstance(value, type) or not hasattr(value, name):
             raise TypeError(

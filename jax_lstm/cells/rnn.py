@@ -4,8 +4,8 @@
     h_t = (1 − a) h_{t−1} + a φ(z)
 
 φ is tanh, sigmoid, relu, hard sigmoid or the identity ("linear"). ε_t is standard normal, drawn from a key; without a
-key it is 0. The default a = 1 has no leak. With a < 1 this is the firing-rate network of computational neuroscience with
-a = Δt/τ, the time step over the time constant. The noise is that of Song, Yang & Wang (2016).
+key it is 0. The default a = 1 has no leak. With a < 1 this is the firing-rate network of computational neuroscience;
+a = Δt/τ is the time step over the time constant. The noise is that of Song, Yang & Wang (2016).
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@
     h_t = o ⊙ c_t / n_t
 
 c_t / n_t is a weighted mean of all g up to step t. Its weights are products of gates. The stabilizer m keeps these from
-overflowing, and cancels in the mean. One of i' and f' is 1, so n_t ≥ 1 from the first step on. The paper writes z for g.
+overflowing, and cancels in the mean. One of i' and f' is 1, so n_t ≥ 1 from the first step on. The paper calls g z.
 
 w_h is block-diagonal: a unit reads only the units of its own head. The gates are in the order i, f, g, o.
 """
