@@ -183,7 +183,7 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[An
 
 
 def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step: Callable) -> tuple[Any, Callable]:
-    """The streams that the loop reads, and its step on them, from a `step` (s_{t−1}, zx_t) -> (s_t, more) of one input."""
+    """The streams that the loop reads, and its step on them, from a `step` (s_{t−1}, zx_t) -> (s_t, more)."""
     project, batch = partial(cell.project, params), xs.ndim - 2
     if plan.inline:
         return xs, each(lambda s, x: step(s, project(x)), batch)
