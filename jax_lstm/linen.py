@@ -97,7 +97,8 @@ class LSTM(Weights):
     ((4, 16), (4, 16))
 
     Args:
-        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. Static.
+        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. It is a static
+            attribute, not a variable.
         param_dtype: dtype of every weight; float32 by default.
 
     Raises:
@@ -164,7 +165,7 @@ class LSTMCell(Weights, nn.RNNCellBase):
     like the data, or use `LSTM`, which shards its initial state like the data.
 
     Args:
-        cell: any causal cell of the library, or one with the same methods. Static.
+        cell: any causal cell of the library, or one with the same methods. It is a static attribute, not a variable.
         param_dtype: dtype of every weight; float32 by default.
 
     Raises:

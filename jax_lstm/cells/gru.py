@@ -57,6 +57,7 @@ class GRU(SplitCell):
         n = tanh(x_t w_xn + b_n + r ⊙ (h_{t−1} w_hn + b_hn))
         h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
+    x_t (I,) is the input, h_t (H,) the output and the state; σ is the sigmoid, ⊙ the elementwise product.
     The cell holds options only. Its weights are a `GRUParams`, its state a `GRUState`.
 
     >>> import jax

@@ -103,6 +103,7 @@ class LSTM(AffineCell):
         c_t = f ⊙ c_{t−1} + i ⊙ g
         h_t = o ⊙ ψ(c_t)
 
+    x_t (I,) is the input, h_t (H,) the output, c_t (H,) the cell state; σ is the sigmoid, ⊙ the elementwise product.
     The cell holds options only. Its weights are an `LSTMParams`, and an `LSTMVariantParams` with `peephole`,
     `projection` or `layer_norm`. Its state is an `LSTMState`.
 
@@ -128,7 +129,9 @@ class LSTM(AffineCell):
         coupled: whether i = 1 − f (CIFG; Greff et al. 2017).
         without: "input_gate", "forget_gate" or "output_gate": fix that gate at 1 (Greff et al. 2017).
         projection: P: h_t = (o ⊙ ψ(c_t)) w_p with P features (Sak, Senior & Beaufays 2014). None: no projection.
-        layer_norm: whether to normalize x w_x, h w_h and c over the units (Ba, Kiros & Hinton 2016).
+        layer_norm: whether to normalize x w_x, h w_h and c over the units (Ba, Kiros & Hinton 2016):
+            z = s_x ⊙ N(x_t w_x) + s_h ⊙ N(h_{t−1} w_h) + b and h_t = o ⊙ ψ(s_c ⊙ N(c_t) + b_c), with
+            N(a) = (a − mean a) / √(var a + 1e-5).
         gate_activation, cell_activation, output_activation: σ, φ and ψ, each "tanh", "sigmoid", "relu", "linear" or
             "hard_sigmoid".
         clip: clip every pre-activation to [−clip, clip], before peepholes; above 0. None: no clipping.

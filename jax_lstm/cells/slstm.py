@@ -74,6 +74,8 @@ class SLSTM(SplitCell):
         n_t = f' ⊙ n_{t−1} + i'
         h_t = o ⊙ c_t / n_t
 
+    c_t is the cell state and n_t its normalizer, both divided by exp(m_t); m_t keeps the exponentials from overflowing.
+    w_h is block-diagonal: a unit reads only the units of its own head.
     The cell holds options only. Its weights are an `SLSTMParams`, its state an `SLSTMState`.
 
     Args:

@@ -44,6 +44,9 @@ class Bidirectional:
     two cells, concatenated. It is not causal: it needs the whole sequence, and `step` and `stream` refuse it. After a
     run, state.backward is the state at the first step, where the backward cell ends.
 
+    Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
+    reset before it reads the unmasked step that precedes t.
+
     >>> import jax
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl

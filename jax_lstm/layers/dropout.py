@@ -98,17 +98,16 @@ class Dropout(Around):
     ((6, 4), False)
 
     Args:
-        cell: a cell that splits its step (every single cell of this library does) and whose state has a field h.
-        inputs: dropout rate on x; the same features are dropped at every step.
+        cell: a cell with `project`, `recur` and `update`, as LSTM, GRU and the other single cells have, and with a
+            field h in its state.
+        inputs: dropout rate on x; the same features are dropped at every step. All rates are in [0, 1).
         hidden: dropout rate on h before the recurrent product; the same units are dropped at every step.
         zoneout: the probability that an entry of h keeps its value from the step before.
         zoneout_c: the same for c, for a cell whose state has the fields h and c only.
 
-    All rates are at least 0 and below 1.
-
     Raises:
         ValueError: a rate is out of range, or the cell lacks what a rate acts on; the message names it.
-        TypeError: cell is not a cell, or does not split its step.
+        TypeError: cell is not a cell, or lacks `project`, `recur` or `update`, as a Stack does.
     """
 
     inputs: float = 0.0

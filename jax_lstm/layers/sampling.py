@@ -42,6 +42,8 @@ def sample(
             symbols[t] = draw(key_t, y)
             state, y = model(params, state, symbols[t])
 
+    Here `model` is one step of the model, and `draw` samples from softmax(y / temperature), restricted by `top_p`.
+
     Args:
         model: a `Model` with vocabulary = output_size and a causal cell.
         params: the params of the model.

@@ -56,7 +56,7 @@ class Stack:
 
     Raises:
         ValueError: the sizes of two cells do not match, or a field is out of range; the message names it.
-        TypeError: a cell is not a cell, or a field has a wrong type; the message names it.
+        TypeError: an entry of `cells` is not a cell, or a field has a wrong type; the message names it.
     """
 
     cells: tuple[Any, ...]

@@ -1,5 +1,6 @@
 """Cells: their fields, how their weights are drawn, and their equations written again in NumPy."""
 
+import inspect
 import json
 import re
 from functools import partial
@@ -400,3 +401,21 @@ def test_only_the_librarys_own_cells_have_a_config():
     for value in (Mine(3, 4), jl.LSTM, None):
         with pytest.raises(TypeError, match="to_config: cell must be one of LSTM, RNN, GRU"):
             jl.to_config(value)  # pyrefly: ignore
+
+
+def equations(text):
+    """The indented lines with an equation, before the arguments."""
+    lines = inspect.cleandoc(text).split("\nArgs:")[0].splitlines()
+    return [line.strip() for line in lines if line.startswith("    ") and " = " in line]
+
+
+@pytest.mark.parametrize(
+    "name", ["LSTM", "GRU", "RNN", "JANET", "MinLSTM", "MinGRU", "SLSTM", "Stack", "Bidirectional", "Model"]
+)
+def test_a_class_docstring_has_the_equations_of_its_module(name):
+    cls = getattr(jl, name)
+    module = inspect.getmodule(cls)
+    assert equations(cls.__doc__)
+    missing = [line for line in equations(cls.__doc__) if line not in module.__doc__]
+    assert not missing
+    assert equations(cls.__doc__.replace(" = ", " = −"))[0] not in module.__doc__
