@@ -86,8 +86,8 @@ class LSTM(Weights):
     ((4, 16), (4, 16))
 
     Args:
-        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. It is a static
-            attribute, not a variable.
+        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. It is
+            a static attribute, not a variable.
         rngs: `nnx.Rngs(seed)`; `cell.init` gets one key of its stream "params".
         param_dtype: dtype of every weight; float32 by default.
 
