@@ -322,8 +322,7 @@ class LSTM(AffineCell):
 
 
 def _normalised(a: Float[Array, " n"]) -> Float[Array, " n"]:
-    wide = a.astype(at_least_float32(a.dtype))  # a square of a float16 soon overflows
-    centred = wide - jnp.mean(
-        wide
-    )  # first, and not as the mean of squares less the square of the mean: that loses digits
+    wide = a.astype(at_least_float32(a.dtype))  # the square of a float16 easily overflows
+    # Subtract the mean before squaring: mean(a²) − mean(a)² would lose digits.
+    centred = wide - jnp.mean(wide)
     return (centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, wide.dtype))).astype(a.dtype)

@@ -414,8 +414,8 @@ def equations(text):
 )
 def test_a_class_docstring_has_the_equations_of_its_module(name):
     cls = getattr(jl, name)
-    module = inspect.getmodule(cls)
-    assert equations(cls.__doc__)
-    missing = [line for line in equations(cls.__doc__) if line not in module.__doc__]
-    assert not missing
-    assert equations(cls.__doc__.replace(" = ", " = −"))[0] not in module.__doc__
+    whole = inspect.getdoc(inspect.getmodule(cls)) or ""
+    found = equations(inspect.getdoc(cls) or "")
+    assert found
+    assert [line for line in found if line not in whole] == []
+    assert found[0].replace(" = ", " = −") not in whole
