@@ -1,4 +1,24 @@
-"""jax_lstm: recurrent cells for JAX research code, unrolled fast, differentiated in every way, and measured."""
+"""LSTM, GRU and other recurrent networks for JAX, as pure functions of arrays.
+
+A cell such as `LSTM` holds Python options only. Its weights and its state are NamedTuples of arrays, passed in and
+returned. Functions take one sequence xs of shape (T, I); `batched` makes them take a batch.
+
+    cells       LSTM, GRU, RNN, JANET, MinLSTM, MinGRU, SLSTM; `Cell` and `SplitCell` describe your own
+    running     unroll (a sequence), batched (a batch), step (one step), stream (compiled steps), tbptt (truncated
+                backpropagation through time), unroll_states, gates_of; lstm and lstm_step need no cell
+    layers      Stack, Bidirectional, Dropout, LearnedState, Embedding, Readout, Model, sample
+    gradients   `jax_lstm.gradflow` measures how gradients vanish or explode over time
+    Flax        `jax_lstm.nnx` and `jax_lstm.linen`; import them yourself
+
+>>> import jax
+>>> import jax.numpy as jnp
+>>> import jax_lstm as jl
+>>> cell = jl.LSTM(input_size=3, hidden_size=4)
+>>> params = cell.init(jax.random.key(0))
+>>> state, hs = jl.unroll(cell, params, jnp.ones((6, 3), jnp.float32))
+>>> state.h.shape, state.c.shape, hs.shape
+((4,), (4,), (6, 4))
+"""
 
 from jax_lstm import gradflow as gradflow
 from jax_lstm.batch import batched as batched

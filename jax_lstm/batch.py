@@ -1,4 +1,4 @@
-"""A batch of sequences: what `jax.vmap` with the right axes gives, and faster on a CPU."""
+"""Run a batch of sequences: the same as `jax.vmap` with the right axes, and faster on a CPU."""
 
 import inspect
 from collections.abc import Callable
@@ -17,21 +17,42 @@ ARRAYS = ("xs", "state", "mask", "reset")
 
 
 def batched(fn: Callable, *, time_major: bool = False) -> Callable:
-    """`fn` over a batch: as `jax.vmap` with the right axes for every array, by position or by keyword.
+    """Make `unroll`, `unroll_states`, `lstm` or `tbptt` take a batch of sequences.
 
-    xs, mask and reset get a batch axis: (B, T, ...), or (T, B, ...) if `time_major`; the state's leaves get a
-    leading one; params have none. So do the results.
+    It is `jax.vmap` with the right axes for every array, whether passed by position or by keyword, and it is faster
+    on a CPU. With B sequences of T steps::
+
+        array                     fn            batched(fn)         batched(fn, time_major=True)
+        params                    no batch axis, in all three
+        xs                        (T, I)        (B, T, I)           (T, B, I)
+        mask, reset               (T,)          (B, T)              (T, B)
+        state, each leaf          (H,)          (B, H)              (B, H)
+        returned last state       (H,)          (B, H)              (B, H)
+        returned hs, states       (T, H)        (B, T, H)           (T, B, H)
+        key                       one key, split into one per sequence
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> xs, lengths = jnp.ones((2, 6, 3), jnp.float32), jnp.array([6, 4])
+    >>> mask = jnp.arange(6)[None] < lengths[:, None]
+    >>> state, hs = jl.batched(jl.unroll)(cell, params, xs, mask=mask)
+    >>> state.h.shape, hs.shape
+    ((2, 4), (2, 6, 4))
 
     Args:
-        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one that fixes choices.
-        time_major: whether time comes before the batch.
+        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one that sets options.
+        time_major: whether the time axis comes before the batch axis, in arguments and results.
 
     Returns:
-        A function with fn's arguments.
+        A function with the arguments of `fn` that returns what `fn` returns, with the axes above.
 
     Raises:
-        TypeError: fn is none of these, or `time_major` is no bool.
-        ValueError: xs has no batch axis, or a batch axis of mask, reset or state differs from that of xs.
+        TypeError: `fn` is none of these, or `time_major` is not a bool. When called: as for `fn`.
+        ValueError: when called, if xs has no batch axis, if mask, reset or state has another batch size, or as for
+            `fn`.
     """
     fixed = fn if isinstance(fn, partial) else partial(fn)
     plain = fixed.func
@@ -44,7 +65,9 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
         given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs).arguments
         arrays = {name: given.pop(name) for name in ARRAYS if given.get(name) is not None}
         if "xs" not in arrays:
-            raise TypeError("batched: xs must be a JAX or NumPy array with a batch axis, but is not given or None")
+            raise TypeError(
+                "batched: xs must be a JAX or NumPy array with a batch axis, but is missing or None; pass it"
+            )
         _check_batch(arrays, axis)
         given = {name: value for name, value in given.items() if name not in ARRAYS}
         params = given.pop("params", None)
@@ -56,7 +79,7 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
 
 
 def _check_batch(arrays: dict[str, Any], axis: int) -> None:
-    """Every batch axis as long, and lying on devices, as that of xs."""
+    """Check that every array has the batch size of xs, and its sharding."""
     shapes = {name: door.array("batched", name, a) for name, a in arrays.items() if name != "state"}
     xs = shapes["xs"]
     if xs.ndim != 3:
@@ -69,6 +92,6 @@ def _check_batch(arrays: dict[str, Any], axis: int) -> None:
     for leaf in jax.tree.leaves(arrays.get("state")):
         if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != xs.shape[axis]:
             raise ValueError(
-                f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs says, "
+                f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs has, "
                 f"but one has shape {jnp.shape(leaf)}"
             )

@@ -1,4 +1,4 @@
-"""From a caller's arguments to a run: checked, laid out, compiled once."""
+"""Between the public functions and the engines: check the arguments, batch them, compile once."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ ENGINES = ("hoisted", "plain", "associative")
 def arguments(
     where: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any
 ) -> tuple[Any, ...]:
-    """The arguments of a run, checked, as arrays."""
+    """Check the arguments of a run; return them as arrays."""
     cell = door.cell(where, cell)
     params, dtype = door.params(where, cell, params)
     xs = door.data(where, "xs", xs, cell, dtype, "(T, I)")
@@ -41,7 +41,7 @@ def choices(
     window: Any = None,
     stride: Any = None,
 ) -> Choices:
-    """The choices of a run, checked, as Python values; `args` are its arguments."""
+    """Check the options of a run; return them as Python values. `args` is what `arguments` returned."""
     cell, _, _, xs, *_ = args
     engine = door.choice(where, "engine", engine, ENGINES)
     if where == "tbptt":
@@ -71,9 +71,10 @@ def choices(
 def call(
     cell: Any, params: Any, state: Any, xs: Any, mask: Any, reset: Any, key: Any, *, choices: Choices
 ) -> tuple[Any, Any]:
-    """What mask, reset and key mean. xs is (T, *B, I); without batch axes where there is a key.
+    """Run a cell over xs (T, *B, I); with a key there are no batch axes.
 
-    A masked step is not alive; a reset restarts it, if it is. What is drawn is drawn here, before the first step.
+    Turns mask and reset into flags: a masked step is not live, and a reset counts on live steps only. Draws all
+    random numbers, before the first step.
     """
     restart = reset if reset is None or mask is None else reset & mask
     s_restart = None if reset is None else cell.initial_state(params)
@@ -101,9 +102,9 @@ def call_batch(
 ) -> tuple[Any, Any]:
     """The function of sequence.py that `where` names, over arrays with a batch axis; `batched` calls it.
 
-    The arguments are checked as those of one sequence are. Then the run itself has the batch for an axis, after time,
-    so that it can merge the two (schedule.py); under `jax.vmap` it could not see it. With a key, which is split into
-    one a sequence, it is `jax.vmap`.
+    The arguments are checked like those of one sequence. The run then gets arrays with a batch axis after time, so that
+    it can merge the two axes (schedule.py); under `jax.vmap` it could not see the batch axis. With a key the run is a
+    `jax.vmap`, with one key per sequence, split from it.
     """
     in_axes = ({name: 0 if name == "state" else axis for name in arrays},)
 

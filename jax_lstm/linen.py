@@ -1,15 +1,17 @@
-"""Recurrent cells as Flax Linen modules: names for the core's arrays, and no arithmetic.
+"""Recurrent cells as Flax Linen modules: `LSTM` (a layer over sequences) and `LSTMCell` (one step).
 
-Every leaf of a cell's params is one variable of the collection "params" under its own name (for the LSTM: w_x, w_h,
-b), in the core's own layout. So weights move between a module and the core unchanged, both ways:
-`variables = variables_of(params)` and `params = module.bind(variables).params`. Any cell of the library goes in, not
-only the LSTM.
+Both take any cell of the library, not only an LSTM. The computation is that of `jl.unroll` and `cell.step`.
 
-The params of a layer are a tree, and so are the variables: a dict a level. The names are the same as in `jax_lstm.nnx`:
+Every leaf of the cell's params is a variable of the collection "params" of the same name (for an LSTM: w_x, w_h, b),
+shape and layout. So weights can be copied both ways unchanged: `variables = variables_of(params)` and
+`params = module.bind(variables).params`.
+
+The params of a layer are a tree, and so are the variables, with one dict per level. The names are the same as in
+`jax_lstm.nnx`:
 
     Stack                       0, 1, …: variables["params"]["0"]["w_x"]
     Bidirectional               forward, backward: variables["params"]["forward"]["w_x"]
-    LearnedState                of, for the cell inside, and state: variables["params"]["of"]["w_x"]
+    LearnedState                of (the cell inside) and state: variables["params"]["of"]["w_x"]
     Dropout                     the names of the cell inside
 """
 
@@ -31,12 +33,22 @@ from jax_lstm.sequence import unroll
 
 
 def variables_of(params: Any) -> dict[str, Any]:
-    """The variables of a module from the core's params: for an LSTM {"params": {"w_x": …, "w_h": …, "b": …}}."""
+    """Convert a cell's params to the variables of a Linen module.
+
+    Args:
+        params: the params of any cell or layer.
+
+    Returns:
+        A dict: for an LSTM {"params": {"w_x": …, "w_h": …, "b": …}}. `module.bind(variables).params` is the inverse.
+
+    Raises:
+        ValueError: two leaves would have the same name.
+    """
     return {"params": flax_names.named(params)}
 
 
 class Weights(nn.Module):
-    """A cell and its params, one variable a leaf: what the modules below share."""
+    """Base class of the modules below: holds a cell and its params, one variable per leaf."""
 
     cell: Cell
     param_dtype: DTypeLike = jnp.float32
@@ -46,24 +58,24 @@ class Weights(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        """Find the variables, or draw them, all in one draw."""
+        """Find the variables, or draw them all with one call of `cell.init`."""
 
         @cache
         def drawn() -> dict[str, Any]:
             return flax_names.named(self.cell.init(self.make_rng("params"), self.param_dtype))
 
-        # `variable` rather than `param`: a weight of another shape is then refused by the core, in its own words.
+        # `variable` rather than `param`: for a weight of a wrong shape the error is then that of jl.unroll.
         names = flax_names.named(params_shapes(self.cell))
         self._weights = {n: self.variable("params", n, lambda n=n: drawn()[n]).value for n in names}
 
     @property
     def params(self) -> Any:
-        """The core's params, of a bound module: for the LSTM, LSTMParams(w_x, w_h, b)."""
+        """The params as the cell takes them, of a bound module: for an LSTM, LSTMParams(w_x, w_h, b)."""
         return flax_names.from_named(type(self).__name__, self.cell, self._weights)
 
 
 class LSTM(Weights):
-    """A recurrent layer over a batch of sequences: `jl.batched(jl.unroll)` with the weights held here.
+    """A recurrent layer as a Flax module: runs any cell over a batch of sequences, and holds its weights.
 
     As if by::
 
@@ -85,11 +97,12 @@ class LSTM(Weights):
     ((4, 16), (4, 16))
 
     Args:
-        cell: any cell of the library: jl.LSTM, jl.GRU, jl.RNN, or one with the same methods. Static.
-        param_dtype: of every weight; float32 if not given.
+        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. It is
+            a static attribute, not a variable.
+        param_dtype: dtype of every weight; float32 by default.
 
     Raises:
-        TypeError: cell is no cell; at `init`, param_dtype is not floating.
+        TypeError: cell is not a cell; at `init`, param_dtype is not floating.
     """
 
     def __call__(
@@ -102,34 +115,36 @@ class LSTM(Weights):
         key: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, jax.Array]:
-        """The last states and the outputs of every step.
+        """Run the cell over a batch of sequences; return the last states and the outputs of every step.
 
         Args:
             xs: (B, T, I), floats no wider than the weights' dtype.
             state: the states before the first step, leaves (B, H); the cell's initial state if None.
-            mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
-            reset: (B, T) bools. Where True the state starts anew before the step.
-            key: a random key, for a cell that draws (dropout, noise); each sequence draws from one of its own. None:
-                nothing is drawn, and the run is the deterministic one.
+            mask: (B, T) bools. Where False the step is skipped: the state stays, the output is 0. None: no step is
+                skipped.
+            reset: (B, T) bools. Where True the state is set to the cell's initial state before the step. None: no
+                reset.
+            key: one random key, for a cell that draws random numbers (dropout, noise); it is split into one per
+                sequence. If None, nothing is drawn and the run is deterministic.
             reverse: process the steps from last to first.
 
         Returns:
-            The states after the last step, leaves (B, H), and hs (B, T, H).
+            (state, hs): the states after the last step, leaves (B, H), and the outputs hs (B, T, H).
 
         Raises:
-            ValueError, TypeError: as `jl.batched` and `jl.unroll`.
+            ValueError, TypeError: as for `jl.batched` and `jl.unroll`.
         """
         return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
 class LSTMCell(Weights, nn.RNNCellBase):
-    """One step, for `nn.RNN` and whatever else takes an `nn.RNNCellBase`.
+    """A recurrent cell as a Flax module: one step, for `nn.RNN` and other code that takes an `nn.RNNCellBase`.
 
-    Any cell that can go step by step goes in: a `Stack` too, a `Bidirectional` not, since it looks at later inputs
-    (`LSTM` takes it). Nothing is drawn: dropout has no effect here, and zoneout is in expectation.
+    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `LSTM` of this module for it.
+    No random numbers are drawn: dropout has no effect here, and zoneout takes its expectation.
 
-    Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
-    as it is for any other: for a stack the tuple of its cells' states.
+    The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the cell's state for any other
+    cell: for a stack the tuple of its cells' states.
 
     As if by::
 
@@ -146,10 +161,16 @@ class LSTMCell(Weights, nn.RNNCellBase):
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
-    `nn.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
-    data is, or use `LSTM`, which does so itself.
+    `nn.RNN` makes the first carry from shapes only. On an explicit mesh pass it an `initial_carry` that is sharded
+    like the data, or use `LSTM`, which shards its initial state like the data.
 
-    Args and Raises are those of `LSTM`; and ValueError for a cell that looks at later inputs.
+    Args:
+        cell: any causal cell of the library, or one with the same methods. It is a static attribute, not a variable.
+        param_dtype: dtype of every weight; float32 by default.
+
+    Raises:
+        TypeError: cell is not a cell; at `init`, param_dtype is not floating.
+        ValueError: the cell is not causal.
     """
 
     def __post_init__(self):
@@ -160,27 +181,32 @@ class LSTMCell(Weights, nn.RNNCellBase):
         """One step.
 
         Args:
-            carry: leaves (*B, H).
+            carry: what `initialize_carry` or the step before returns; leaves (*B, H).
             inputs: (*B, I), floats no wider than the weights' dtype.
 
         Returns:
-            The next carry, and the output (*B, H).
+            (carry, h): the next carry, and the output h (*B, H).
 
         Raises:
-            TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
-            ValueError: shapes that do not fit the cell or each other.
+            TypeError: the carry has a wrong structure (an LSTM's must be a pair (c, h)), or inputs a wrong dtype.
+            ValueError: shapes do not fit the cell or each other.
         """
         return flax_carry.step(self.cell, self.params, carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
-        """The cell's initial state as a carry, for a batch of inputs of shape (*B, I).
+        """The carry before the first step: the cell's initial state.
 
-        `rng` is used only where the module has no weights yet, by a cell whose initial state depends on them.
+        Args:
+            rng: a random key; used only if the module has no weights yet, to draw params for `cell.initial_state`.
+            input_shape: (*B, I), the shape of the inputs of one step.
+
+        Returns:
+            The carry, leaves (*B, H).
         """
         if self.scope is not None:
             state = flax_carry.first(self.cell, self.params, input_shape[:-1])
-        else:  # under jit, so that weights nobody looks at are not drawn
+        else:  # under jit, so that weights that are not used are not drawn
             state = jax.jit(
                 lambda key: flax_carry.first(self.cell, self.cell.init(key, self.param_dtype), input_shape[:-1])
             )(rng)
@@ -188,5 +214,5 @@ class LSTMCell(Weights, nn.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1: inputs are (*B, I)."""
+        """The number of feature axes of inputs: 1, because inputs are (*B, I)."""
         return 1

@@ -1,15 +1,16 @@
-"""Recurrent cells as Flax NNX modules: names for the core's arrays, and no arithmetic.
+"""Recurrent cells as Flax NNX modules: `LSTM` (a layer over sequences) and `LSTMCell` (one step).
 
-Every leaf of a cell's params is one `nnx.Param` under its own name (for the LSTM: w_x, w_h, b), in the core's own
-layout. So weights move between a module and the core unchanged, both ways: `params = module.params` and
-`module.set_params(params)`. Any cell of the library goes in, not only the LSTM.
+Both take any cell of the library, not only an LSTM. The computation is that of `jl.unroll` and `cell.step`.
 
-The params of a layer are a tree, and so are the names: an `nnx.Dict` a level. They are the same as in `jax_lstm.linen`,
-and what `nnx.state` shows and a checkpoint holds:
+Every leaf of the cell's params is an `nnx.Param` of the same name (for an LSTM: w_x, w_h, b), shape and layout. So
+weights can be copied both ways unchanged: `params = module.params` and `module.set_params(params)`.
+
+The params of a layer are a tree, with one `nnx.Dict` per level. `nnx.state` and checkpoints show these names, which are
+the same in `jax_lstm.linen`:
 
     Stack                       0, 1, …: module.params[0].w_x is getattr(module, "0").w_x
     Bidirectional               forward, backward: module.forward.w_x
-    LearnedState                of, for the cell inside, and state: module.of.w_x, module.state.h
+    LearnedState                of (the cell inside) and state: module.of.w_x, module.state.h
     Dropout                     the names of the cell inside
 """
 
@@ -31,26 +32,30 @@ from jax_lstm.sequence import unroll
 
 
 class Weights(nnx.Module):
-    """A cell and its params, one `nnx.Param` a leaf: what the modules below share."""
+    """Base class of the modules below: holds a cell and its params, one `nnx.Param` per leaf."""
 
     def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
         where = type(self).__name__
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; nnx.Rngs(seed) makes one")
+            raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; make one with nnx.Rngs(seed)")
         self.cell = nnx.static(door.cell(where, cell))
         for name, weights in flax_names.named(cell.init(rngs.params(), param_dtype)).items():
             setattr(self, name, _held(weights))
 
     @property
     def params(self) -> Any:
-        """The core's params: for the LSTM, LSTMParams(w_x, w_h, b)."""
+        """The params as the cell takes them: for an LSTM, LSTMParams(w_x, w_h, b)."""
         return jax.tree_util.tree_map_with_path(lambda path, _: self._param(path)[...], params_shapes(self.cell))
 
     def set_params(self, params: Any) -> None:
-        """Put the core's params in, in place: every `nnx.Param` stays, with another value.
+        """Set the weights in place: every `nnx.Param` stays the same object and gets a new value.
+
+        Args:
+            params: params of the cell, of the shapes that `cell.init` returns.
 
         Raises:
-            ValueError, TypeError: params that are not the cell's; the message names the leaf.
+            ValueError: a leaf is missing, unknown or of a wrong shape; the message names it.
+            TypeError: the leaves are not float arrays of one dtype.
         """
         params, _ = door.params(type(self).__name__, self.cell, params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -61,7 +66,7 @@ class Weights(nnx.Module):
 
 
 class LSTM(Weights):
-    """A recurrent layer over a batch of sequences: `jl.batched(jl.unroll)` with the weights held here.
+    """A recurrent layer as a Flax module: runs any cell over a batch of sequences, and holds its weights.
 
     As if by::
 
@@ -81,12 +86,13 @@ class LSTM(Weights):
     ((4, 16), (4, 16))
 
     Args:
-        cell: any cell of the library: jl.LSTM, jl.GRU, jl.RNN, or one with the same methods. Static.
-        rngs: `cell.init` gets one key of its stream "params".
-        param_dtype: of every weight; float32 if not given.
+        cell: any cell or layer of the library, such as jl.LSTM or jl.Stack, or one with the same methods. It is
+            a static attribute, not a variable.
+        rngs: `nnx.Rngs(seed)`; `cell.init` gets one key of its stream "params".
+        param_dtype: dtype of every weight; float32 by default.
 
     Raises:
-        TypeError: cell is no cell, rngs no nnx.Rngs, param_dtype not floating.
+        TypeError: cell is not a cell, rngs is not an nnx.Rngs, or param_dtype is not floating.
     """
 
     def __call__(
@@ -99,34 +105,36 @@ class LSTM(Weights):
         key: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, jax.Array]:
-        """The last states and the outputs of every step.
+        """Run the cell over a batch of sequences; return the last states and the outputs of every step.
 
         Args:
             xs: (B, T, I), floats no wider than the weights' dtype.
             state: the states before the first step, leaves (B, H); the cell's initial state if None.
-            mask: (B, T) bools. Where False the step does not happen: the state stays, the output is 0.
-            reset: (B, T) bools. Where True the state starts anew before the step.
-            key: a random key, for a cell that draws (dropout, noise); each sequence draws from one of its own. None:
-                nothing is drawn, and the run is the deterministic one.
+            mask: (B, T) bools. Where False the step is skipped: the state stays, the output is 0. None: no step is
+                skipped.
+            reset: (B, T) bools. Where True the state is set to the cell's initial state before the step. None: no
+                reset.
+            key: one random key, for a cell that draws random numbers (dropout, noise); it is split into one per
+                sequence. If None, nothing is drawn and the run is deterministic.
             reverse: process the steps from last to first.
 
         Returns:
-            The states after the last step, leaves (B, H), and hs (B, T, H).
+            (state, hs): the states after the last step, leaves (B, H), and the outputs hs (B, T, H).
 
         Raises:
-            ValueError, TypeError: as `jl.batched` and `jl.unroll`.
+            ValueError, TypeError: as for `jl.batched` and `jl.unroll`.
         """
         return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
 class LSTMCell(Weights, nnx.RNNCellBase):
-    """One step, for `nnx.RNN` and whatever else takes an `nnx.RNNCellBase`.
+    """A recurrent cell as a Flax module: one step, for `nnx.RNN` and other code that takes an `nnx.RNNCellBase`.
 
-    Any cell that can go step by step goes in: a `Stack` too, a `Bidirectional` not, since it looks at later inputs
-    (`LSTM` takes it). Nothing is drawn: dropout has no effect here, and zoneout is in expectation.
+    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `LSTM` of this module for it.
+    No random numbers are drawn: dropout has no effect here, and zoneout takes its expectation.
 
-    Flax's carry is ours under its own names: (c, h) for an LSTM, h for a cell whose state is h alone, and the state
-    as it is for any other: for a stack the tuple of its cells' states.
+    The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the cell's state for any other
+    cell: for a stack the tuple of its cells' states.
 
     As if by::
 
@@ -141,10 +149,17 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
-    `nnx.RNN` makes the first carry from shapes alone: on an explicit mesh pass it an `initial_carry` placed as the
-    data is, or use `LSTM`, which does so itself.
+    `nnx.RNN` makes the first carry from shapes only. On an explicit mesh pass it an `initial_carry` that is sharded
+    like the data, or use `LSTM`, which shards its initial state like the data.
 
-    Args and Raises are those of `LSTM`; and ValueError for a cell that looks at later inputs.
+    Args:
+        cell: any causal cell of the library, or one with the same methods. It is a static attribute, not a variable.
+        rngs: `nnx.Rngs(seed)`; `cell.init` gets one key of its stream "params".
+        param_dtype: dtype of every weight; float32 by default.
+
+    Raises:
+        TypeError: cell is not a cell, rngs is not an nnx.Rngs, or param_dtype is not floating.
+        ValueError: the cell is not causal.
     """
 
     def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
@@ -154,15 +169,15 @@ class LSTMCell(Weights, nnx.RNNCellBase):
         """One step.
 
         Args:
-            carry: leaves (*B, H).
+            carry: what `initialize_carry` or the step before returns; leaves (*B, H).
             inputs: (*B, I), floats no wider than the weights' dtype.
 
         Returns:
-            The next carry, and the output (*B, H).
+            (carry, h): the next carry, and the output h (*B, H).
 
         Raises:
-            TypeError: an LSTM's carry that is no pair (c, h); inputs of another dtype.
-            ValueError: shapes that do not fit the cell or each other.
+            TypeError: the carry has a wrong structure (an LSTM's must be a pair (c, h)), or inputs a wrong dtype.
+            ValueError: shapes do not fit the cell or each other.
         """
         return flax_carry.step(self.cell, self.params, carry, inputs)
 
@@ -172,12 +187,18 @@ class LSTMCell(Weights, nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: nnx.Initializer | None = None,
     ) -> Any:
-        """The cell's initial state as a carry, for a batch of inputs of shape (*B, I).
+        """The carry before the first step: the cell's initial state.
 
-        With `carry_init` its leaves are drawn by that instead, from the stream "carry" of `rngs`.
+        Args:
+            input_shape: (*B, I), the shape of the inputs of one step.
+            rngs: an `nnx.Rngs`, whose stream "carry" is used, or a stream; only for `carry_init`.
+            carry_init: an initializer that draws every leaf, instead of the cell's initial state.
+
+        Returns:
+            The carry, leaves (*B, H).
 
         Raises:
-            ValueError: `carry_init` without `rngs`.
+            ValueError: `carry_init` is given without `rngs`.
         """
         state = flax_carry.first(self.cell, self.params, input_shape[:-1])
         if carry_init is not None:
@@ -189,7 +210,7 @@ class LSTMCell(Weights, nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """1: inputs are (*B, I)."""
+        """The number of feature axes of inputs: 1, because inputs are (*B, I)."""
         return 1
 
 

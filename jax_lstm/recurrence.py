@@ -1,10 +1,10 @@
-"""A cell over time: which engine runs it, and any engine in segments.
+"""Run a cell over time: choose the engine, and run it in one piece, in segments or truncated.
 
-A cell that splits its step runs through its trajectory (trajectory.py), which carries its own derivative; any other,
-and every one with engine "plain", through a scan of its step; one that is linear in its state, with engine
-"associative", through a parallel prefix. A cell made of cells goes over time by means of them, each run in this way.
+Engine "hoisted" runs a cell that splits its step by `trajectory` (trajectory.py), which defines its own derivative.
+Engine "plain", and "hoisted" for any other cell, is a `lax.scan` of the cell's step. Engine "associative" is a parallel
+prefix, for a cell that is linear in its state. A cell made of cells runs each of its parts in this way.
 
-Two optional streams of bools act on a step. Where `live` is False the state stays, and x is not looked at.
+Two optional streams of bools act on a step. Where `live` is False the state stays, and x is not read.
 Where `restart` is True the state is first set to `s_restart`.
 """
 
@@ -22,13 +22,15 @@ from jax_lstm.trajectory import Flags, as_data, each, enter, in_bulk, leave, tra
 
 
 class Choices(NamedTuple):
-    """How a run goes: Python values, checked at the door.
+    """The options of a run: Python values, already checked.
 
-    where: who is called, for messages.
-    keep: what is wanted of every step, its "states", its "outputs", or "both" as a pair.
-    rows: how many sequences there are, vmaps around the call included (schedule.py).
-    remat_every: n, to keep every n-th state only for the backward pass and compute the steps between again there.
-    truncate: (window, stride), to cut the gradient instead: no output feels more than the last `window` steps.
+    where: the name of the public function, for messages.
+    keep: what to return of every step: its "states", its "outputs", or "both" as a pair.
+    reverse: whether to process the steps from last to first.
+    engine: "hoisted", "plain" or "associative".
+    rows: the number of sequences, including vmaps around the call (schedule.py).
+    remat_every: n, to save only every n-th state for the backward pass and recompute the others there.
+    truncate: (window, stride) of truncated backpropagation through time.
     """
 
     where: str
@@ -43,9 +45,9 @@ class Choices(NamedTuple):
 def run(
     choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Float[Array, "T *B I"], flags: Flags
 ) -> tuple[Any, Any]:
-    """The last state, and what `choices.keep` names of every step.
+    """The last state, and of every step what `choices.keep` names.
 
-    xs may have batch axes after time; then every leaf of the states has them first.
+    xs may have batch axes after time; every leaf of a state then has them as leading axes.
     """
     n, truncate, steps = choices.remat_every, choices.truncate, xs.shape[0]
     in_one = choices._replace(remat_every=None, truncate=None)
@@ -60,7 +62,7 @@ def run(
 
 
 def _through(choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, streams: Any) -> tuple[Any, Any]:
-    """All steps, in one piece."""
+    """Run all steps in one piece."""
     xs, flags = streams
     xs = without_dead(flags.live, xs)
     if hasattr(cell, "over_time"):
@@ -83,7 +85,7 @@ def _through(choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any,
 def _part(
     choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags, *, reverse: bool
 ) -> tuple[Any, Any, Any]:
-    """A part of a cell made of cells: its last state, its states or None where they are not wanted, its outputs."""
+    """Run one part of a cell made of cells: its last state, its states (None if not wanted), its outputs."""
     keep = "outputs" if choices.keep == "outputs" else "both"
     s_T, kept = run(choices._replace(keep=keep, reverse=reverse), cell, params, s_0, s_restart, xs, flags)
     return (s_T, None, kept) if keep == "outputs" else (s_T, *kept)
@@ -92,7 +94,7 @@ def _part(
 def _segmented(
     segment: Callable, params: Any, s_0: Any, s_restart: Any, streams: Any, n: int, reverse: bool
 ) -> tuple[Any, Any]:
-    """Segments of n steps, the shorter one last in the order of processing, each checkpointed."""
+    """Run segments of n steps, each checkpointed; the last one in the order of processing may be shorter."""
     steps = jax.tree.leaves(streams)[0].shape[0]
     whole = steps - steps % n
     body_at, rest_at = (
@@ -123,10 +125,10 @@ def _truncated(
     stride: int,
     reverse: bool,
 ) -> tuple[Any, Any]:
-    """Blocks of `stride` steps, each run again from a state without a past, `window` steps before the block's end.
+    """Run blocks of `stride` steps, each from a state cut off from its past, `window` steps before the block's end.
 
-    Dead steps are put before the first step and after the last, so that every block is alike: they leave the state
-    as it is, and let the gradient to s_0 through.
+    Masked steps are added before the first step and after the last, so that all blocks have the same shape. They leave
+    the state as it is, and pass the gradient on to s_0.
     """
     xs, flags = streams
     steps = xs.shape[0]
@@ -163,7 +165,7 @@ def _truncated(
 def _plain(
     choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
 ) -> tuple[Any, Any]:
-    """A scan of the cell's own step: for cells that do not split it, and as the engine's slow twin."""
+    """A `lax.scan` of the cell's own step."""
     step = each(partial(cell.step, params), xs.ndim - 2)
 
     def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:
@@ -185,7 +187,7 @@ def _plain(
 def _split(
     choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
 ) -> tuple[Any, Any]:
-    """The trajectory of a cell that splits its step, and what the cell shows of it."""
+    """Run a cell that splits its step by `trajectory`, then compute its outputs."""
     if xs.shape[0] == 0:
         s_T, states = s_0, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), s_0)
     else:
@@ -200,8 +202,8 @@ def _associative(
     """A parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990): work T log T, depth log T."""
     if not hasattr(cell, "affine"):
         raise ValueError(
-            f'{choices.where}: engine "associative" takes a cell that is linear in its state, and says so by `affine`, '
-            f'but cell {type(cell).__name__} does not; engine="hoisted" takes any'
+            f'{choices.where}: engine "associative" takes a cell that is linear in its state and defines `affine`, '
+            f'but cell {type(cell).__name__} does not; use engine="hoisted"'
         )
     a, b = in_bulk(partial(cell.affine, params), xs.ndim - 1)(xs)
     if flags.restart is not None:
@@ -224,7 +226,7 @@ def _associative(
 
 
 def _kept(choices: Choices, cell: Any, states: Any, xs: Any, flags: Flags) -> Any:
-    """What is wanted of every step, of a cell whose outputs are parts of its states."""
+    """What `choices.keep` names, of a cell whose outputs are functions of its states."""
     if choices.keep == "states":
         return states
     ys = without_dead(flags.live, in_bulk(partial(base.output, cell), xs.ndim - 1)(states))

@@ -1,19 +1,20 @@
-"""How a run is laid out: the choices that are made by shape and device, and change no number.
+"""The layout of a run, chosen by shape and device. It affects speed only, not the results.
 
-    hoisted   zx_1..T = project(params, x_1..T) in one product before the loop
-    inline    zx_t = project(params, x_t) in the loop, beside the product with the state
+    hoisted   zx_1..T = project(params, x_1..T) in one matrix product before the loop
+    inline    zx_t = project(params, x_t) in the loop, next to the product with the state
 
-The weight gradients stay outside the loop either way. One large product is the better one on accelerators, for a
-single sequence (a matrix-vector product a step is bound by reading the weights), and for small problems. But it writes
-T × B × 4H numbers and reads them back: on a CPU that costs more than the product, as soon as they leave its caches.
+The weight gradients are computed outside the loop in both cases. One large product is faster on accelerators, for small
+problems, and for a single sequence, where a matrix-vector product per step is limited by reading the weights. But it
+writes T × B × 4H floats and reads them back. On a CPU that takes longer than the product itself once they do not fit
+in the caches.
 
-    transposed   the backward loop reads the recurrent weights from a transposed copy, by rows: faster for a matrix
+    transposed   the backward loop reads the recurrent weights from a transposed copy, along rows: faster for a matrix
                  product on a CPU; for a single sequence not worth the copy
 
-    packed       what the forward loop keeps of a step for the backward one is one vector: on a GPU each stream that a
-                 loop writes is one more kernel to launch; on a CPU and a TPU packing is a copy
+    packed       the residuals that the forward loop saves at each step are one vector: on a GPU every array that a
+                 loop writes is one more kernel launch; on a CPU and a TPU packing is a copy
 
-benchmarks/README.md has the figures.
+Measurements are in benchmarks/README.md.
 """
 
 import math
@@ -26,12 +27,12 @@ import jax.numpy as jnp
 from jax_lstm.cells.base import is_linearised
 from jax_lstm.cells.shapes import params_shapes
 
-CACHE = 2**17  # numbers of projected inputs that a CPU core's caches hold
-FEW = 4  # sequences at once, below which a product a step is a waste
+CACHE = 2**17  # how many projected input features the caches of a CPU core hold
+FEW = 4  # below this many sequences, a matrix product per step is inefficient
 
 
 class Plan(NamedTuple):
-    """The choices for one run."""
+    """The layout of one run; the fields are explained in the docstring of this module."""
 
     inline: bool = False
     transposed: bool = True
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
 
 
 def plan(cell: Any, xs: jax.Array, rows: int | None) -> Plan:
-    """The choices for a run of `cell`, which splits its step, over xs (T, *B, I), that is over this many sequences."""
+    """The layout for a run of `cell`, which splits its step, over xs (T, *B, I) with `rows` sequences in all."""
     if jax.default_backend() != "cpu" or rows is None or not is_linearised(cell):
         return Plan(packed=jax.default_backend() == "gpu")
     return Plan(
@@ -49,10 +50,10 @@ def plan(cell: Any, xs: jax.Array, rows: int | None) -> Plan:
 
 
 def sequences(xs: jax.Array) -> int | None:
-    """How many sequences a run over xs (T, *B, I) has, vmaps around it included; None where that is a symbol.
+    """The number of sequences in a run over xs (T, *B, I), including vmaps around it; None if it is symbolic.
 
-    A symbolic size is an export's: None takes what is right for any. A batch that this trace does not show, because a
-    jit stands between it and the vmap, counts as one sequence.
+    Sizes are symbolic under `jax.export`; None then selects the layout that works for any size. A vmap outside an
+    enclosing jit is not visible in this trace and is not counted.
     """
     if not all(isinstance(n, int) for n in xs.shape):
         return None
@@ -62,13 +63,13 @@ def sequences(xs: jax.Array) -> int | None:
 
 @lru_cache(maxsize=256)
 def _projected_size(cell: Any) -> int:
-    """How many numbers the projection of one input has."""
+    """The number of features in the projection of one input."""
     x = jax.ShapeDtypeStruct((cell.input_size,), jnp.float32)
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.project, params_shapes(cell), x)))
 
 
 def batch_size(xs: jax.Array) -> int:
-    """How many sequences the vmaps around this call run at once."""
+    """The product of the sizes of all vmaps around this call."""
     if not isinstance(xs, jax.core.Tracer):
         return 1
     sizes = [1]
@@ -87,10 +88,10 @@ def batch_size(xs: jax.Array) -> int:
 
 
 def merges() -> bool:
-    """Whether time and batch may become one axis: on a CPU, where no device boundary can run through the batch.
+    """Whether to merge the time and batch axes: on a CPU, if the batch cannot be sharded over devices.
 
-    That is with one device and no mesh, and inside a shard_map over every axis of its mesh. Elsewhere the merged axis
-    would have to be gathered first. Accelerators read operands in any order, and have nothing to gain.
+    That is the case with one device and no mesh, and inside a shard_map over all axes of its mesh. Otherwise the merged
+    axis would have to be gathered first. Accelerators read operands in any order and gain nothing.
     """
     if jax.default_backend() != "cpu":
         return False
@@ -101,7 +102,7 @@ def merges() -> bool:
 
 
 def segment_length(steps: int) -> int:
-    """About √T: a divisor of T between half and twice that if there is one, since a shorter last segment is copied."""
+    """About √T; if possible a divisor of T between √T/2 and 2√T, since a shorter last segment needs a copy."""
     root = max(1, math.isqrt(steps))
     divisors = [n for n in range((root + 1) // 2, 2 * root + 1) if steps % n == 0]
     return min(divisors, key=lambda n: abs(n - root), default=root)

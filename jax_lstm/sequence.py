@@ -1,7 +1,7 @@
-"""One sequence in, one sequence out: what a user calls.
+"""Run a cell over one sequence: `unroll`, `unroll_states`, `step`, `lstm`, `lstm_step`, `tbptt`, `gates_of`.
 
-xs is (T, I), without a batch axis; a batch is the caller's `vmap`, or `batched`. Arrays go by position, because
-`jax.vmap` maps every keyword over axis 0; choices go by keyword and are Python values.
+xs is (T, I), without a batch axis; for a batch use `batched` or `jax.vmap`. Pass arrays by position, because `jax.vmap`
+maps every keyword argument over axis 0. Options are keyword arguments and Python values.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def unroll(
     remat_every: int | str | None = None,
     engine: str = "hoisted",
 ) -> tuple[Any, jax.Array]:
-    """Run a cell over one sequence: the last state, and the output of every step.
+    """Run a cell over one sequence; return the last state and the output of every step.
 
     As if by::
 
@@ -44,32 +44,46 @@ def unroll(
             else:
                 hs[t] = 0
 
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> xs, mask = jnp.ones((6, 3), jnp.float32), jnp.arange(6) < 4
+    >>> state, hs = jl.unroll(cell, params, xs, mask=mask)
+    >>> hs.shape, bool((hs[3] == state.h).all()), bool((hs[4:] == 0).all())
+    ((6, 4), True, True)
+
     Args:
-        cell: anything with `init`, `initial_state`, `step`, `input_size` and `hidden_size`; static: never change one.
-        params: what `cell.init` gave.
+        cell: a cell or layer; any hashable object with `init`, `initial_state`, `step`, `input_size` and
+            `hidden_size`. JAX compiles one program per cell, so never change a cell: make a new one.
+        params: what `cell.init` returns.
         xs: (T, I), floats no wider than the params' dtype. T may be 0.
         state: the state before the first step; `cell.initial_state(params)` if None.
-        mask: (T,) bools. Where False the step does not happen: the state stays, the output is 0, and nothing in
-            that x (NaN, inf) reaches an output or a gradient. A length is `jnp.arange(T) < length`; the last
-            output is then `state.h`, not `hs[-1]`.
-        reset: (T,) bools. Where True the state goes back to `cell.initial_state(params)` *before* that step, and
-            the gradient is cut there: `reset[t]` says that xs[t] is the first observation of an episode.
-            A reset on a masked step is dropped: it does NOT carry over to the next live step.
-        key: a random key, for cells that draw (layers with dropout, an RNN with noise); consumed. None: nothing is
-            drawn, and the run is the deterministic one.
-        reverse: process the steps from last to first; hs[t] still belongs to xs[t].
-        remat_every: n: keep every n-th state only, and compute the others again in the backward pass; memory beyond
-            inputs and outputs O(T/n + n) rather than O(T), for about one more forward pass of time. "auto": about √T.
-        engine: "hoisted" (the input product before the loop, the weight gradients after it), "plain" (a scan of
-            `step`), or, for cells that are linear in their state, "associative" (a parallel prefix): same numbers.
-            "plain" needs O(1) memory over T in forward mode, the others O(T).
+        mask: (T,) bools. Where False the step is skipped: the state stays, the output is 0, and no value of that x
+            (not even NaN or inf) reaches an output or a gradient. None: no step is skipped. For a sequence of
+            `length` steps use `jnp.arange(T) < length`; its last output is then `state.h`, not `hs[-1]`.
+        reset: (T,) bools. Where True the state is set to `cell.initial_state(params)` *before* that step, and no
+            gradient passes to earlier steps: xs[t] is the first observation of an episode. None: no reset.
+            A reset on a masked step is dropped; it does NOT carry over to the next unmasked step.
+        key: one random key, for a cell that draws random numbers (dropout, an RNN with noise); consumed. If None,
+            nothing is drawn and the run is deterministic.
+        reverse: process the steps from last to first. hs[t] is still the output for xs[t].
+        remat_every: n, to save only every n-th state for the backward pass and recompute the others there. Memory
+            beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
+            "auto": n is about √T. None: save all states.
+        engine: how the loop is run; all engines give the same numbers up to rounding. "hoisted": input products
+            before the loop, weight gradients after it. "plain": a `lax.scan` of `step`. "associative": a parallel
+            prefix over time, for cells that are linear in their state (MinLSTM, MinGRU). In forward-mode
+            differentiation "plain" needs O(1) memory in T, the others O(T).
 
     Returns:
-        The state after the last step, and hs (T, H), in the params' dtype.
+        (state, hs): the state after the last step processed, and the outputs hs (T, H), in the params' dtype. H is
+        `cell.output_size` for a cell that has one.
 
     Raises:
-        ValueError: an argument of the wrong shape or value; the message names it, what was wanted and what came.
-        TypeError: an argument of the wrong dtype or type; a traced `reverse`, `remat_every` or `engine`.
+        ValueError: an argument has a wrong shape or value; the message names it, what was wanted and what came.
+        TypeError: an argument has a wrong dtype or type, or `reverse`, `remat_every` or `engine` is traced.
     """
     args = arguments("unroll", cell, params, xs, state, mask, reset, key)
     return call(*args, choices=choices("unroll", args, reverse, remat_every, engine))
@@ -88,9 +102,23 @@ def unroll_states(
     remat_every: int | str | None = None,
     engine: str = "hoisted",
 ) -> Any:
-    """Every state that `unroll` goes through, stacked over time: for the LSTM, LSTMState(h (T, H), c (T, H)).
+    """Run a cell over one sequence; return the state after every step, stacked over time.
 
-    Arguments and errors are those of `unroll`. At a masked step the state is the one before it.
+    As if by::
+
+        for t in range(T):
+            state, _ = step(cell, params, state, xs[t], mask[t], reset[t])
+            states[t] = state
+
+    Args:
+        cell, params, xs (T, I), state, mask (T,), reset (T,), key, reverse, remat_every, engine: as for `unroll`.
+
+    Returns:
+        The states, of the type of `cell.initial_state(params)`, every leaf with a leading axis T: for an LSTM
+        LSTMState(h (T, H), c (T, H)). At a masked step it is the state before that step.
+
+    Raises:
+        ValueError, TypeError: as for `unroll`.
     """
     args = arguments("unroll_states", cell, params, xs, state, mask, reset, key)
     return call(*args, choices=choices("unroll_states", args, reverse, remat_every, engine))[1]
@@ -106,9 +134,24 @@ def lstm(
     reverse: bool = False,
     remat_every: int | str | None = None,
 ) -> tuple[lstm_cell.LSTMState, jax.Array]:
-    """`unroll` for the plain LSTM, which needs no cell: the params' shapes say it all.
+    """Run a plain LSTM over one sequence without a cell: its sizes come from the shapes of the params.
 
-    Args, Returns, Raises: as `unroll`.
+    As if by::
+
+        cell = LSTM(input_size=params.w_x.shape[0], hidden_size=params.w_h.shape[0])
+        return unroll(cell, params, xs, state, mask, reset, reverse=reverse, remat_every=remat_every)
+
+    Args:
+        params: LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)).
+        xs: (T, I), floats no wider than the params' dtype.
+        state: LSTMState(h (H,), c (H,)) before the first step; zeros if None.
+        mask, reset, reverse, remat_every: as for `unroll`.
+
+    Returns:
+        (state, hs): the last state, and the outputs hs (T, H).
+
+    Raises:
+        ValueError, TypeError: as for `unroll`; TypeError also if params is not an LSTMParams.
     """
     args = arguments("lstm", cell_for("lstm", params), params, xs, state, mask, reset, None)
     return call(*args, choices=choices("lstm", args, reverse, remat_every, "hoisted"))
@@ -128,11 +171,11 @@ def tbptt(
     reverse: bool = False,
     engine: str = "hoisted",
 ) -> tuple[Any, jax.Array]:
-    """`unroll`, with its gradient cut: truncated backpropagation through time (Williams & Peng 1990).
+    """Run a cell over one sequence with truncated backpropagation through time (TBPTT; Williams & Peng 1990).
 
-    State and outputs are those of `unroll`. The gradient of an output goes back over the steps of its own block of
-    `stride` steps and on to `window` steps before the block's end, and no further: over window − stride + 1 to
-    `window` steps. Memory beyond inputs and outputs is O(T/stride + window).
+    The last state and the outputs equal those of `unroll`; only the gradient differs. The T steps are divided into
+    blocks of `stride` steps. The gradient of an output goes back to `window` steps before the end of its block:
+    over window − stride + 1 to `window` steps. Memory beyond inputs and outputs is O(T/stride + window).
 
     As if by::
 
@@ -142,18 +185,32 @@ def tbptt(
             _, ys = unroll(cell, params, xs[max(end - window, 0) : end], s)
             hs[start:end] = ys[-stride:]
 
+    Here states[t] is the state before step t. In the example the gradient of the last output stops after 3 steps.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> last = lambda xs: jl.tbptt(cell, params, xs, window=3)[1][-1].sum()
+    >>> gradient = jax.grad(last)(jnp.ones((6, 3), jnp.float32))
+    >>> [bool((g != 0).any()) for g in gradient]
+    [False, False, False, True, True, True]
+
     Args:
-        cell, params, xs, state, mask, reset, key, reverse, engine: as for `unroll`.
-        window: the most steps that a gradient goes back. From T on, nothing is cut: the gradient is `unroll`'s.
-        stride: steps a block; it divides `window`, and is `window` if None: blocks side by side. Each block runs
-            `window` steps, so time grows as window / stride.
+        cell, params, xs (T, I), state, mask (T,), reset (T,), key, reverse, engine: as for `unroll`.
+        window: the largest number of steps that a gradient goes back, 1 or more. With window ≥ T the gradient is that
+            of `unroll`.
+        stride: the number of steps in a block; it must divide `window`. If None it is `window`, so that blocks do not
+            share steps. Each block runs `window` steps, so time grows as window / stride.
 
     Returns:
-        As `unroll`. To take an optimiser step between blocks, call `unroll` on each, and hand on its state.
+        (state, hs): the last state, and the outputs hs (T, H). To update the weights between blocks, call `unroll` on
+        each block instead, and pass the state on.
 
     Raises:
-        ValueError: `stride` does not divide `window`; the rest as `unroll`.
-        TypeError: as `unroll`.
+        ValueError: `stride` does not divide `window`, the cell is not causal, or as for `unroll`.
+        TypeError: as for `unroll`.
     """
     args = arguments("tbptt", cell, params, xs, state, mask, reset, key)
     return call(*args, choices=choices("tbptt", args, reverse, None, engine, window, stride))
@@ -167,7 +224,7 @@ def step(
     mask: ArrayLike | None = None,
     reset: ArrayLike | None = None,
 ) -> tuple[Any, jax.Array]:
-    """One step of `unroll`, for acting while the sequence is still being made.
+    """Run a cell for one step of one sequence, for online use: the inputs need not be known in advance.
 
     As if by::
 
@@ -175,18 +232,30 @@ def step(
             return cell.step(params, cell.initial_state(params) if reset else state, x)
         return state, 0
 
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> state, h = jl.step(cell, params, cell.initial_state(params), jnp.ones(3, jnp.float32))
+    >>> state.c.shape, h.shape
+    ((4,), (4,))
+
     Args:
-        cell, params: as for `unroll`.
-        state: from the step before, or `cell.initial_state(params)`.
+        cell: as for `unroll`; it must be causal.
+        params: what `cell.init` returns.
+        state: the state that the step before returned, or `cell.initial_state(params)`.
         x: (I,), floats no wider than the params' dtype.
-        mask: one bool. Where False the step does not happen.
-        reset: one bool. Where True, x is the first observation of an episode. Dropped where `mask` is False.
+        mask: one bool. If False the step is skipped: the state stays and the output is 0. None: True.
+        reset: one bool. If True the state is set to `cell.initial_state(params)` before the step: x is the first
+            observation of an episode. It has no effect if `mask` is False. None: False.
 
     Returns:
-        The next state and the output (H,). A loop of these equals one `unroll`.
+        (state, h): the next state, and the output h (H,). A loop of steps equals one `unroll`.
 
     Raises:
-        ValueError, TypeError: as `unroll`.
+        ValueError: an argument has a wrong shape, or the cell is not causal (it reads later inputs).
+        TypeError: an argument has a wrong dtype or type.
     """
     cell = door.causal("step", door.cell("step", cell))
     params, dtype = door.params("step", cell, params)
@@ -200,7 +269,19 @@ def step(
 def lstm_step(
     params: lstm_cell.LSTMParams, state: lstm_cell.LSTMState, x: ArrayLike
 ) -> tuple[lstm_cell.LSTMState, jax.Array]:
-    """One step of the plain LSTM: the next state and h (H,). Raises as `step`."""
+    """Run a plain LSTM for one step without a cell: its sizes come from the shapes of the params.
+
+    Args:
+        params: LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)).
+        state: LSTMState(h (H,), c (H,)).
+        x: (I,), floats no wider than the params' dtype.
+
+    Returns:
+        (state, h): the next state, and the output h (H,).
+
+    Raises:
+        ValueError, TypeError: as for `step`; TypeError also if params is not an LSTMParams.
+    """
     return step(cell_for("lstm_step", params), params, state, x)
 
 
@@ -212,25 +293,45 @@ def gates_of(
     mask: ArrayLike | None = None,
     reset: ArrayLike | None = None,
 ) -> Gates:
-    """i, f, g, o of every step, (T, H) each; zeros where `mask` is False. Arguments and errors as `unroll`."""
+    """Run an LSTM over one sequence; return its gates i, f, g, o of every step.
+
+    As if by::
+
+        for t in range(T):
+            gates[t] = cell.gates(params, state, xs[t])
+            state, _ = step(cell, params, state, xs[t])
+
+    Args:
+        cell: an LSTM, or a cell with a method `gates(params, state, x)`.
+        params, xs (T, I), state, mask (T,), reset (T,): as for `unroll`.
+
+    Returns:
+        Gates(i, f, g, o), each (T, H); zeros where `mask` is False.
+
+    Raises:
+        ValueError, TypeError: as for `unroll`; TypeError also if the cell has no `gates`.
+    """
     if not hasattr(cell, "gates"):
-        raise TypeError(f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}")
+        raise TypeError(
+            f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}; use an LSTM, or "
+            "a cell with a method gates"
+        )
     cell, *args = arguments("gates_of", cell, params, xs, state, mask, reset, None)
     return call(_Gated(cell), *args, choices=Choices("gates_of"))[1]
 
 
 class _Gated:
-    """A cell whose output is its gates."""
+    """The cell, with its gates as the output of a step."""
 
     def __init__(self, cell: Any):
         self.cell = cell
 
     def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Gates]:
-        """The cell's next state, and its gates for output."""
+        """The cell's next state, and its gates as the output."""
         return self.cell.step(params, state, x)[0], self.cell.gates(params, state, x)
 
     def initial_state(self, params: Any) -> Any:
-        """The cell's own."""
+        """The cell's initial state."""
         return self.cell.initial_state(params)
 
     def __hash__(self) -> int:

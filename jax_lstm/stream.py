@@ -1,4 +1,4 @@
-"""A cell as it runs while its sequence is still being made: compiled once, its state updated in place."""
+"""Streaming: a cell compiled for step-by-step use, with its state updated in place."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -13,10 +13,14 @@ from jax_lstm.sequence import step, unroll
 
 
 class Stream(NamedTuple):
-    """Two compiled functions. Both donate the state that they are given: use the one that comes back.
+    """The two compiled functions that `stream` returns.
 
     step: (params, state, x (I,), mask=None, reset=None) -> (state, h (H,)), as `jl.step`.
-    chunk: (params, state, xs (T, I), mask=None, reset=None) -> (state, hs (T, H)), as `jl.unroll`; compiled once a T.
+    chunk: (params, state, xs (T, I), mask=None, reset=None) -> (state, hs (T, H)), as `jl.unroll`; compiled once
+        for each T.
+
+    With `stream(cell, batch=True)` every array but params has a leading batch axis. Both functions donate the state
+    that they get: do not use it again, use the returned one.
     """
 
     step: Callable[..., tuple[Any, jax.Array]]
@@ -24,23 +28,40 @@ class Stream(NamedTuple):
 
 
 def stream(cell: Cell, *, batch: bool = False) -> Stream:
-    """A cell for streaming; the same cell and choice give the same compiled functions.
+    """Compile a cell for streaming: one function for a step, one for a chunk of steps.
 
     As if by::
 
         step = jax.jit(partial(jl.step, cell), donate_argnums=1)
-        chunk = jax.jit(partial(jl.unroll, cell), donate_argnums=1)    # but for the order of state and xs
+        chunk = jax.jit(lambda params, state, xs, mask, reset: jl.unroll(cell, params, xs, state, mask, reset),
+                        donate_argnums=1)
 
-    Steps, chunks of any lengths and one `unroll` over everything give the same numbers.
+    Steps, chunks of any lengths and one `unroll` over all inputs give the same numbers. A second call with an equal
+    cell and the same `batch` returns the same compiled functions.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> run = jl.stream(cell)
+    >>> state, h = run.step(params, cell.initial_state(params), jnp.ones(3, jnp.float32))
+    >>> state, hs = run.chunk(params, state, jnp.ones((5, 3), jnp.float32))
+    >>> h.shape, hs.shape
+    ((4,), (5, 4))
 
     Args:
-        cell: as for `unroll`.
-        batch: several streams at once: the state's leaves, x, mask and reset have a leading batch axis B; xs is
-            (B, T, I).
+        cell: as for `unroll`; it must be causal.
+        batch: whether to run B streams at once. The state's leaves, x, mask and reset then have a leading axis B, and
+            xs is (B, T, I).
+
+    Returns:
+        Stream(step, chunk). Both donate the state: use the returned state, not the one passed in.
 
     Raises:
-        ValueError: the cell looks at later inputs.
-        TypeError: `cell` is no cell, or `batch` no bool. When called: as `step` and `unroll`; a donated state.
+        ValueError: the cell is not causal (it reads later inputs). When called: as for `step` and `unroll`.
+        TypeError: `cell` is not a cell, or `batch` is not a bool. When called: as for `step` and `unroll`.
+        RuntimeError or ValueError: when called with a state that was donated before; the error is JAX's own.
     """
     return _compiled(door.causal("stream", door.cell("stream", cell)), door.flag("stream", "batch", batch))
 

@@ -1,4 +1,4 @@
-"""Tangents of which some leaves are known to be zero: those are None, and cost nothing."""
+"""Tangents with symbolic zeros: a leaf that is known to be zero is None, and nothing is computed for it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from jax.custom_derivatives import SymbolicZero
 
 
 def moving(tangent: Any, primal: Any) -> Any:
-    """The tangent, with None for each leaf that is known to be zero; None where all of them are."""
+    """The tangent, with None for each leaf that is known to be zero; None if all of them are."""
     leaves = jax.tree.structure(primal).flatten_up_to(tangent)
     if all(isinstance(t, SymbolicZero) for t in leaves):
         return None
@@ -17,16 +17,16 @@ def moving(tangent: Any, primal: Any) -> Any:
 
 
 def whole(tangent: Any, primal: Any) -> Any:
-    """The tangent with zeros as arrays; None is left as None."""
+    """The tangent, with an array of zeros for each leaf that is None; a tangent that is None stays None."""
     if tangent is None:
         return None
     return jax.tree.map(lambda p, t: jnp.zeros_like(p) if t is None else t, primal, tangent)
 
 
 def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """f, and ∂f along those leaves of the tangents that are not None; None where all are.
+    """f and its JVP for the leaves of the tangents that are not None; the JVP is None if all are.
 
-    A weight that is not trained does not move, nor does a mask among the params.
+    A weight that is not trained has no tangent, and neither has a mask among the params.
     """
     leaves, tree = jax.tree.flatten(primals)
     along = []

@@ -1,29 +1,30 @@
-"""The states of a run, and their derivative: differentiate the recurrence, not the loop.
+"""The engine "hoisted": the states of a split cell, with a custom JVP of the recurrence instead of the loop.
 
-A cell that splits its step goes through the states
+The states of a cell that splits its step are
 
     s_t  = mix(params, update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1})))
 
-The tangent of this is an affine recurrence, and is given to JAX as that. Of a cell that brings its own derivative
-(update reads only the sum zx + zh), what its derivative L_t hangs on leaves the forward loop itself, and the drive is
-in z:
+The tangent of this recurrence is an affine recurrence, and the custom JVP computes it as such. A cell with its own
+derivative (its update reads only the sum zx + zh) returns the residuals L_t from the forward loop. The tangents of the
+params and of the inputs then enter through the pre-activation z:
 
-    dz_t = ∂z_t along (dparams, dx_t), with s_{t−1} held fixed     in bulk, before the loop
-    ds_t = L_t(ds_{t−1}, dz_t + recur(params, ds_{t−1}))           the loop
+    dz_t = JVP of z_t for (dparams, dx_t), with s_{t−1} held fixed   for all steps at once, before the loop
+    ds_t = L_t(ds_{t−1}, dz_t + recur(params, ds_{t−1}))             the loop
 
-Nothing there joins an array that has a batch axis to one that has none, nor two arrays end to end: under `vmap` JAX
-would move the batch axis before the time axis for it, and copy every stream.
+No operation there combines an array that has a batch axis with one that has none, or concatenates two arrays. Under
+`vmap` JAX would then move the batch axis before the time axis, and copy every stream.
 
-Of any other cell JAX finds the coefficients, in bulk, and the drive is in s, because update may read any parameter:
+For any other cell JAX linearizes update, for all steps at once. The tangents of the params and of the inputs then enter
+through the state, because update may read any parameter:
 
-    u_t  = ∂(mix ∘ update) along (dparams, dzx_t), with zh_t's own part recur(dparams, s_{t−1})
+    u_t  = JVP of mix ∘ update for (dparams, dzx_t), with recur(dparams, s_{t−1}) as the part of zh_t
     ds_t = mix(params, L_t(ds_{t−1}, recur(params, ds_{t−1}))) + u_t
 
-JAX transposes this by itself, and the transpose is backpropagation through time as one would write it: one reverse
-loop for the adjoint states, whose only product is with recur's weights, and then one product for all weight
-gradients. Plain differentiation of the loop would add a weight gradient, the size of the weights, at every step
-instead. As this is a `custom_jvp`, every transformation and every order of derivative stays; the second reverse pass
-over a first accumulates in its loop as usual.
+JAX transposes this tangent, and the result is backpropagation through time as written by hand: one reverse loop for the
+adjoint states, whose only matrix product is with the weights of recur, then one matrix product for all weight
+gradients. Differentiating the loop itself would instead add a weight gradient, as large as the weights, at every step.
+Because this is a `custom_jvp`, all transformations and all orders of derivatives work. Only the reverse pass over a
+reverse pass accumulates weight gradients in its loop.
 """
 
 import itertools
@@ -42,7 +43,7 @@ from jax_lstm.tangents import jvp, moving, whole
 
 
 class Flags(NamedTuple):
-    """live and restart, (T, *B) each, or None where every step lives, or none restarts.
+    """The flags live and restart, (T, *B) each; None if every step is live, or if none restarts.
 
     Where `live` is False the state stays. Where `restart` is True the state is first set to `s_restart`.
     """
@@ -62,7 +63,7 @@ def trajectory(
     xs: Float[Array, "T *B I"],
     flags: Flags,
 ) -> tuple[Any, Any]:
-    """s_T and every s_t, laid out as `plan` says (schedule.py)."""
+    """s_T and every s_t, computed with the layout `plan` (schedule.py)."""
 
     def update(s: Any, zx: Any) -> tuple[Any, None]:
         return base.mix(cell, params, cell.update(params, s, zx, cell.recur(params, s))), None
@@ -77,14 +78,14 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
     parts = _own_parts if base.is_linearised(cell) else _found_parts
     s_T, states, linear = parts(cell, reverse, plan, primals)
 
-    # What the backward pass keeps is what the forward loop left, and nothing made of that for the tangent alone, such
-    # as a weight transposed or x with a 1 beside it.
+    # Checkpoint the tangent so that only forward residuals are saved, not values derived from them, such as a
+    # transposed weight or x with a column of ones.
     @partial(jax.checkpoint, prevent_cse=False)
     def tangent(dparams: Any, ds_0: Any, ds_restart: Any, dxs: Any) -> tuple[Any, Any]:
         along, recur, Ls, dzs, us = linear(dparams, dxs)
 
-        # Nothing but tangent arithmetic may be left in the loop: JAX would compute the rest, a mere broadcast of a flag
-        # or a zero, in a third loop. So what the loop reads has its full shape, batch axes and all, before it.
+        # The loop must contain tangent arithmetic only: JAX would compute anything else, even a broadcast of a flag or
+        # a zero, in a third loop. So everything that the loop reads is broadcast to its full shape before the loop.
         masks = Flags(*(None if f is None else jax.tree.map(partial(_full, f), states) for f in flags))
         masks, fresh, Ls = like_data((masks, _zeros(s_0), Ls), states)
         fresh = fresh if ds_restart is None else whole(ds_restart, s_restart)
@@ -103,7 +104,7 @@ def _trajectory_jvp(cell: Any, reverse: bool, plan: Plan, primals: Any, tangents
 
 
 def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any, Any, Callable]:
-    """The forward loop, and what gives the tangent loop its parts, of a cell that brings its own derivative."""
+    """The forward loop of a cell with its own derivative, and a function that makes the parts of the tangent loop."""
     params, s_0, s_restart, xs, flags = primals
     packed, unpacked = _packing(cell, params, s_0, xs) if plan.packed else (lambda L: L, lambda L: L)
 
@@ -116,7 +117,7 @@ def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any,
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     Ls = checkpoint_name(Ls, "jax_lstm.preactivation")
 
-    # What `along` computes of L_t alone would go into a third loop (see above), were it not checkpointed.
+    # Without the checkpoint, what `along` computes from L_t alone would go into a third loop (see above).
     @partial(jax.checkpoint, prevent_cse=False)
     def along(L: Any, ds: Any, dz: Any) -> Any:
         return cell.along(unpacked(L), ds, dz)
@@ -130,7 +131,7 @@ def _own_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any,
 
 
 def _packing(cell: Any, params: Any, s_0: Any, xs: Any) -> tuple[Callable, Callable]:
-    """L_t of one example as one vector, and back."""
+    """Two functions: L_t of one example to one vector, and back."""
     x = jax.ShapeDtypeStruct(xs.shape[-1:], xs.dtype)
     s = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[xs.ndim - 2 :], a.dtype), s_0)
     L = jax.eval_shape(lambda s, x: cell.linearise(params, s, cell.project(params, x))[1], s, x)
@@ -140,7 +141,7 @@ def _packing(cell: Any, params: Any, s_0: Any, xs: Any) -> tuple[Callable, Calla
 
 
 def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[Any, Any, Callable]:
-    """The same of any split cell: JAX linearises its update, step by step but in bulk."""
+    """The same for any split cell: JAX linearizes its update, for all steps at once."""
     params, s_0, s_restart, xs, flags = primals
     axes = xs.ndim - 1
 
@@ -182,7 +183,7 @@ def _found_parts(cell: Any, reverse: bool, plan: Plan, primals: Any) -> tuple[An
 
 
 def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step: Callable) -> tuple[Any, Callable]:
-    """What the loop reads, and its step on that, from a `step` (s_{t−1}, zx_t) -> (s_t, more) of one example."""
+    """The streams that the loop reads, and its step on them, from a `step` (s_{t−1}, zx_t) -> (s_t, more)."""
     project, batch = partial(cell.project, params), xs.ndim - 2
     if plan.inline:
         return xs, each(lambda s, x: step(s, project(x)), batch)
@@ -192,7 +193,7 @@ def _inputs(cell: Any, plan: Plan, params: Any, xs: Float[Array, "T *B I"], step
 def _forward(
     reverse: bool, streams: Any, step: Callable[[Any, Any], tuple[Any, Any]], s_0: Any, s_restart: Any, flags: Flags
 ) -> tuple[Any, Any]:
-    """s_T, and of every t s_t and what else `step` gives."""
+    """s_T, and for every t s_t and what else `step` returns."""
 
     def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:
         input_t, flags_t = stream
@@ -204,17 +205,17 @@ def _forward(
 
 
 def each(f: Callable, axes: int) -> Callable:
-    """`f` of one example over arrays with this many batch axes before it."""
+    """`f`, a function of one example, mapped over this many leading batch axes."""
     for _ in range(axes):
         f = jax.vmap(f)
     return f
 
 
 def in_bulk(f: Callable, axes: int) -> Callable:
-    """`f` of one step of one example over arrays (T, *B, ...) with this many axes before it, all steps at once.
+    """`f`, a function of one step of one example, mapped over the `axes` leading axes of arrays (T, *B, ...).
 
-    Time and batch become one axis first, where no device boundary runs through the batch: a product that sums over
-    one axis reads its operands as they lie, one that sums over two makes XLA copy the larger of them on a CPU.
+    Time and batch are merged into one axis first if the batch is not sharded over devices. A matrix product that sums
+    over one axis reads its operands in place; for one that sums over two, XLA copies the larger operand on a CPU.
     """
 
     def merged(*args: Any) -> Any:
@@ -226,60 +227,60 @@ def in_bulk(f: Callable, axes: int) -> Callable:
 
 
 def enter(flags_t: Flags, s_restart: Any, s_tm1: Any) -> Any:
-    """The state that a step starts from."""
+    """The state that a step starts from: s_restart where the step restarts."""
     return where(flags_t.restart, s_restart, s_tm1, absent=s_tm1)
 
 
 def leave(flags_t: Flags, s_tm1: Any, s_t: Any) -> Any:
-    """The state that a step ends in."""
+    """The state that a step ends in: s_{t−1} where the step is not live."""
     return where(flags_t.live, s_t, s_tm1, absent=s_t)
 
 
 def where(flag: Bool[Array, "..."] | None, a: Any, b: Any, *, absent: Any) -> Any:
-    """a where the flag is True, else b, leaf by leaf; a flag a step meets leaves a step; without a flag, `absent`."""
+    """a where the flag is True, else b, leaf by leaf, the flag broadcast over trailing axes; `absent` if it is None."""
     if flag is None:
         return absent
     return jax.tree.map(lambda a, b: jnp.where(flag.reshape(flag.shape + (1,) * (b.ndim - flag.ndim)), a, b), a, b)
 
 
 def without_dead(live: Bool[Array, "*T"] | None, xs: Any) -> Any:
-    """xs with zeros where a step does not live, so that nothing there, NaN included, is ever computed with."""
+    """xs with zeros where a step is not live, so that no value there, not even NaN, enters a computation."""
     return where(live, xs, _zeros(xs), absent=xs)
 
 
 def like_data(state: Any, *data: Any) -> Any:
-    """state, bit for bit, with the type that follows from the data: a carry must not change its type in the loop.
+    """The same state with the sharding and batch axes of the data: a loop carry must keep its type.
 
-    On an explicit mesh and inside shard_map a type says how an array lies on devices, and under vmap a value may have
-    a batch axis or none. The choice below is between two equal values, by a flag of the data's type, which is False
-    for NaN too; the compiler removes both, or reads one number.
+    On an explicit mesh and inside shard_map an array's type includes its sharding; under vmap a value may or may not
+    have a batch axis. `where(never, s, s)`, with a predicate computed from the data, gives `s` the type of the data.
+    The predicate is False even for NaN. XLA removes the select, or reads one element.
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
-        # Any part has the type of the whole, and is quicker to read; but not of an axis that lies across devices.
+        # A slice has the type of the whole array and is faster to read. An axis that is sharded is not sliced.
         leaf = leaf[tuple(slice(1) if axis is None else slice(None) for axis in jax.typeof(leaf).sharding.spec)]
         never = never | (leaf < leaf).any()
     return jax.tree.map(lambda s: jnp.where(never, s, s), on_the_mesh(state))
 
 
 def on_the_mesh(tree: Any) -> Any:
-    """The same. But something was computed with each float leaf.
+    """The same values, after a computation with each float leaf, which places it on the mesh.
 
-    An array from before `jax.set_mesh` has no place on the mesh until then, and comes out of a vmap over a sharded axis
-    unsharded. A parameter that is an initial state is such an array.
+    An array made before `jax.set_mesh` is not on the mesh until something is computed with it, and would come out of a
+    vmap over a sharded axis unsharded. A learned initial state among the params is such an array.
     """
     return jax.tree.map(lambda a: a * jnp.ones((), a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def as_data(state: Any, xs: Float[Array, "T *B I"], params: Any) -> Any:
-    """A state with xs' batch axes that has the type of the data in every one of them."""
+    """`like_data` for a state that has the batch axes of xs."""
     if xs.ndim == 2:
         return like_data(state, xs, params)
     return jax.vmap(as_data, (0, 1, None))(state, xs, params)
 
 
 def _full(flags: Bool[Array, "T *B"], s: Float[Array, "T *B n"]) -> Bool[Array, "T *B n"]:
-    """The flags, once for every entry of a state's leaf."""
+    """The flags, broadcast to the shape of a leaf of the state."""
     return jnp.broadcast_to(flags.reshape(flags.shape + (1,) * (s.ndim - flags.ndim)), s.shape)
 
 

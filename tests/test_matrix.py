@@ -264,7 +264,7 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
     p = first(case)
     params, xs, state = p.args
     if not is_causal(p.how.cell):
-        with pytest.raises(ValueError, match="cannot go step by step"):
+        with pytest.raises(ValueError, match="cannot run step by step"):
             jl.step(p.how.cell, params, state, xs[0])
         return
     step, ys = jax.jit(partial(jl.step, p.how.cell)), {}

@@ -292,9 +292,9 @@ def test_a_carry_of_other_parts_is_refused():
     cell, x = STEPPED["Stack"], draw(B, I)
     one = in_nnx(cell, weights(cell), jl_nnx.LSTMCell)
     (lower, upper) = one.initialize_carry(x.shape)
-    with pytest.raises(TypeError, match=r"carry must have the parts .* for cell Stack"):
+    with pytest.raises(TypeError, match=r"carry must have the structure .* for cell Stack"):
         one((lower,), x)
-    with pytest.raises(TypeError, match=r"carry must have the parts"):
+    with pytest.raises(TypeError, match=r"carry must have the structure"):
         one(((lower.c, lower.h), upper), x)
 
 

@@ -1,1 +1,1 @@
-"""Cells, one a file: each its equations, its params, its state."""
+"""Recurrent cells, one per file: equations, params and state."""

@@ -1,4 +1,4 @@
-"""Activations by name: what a cell may squash with."""
+"""Activation functions of the cells, by name."""
 
 import jax
 import jax.numpy as jnp

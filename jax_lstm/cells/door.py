@@ -1,7 +1,7 @@
-"""The door: every check of an argument, made at trace time.
+"""Argument checks, made at trace time: they also work under jit, vmap and grad.
 
 A message is one sentence: where, what was wanted, what came, what to do. ValueError for shapes and values, TypeError
-for dtypes and types.
+for dtypes and types. `where` is the name of the public function or class that was called, and `name` the argument.
 """
 
 import operator
@@ -14,7 +14,7 @@ from jax_lstm.cells.shapes import params_shapes, state_shapes
 
 
 def size(where: str, name: str, value: Any, least: int = 1) -> int:
-    """A positive Python int, or one from `least` up, from any integer but a bool (NumPy's count)."""
+    """Check an integer of at least `least`; return it as a Python int. NumPy integers are accepted, bools are not."""
     if isinstance(value, bool):
         raise TypeError(f"{where}: {name} must be an integer, but is the bool {value}")
     try:
@@ -29,7 +29,7 @@ def size(where: str, name: str, value: Any, least: int = 1) -> int:
 
 
 def number(where: str, name: str, value: Any) -> float:
-    """A finite Python float."""
+    """Check a finite number; return it as a Python float."""
     if isinstance(value, bool | str | jax.Array):
         raise TypeError(f"{where}: {name} must be a Python number, but is {value!r} ({type(value).__name__})")
     try:
@@ -42,32 +42,32 @@ def number(where: str, name: str, value: Any) -> float:
 
 
 def forget_bias(where: str, forget_bias: Any, chrono: Any) -> tuple[float | None, float | None]:
-    """What b_f starts at: a number, or the T_max that it is drawn for. Exactly one; 1 if neither is given."""
+    """Check forget_bias and chrono, of which at most one may be given; return both, forget_bias = 1 if neither is."""
     if chrono is None:
         return 1.0 if forget_bias is None else number(where, "forget_bias", forget_bias), None
     if forget_bias is not None:
         raise ValueError(
-            f"{where}: chrono sets the forget bias itself, but forget_bias={forget_bias} came with it; "
-            "give one, and None for the other"
+            f"{where}: chrono and forget_bias both set the forget bias, but chrono={chrono} and "
+            f"forget_bias={forget_bias} were given; give one of the two"
         )
     chrono = number(where, "chrono", chrono)
     if chrono <= 2:
-        raise ValueError(f"{where}: chrono must be longer than 2 steps, but is {chrono}")
+        raise ValueError(f"{where}: chrono must be greater than 2 (time steps), but is {chrono}")
     return None, chrono
 
 
 def knob(where: str, name: str, value: Any) -> Any:
-    """A Python value; an array or a tracer is refused (vmap and jit turn every keyword into one)."""
+    """Refuse an array or a tracer: vmap and jit turn keyword arguments into tracers."""
     if isinstance(value, jax.Array):
         raise TypeError(
-            f"{where}: {name} must be a Python value, but is a traced or device array; fix it before the "
+            f"{where}: {name} must be a Python value, but is a traced or device array; set it before the "
             f"transformation, for example jax.vmap(functools.partial(jl.{where}, {name}=...))"
         )
     return value
 
 
 def flag(where: str, name: str, value: Any) -> bool:
-    """A Python bool, or NumPy's."""
+    """Check one bool, Python's or NumPy's; return it as a Python bool."""
     value = knob(where, name, value)
     if getattr(value, "dtype", None) == jnp.bool_ and value.ndim == 0:
         return bool(value)
@@ -77,25 +77,27 @@ def flag(where: str, name: str, value: Any) -> bool:
 
 
 def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """One of the named choices."""
+    """Check that the value is one of `choices`."""
     if knob(where, name, value) not in choices:
         raise ValueError(f"{where}: {name} must be one of {', '.join(choices)}, but is {value!r}")
     return value
 
 
 def float_dtype(where: str, name: str, value: Any) -> jnp.dtype:
-    """A real floating dtype."""
+    """Check a real floating dtype; return it as a `jnp.dtype`."""
     try:
         dtype = jnp.dtype(value)
     except TypeError:
-        raise TypeError(f"{where}: {name} must be a floating dtype, but is {value!r}") from None
+        raise TypeError(
+            f'{where}: {name} must be a floating dtype, but is {value!r}; give one, for example "float32"'
+        ) from None
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{where}: {name} must be a floating dtype, but is {dtype}")
+        raise TypeError(f'{where}: {name} must be a floating dtype, but is {dtype}; give one, for example "float32"')
     return dtype
 
 
 def prng_key(where: str, key: Any) -> jax.Array:
-    """A key array made by jax.random.key, or by the older jax.random.PRNGKey."""
+    """Check one random key, made by jax.random.key or by the older jax.random.PRNGKey."""
     if isinstance(key, jax.Array) and (
         (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
         or (key.dtype == jnp.uint32 and key.ndim == 1)
@@ -105,17 +107,17 @@ def prng_key(where: str, key: Any) -> jax.Array:
 
 
 def array(where: str, name: str, value: Any) -> jax.Array:
-    """A JAX array from a JAX or NumPy array. Lists and Python numbers are refused: their dtype would be a guess."""
+    """Convert a JAX or NumPy array to a JAX array. Lists and Python numbers are refused, since they have no dtype."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return jnp.asarray(value)
     raise TypeError(
         f"{where}: {name} must be a JAX or NumPy array, but is a {type(value).__name__}; "
-        f"jnp.asarray({name}) makes it one"
+        f"convert it with jnp.asarray({name})"
     )
 
 
 def data(where: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
-    """The input: xs "(T, I)" or x "(I,)", in a float dtype that the params' dtype holds without loss."""
+    """Check the input, xs "(T, I)" or x "(I,)": floats of a dtype that the params' dtype holds without loss."""
     x = array(where, name, value)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -124,12 +126,15 @@ def data(where: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: s
     ndim = axes.count(",") + (not axes.endswith(",)"))
     if x.ndim == ndim + 1 and ndim == 2:
         raise ValueError(
-            f"{where}: {name} must be one sequence {axes}, but has 3 axes ({name}.shape={x.shape}). "
-            "Batch-major (B, T, I): jax.vmap with in_axes=(None, 0). "
-            "Time-major (T, B, I): in_axes=(None, 1), out_axes=(0, 1). Or jl.batched."
+            f"{where}: {name} must be one sequence {axes}, but has 3 axes ({name}.shape={x.shape}); for a batch use "
+            "jl.batched, or jax.vmap with in_axes=(None, 0) for (B, T, I) and with in_axes=(None, 1), out_axes=(0, 1) "
+            "for (T, B, I)"
         )
     if x.ndim != ndim:
-        raise ValueError(f"{where}: {name} must have shape {axes}, but has {x.ndim} axes ({name}.shape={x.shape})")
+        raise ValueError(
+            f"{where}: {name} must have shape {axes}, but has {x.ndim} {'axis' if x.ndim == 1 else 'axes'} "
+            f"({name}.shape={x.shape})"
+        )
     if x.shape[-1] != cell.input_size:
         raise ValueError(
             f"{where}: {name} has {x.shape[-1]} features on its last axis, but cell {_name(cell)} takes "
@@ -138,85 +143,96 @@ def data(where: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: s
     mine, theirs = jnp.finfo(x.dtype), jnp.finfo(dtype)
     if mine.nmant > theirs.nmant or mine.maxexp > theirs.maxexp:
         raise TypeError(
-            f"{where}: {name} is {x.dtype}, which the params' {dtype} cannot hold; "
+            f"{where}: {name} is {x.dtype}, which the params' {dtype} cannot hold without loss; "
             f"cast one of them, for example {name}.astype(jnp.{dtype})"
         )
     return x
 
 
 def flags(where: str, name: str, value: Any, like: jax.Array) -> jax.Array | None:
-    """Mask or reset: None, or bools over the leading axes of `like`, placed on devices as it is."""
+    """Check a mask or reset: None, or bools over the leading axes of `like`, sharded like it."""
     if value is None:
         return None
     b = jnp.asarray(value) if isinstance(value, bool) else array(where, name, value)
     if b.dtype != jnp.bool_:
         raise TypeError(f"{where}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
     if b.shape != like.shape[:-1]:
-        raise ValueError(f"{where}: {name} must have shape {like.shape[:-1]}, one bool a step, but has {b.shape}")
+        raise ValueError(f"{where}: {name} must have shape {like.shape[:-1]}, one bool per step, but has {b.shape}")
     same_placement(where, name, b, like)
     return b
 
 
 def same_placement(where: str, name: str, b: jax.Array, xs: jax.Array) -> None:
-    """Refuse a mask or reset that lies on an explicit mesh, or varies inside shard_map, unlike the data."""
+    """Refuse a mask or reset that is not sharded like the data, on an explicit mesh or inside shard_map."""
     b_type, x_type = jax.typeof(b), jax.typeof(xs)
     b_spec, x_spec = b_type.sharding.spec, x_type.sharding.spec[: b.ndim]
     b_vary, x_vary = b_type.manual_axis_type.varying, x_type.manual_axis_type.varying
     if tuple(b_spec) != tuple(x_spec) or not b_vary <= x_vary:
         raise ValueError(
             f"{where}: {name} must be sharded as the data is, but {name} is {b_type} and the data is {x_type}; "
-            "place both with the same leading axes of their PartitionSpec"
+            "give both the same PartitionSpec on their leading axes"
         )
 
 
 def cell(where: str, value: Any) -> Any:
-    """A cell: init, initial_state, step and two sizes; hashable, so that compiled programs are found again."""
+    """Check a cell: it has init, initial_state, step and two sizes, and is hashable, as a static argument must be."""
     for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
         if isinstance(value, type) or not hasattr(value, name):
             raise TypeError(
                 f"{where}: cell must have init, initial_state, step, input_size and hidden_size, but "
-                f"{_describe(value)} has no {name}" + ("; make an instance of it" * isinstance(value, type))
+                + (
+                    f"is the class {value.__name__}; make an instance of it"
+                    if isinstance(value, type)
+                    else f"{_describe(value)} has no {name}"
+                )
             )
     try:
         hash(value)
     except TypeError:
         raise TypeError(
-            f"{where}: cell {_name(value)} is not hashable; a cell holds plain Python values, arrays go in params"
+            f"{where}: cell must be hashable, but {_name(value)} is not; keep only plain Python values in the cell and "
+            "put arrays in params"
         ) from None
     if any(
         isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(getattr(value, "__dict__", {}).values()))
     ):
-        raise TypeError(f"{where}: cell {_name(value)} closes over a traced array; put it in params")
+        raise TypeError(
+            f"{where}: cell must hold plain Python values, but {_name(value)} closes over a traced array; "
+            "put that array in params"
+        )
     return value
 
 
 def causal(where: str, cell: Any) -> Any:
-    """A cell that can go step by step."""
+    """Check that the cell is causal, so that it can run step by step."""
     if not getattr(cell, "causal", True):
         raise ValueError(
-            f"{where}: cell {_name(cell)} looks at later inputs, so it cannot go step by step; "
-            "give jl.unroll the whole sequence"
+            f"{where}: cell {_name(cell)} looks at later inputs, so it cannot run step by step; "
+            "run the whole sequence with jl.unroll"
         )
     return cell
 
 
 def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
-    """The params as JAX arrays of the cell's shapes, and their one dtype."""
+    """Check the params; return them as JAX arrays, and their dtype."""
     want = params_shapes(cell)
     if isinstance(value, dict) and hasattr(want, "_fields"):
         raise ValueError(
             f"{where}: params must be {type(want).__name__}, but is a dict"
-            + "; cell.params_from(params) converts it" * hasattr(cell, "params_from")
+            + "; convert it with cell.params_from(params)" * hasattr(cell, "params_from")
         )
     value = _checked(where, "params", cell, want, value)
     dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
     for name, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{where}: params.{name} must hold floats, but holds {dtype}")
+            raise TypeError(
+                f"{where}: params.{name} must hold floats, but holds {dtype}; cast it, or keep it out of params"
+            )
     if len(set(dtypes.values())) > 1:
         raise TypeError(
             f"{where}: params must have one dtype, but has "
             + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+            + "; cast all leaves to one dtype"
         )
     dtype = next(iter(dtypes.values()), jnp.dtype(jnp.float32))
     if dtype == jnp.float64 and jnp.result_type(float) != jnp.float64:
@@ -224,18 +240,19 @@ def params(where: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
     compute = getattr(cell, "compute_dtype", None)
     if compute is not None and jnp.finfo(compute).maxexp > jnp.finfo(dtype).maxexp:
         raise TypeError(
-            f"{where}: params are {dtype}, whose range compute_dtype {compute} overflows; use a wider dtype"
+            f"{where}: params are {dtype}, but compute_dtype {compute} has a larger range; "
+            "use params of a wider dtype, for example float32"
         )
     return value, dtype
 
 
 def state(where: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
-    """The state as JAX arrays of the shapes and dtypes that the cell's initial state has."""
+    """Check the state against the shapes and dtypes of the cell's initial state; return it as JAX arrays."""
     want = state_shapes(cell, dtype)
     if type(value) is not type(want):
         raise TypeError(
             f"{where}: state must be a {type(want).__name__}, but is {_describe(value)}; "
-            "cell.initial_state(params) makes one"
+            "make one with cell.initial_state(params)"
         )
     value = _checked(where, "state", cell, want, value)
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
@@ -247,7 +264,7 @@ def state(where: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
 
 
 def _checked(where: str, what: str, cell: Any, want: Any, value: Any) -> Any:
-    """`value` as arrays, if it has the leaves and shapes of `want`; otherwise a ValueError that names the leaf."""
+    """Check that `value` has the leaves and shapes of `want`; return it as JAX arrays. An error names the leaf."""
     want_leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(want)}
     leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(value)}
     for name in want_leaves:
@@ -259,7 +276,7 @@ def _checked(where: str, what: str, cell: Any, want: Any, value: Any) -> Any:
     for name in leaves:
         if name not in want_leaves:
             raise ValueError(
-                f"{where}: {what} has {name}, which cell {_name(cell)} does not know; it takes {', '.join(want_leaves)}"
+                f"{where}: {what} has {name}, which cell {_name(cell)} does not take; it takes {', '.join(want_leaves)}"
             )
     for name, leaf in leaves.items():
         leaf = array(where, f"{what}.{name}", leaf)
@@ -269,7 +286,8 @@ def _checked(where: str, what: str, cell: Any, want: Any, value: Any) -> Any:
             )
     if jax.tree.structure(value) != jax.tree.structure(want):
         raise ValueError(
-            f"{where}: {what} must be {type(want).__name__}, as cell {_name(cell)} makes it, but is {_describe(value)}"
+            f"{where}: {what} must be {type(want).__name__}, the type that cell {_name(cell)} makes, but is "
+            f"{_describe(value)}"
         )
     return jax.tree.map(jnp.asarray, value)
 

@@ -1,11 +1,12 @@
-"""The gated recurrent unit (Cho et al. 2014), in the form that cuDNN and PyTorch compute, order r, z, n.
+"""The gated recurrent unit (GRU; Cho et al. 2014), in the form that cuDNN and PyTorch compute.
 
     r = σ(x_t w_xr + h_{t−1} w_hr + b_r)
     z = σ(x_t w_xz + h_{t−1} w_hz + b_z)
     n = tanh(x_t w_xn + b_n + r ⊙ (h_{t−1} w_hn + b_hn))
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
-b_hn stands inside the product with r, so it is a parameter of its own and not part of b.
+b_hn is multiplied by r, so it is a parameter of its own and not part of b. The gates are side by side in w_x, w_h and
+b, in the order r, z, n.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,13 @@ from jax_lstm.gates import GRUGates
 
 
 class GRUParams(NamedTuple):
-    """w_x acts on the input, w_h on h, b is added to the input's part, b_hn to the candidate's state part."""
+    """Weights of a `GRU`; the gates are side by side in the order r, z, n.
+
+    w_x: (I, 3H), multiplies the input.
+    w_h: (H, 3H), multiplies h.
+    b: (3H,), added to x w_x.
+    b_hn: (H,), added to h w_hn, the candidate's part of h w_h.
+    """
 
     w_x: Float[Array, "I 3*H"]
     w_h: Float[Array, "H 3*H"]
@@ -33,7 +40,7 @@ class GRUParams(NamedTuple):
 
 
 class GRUState(NamedTuple):
-    """The output h, which is the whole state."""
+    """State of a `GRU`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
 
@@ -41,15 +48,36 @@ class GRUState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class GRU(SplitCell):
-    """The GRU: choices only; its arrays are in GRUParams.
+    """Gated recurrent unit (GRU) cell, in the form that cuDNN and PyTorch compute (Cho et al. 2014).
+
+    One step::
+
+        r = σ(x_t w_xr + h_{t−1} w_hr + b_r)
+        z = σ(x_t w_xz + h_{t−1} w_hz + b_z)
+        n = tanh(x_t w_xn + b_n + r ⊙ (h_{t−1} w_hn + b_hn))
+        h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
+
+    x_t (I,) is the input, h_t (H,) the output and the state; σ is the sigmoid, ⊙ the elementwise product.
+    The cell holds options only. Its weights are a `GRUParams`, its state a `GRUState`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.GRU(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> state, hs = jl.unroll(cell, params, jnp.ones((6, 3), jnp.float32))
+    >>> params.w_x.shape, state.h.shape, hs.shape
+    ((3, 12), (4,), (6, 4))
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+        hidden_size: H, the number of units, and of features of h.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -60,7 +88,18 @@ class GRU(SplitCell):
         check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GRUParams:
-        """w_x LeCun normal and w_h orthogonal, each a gate at a time; biases zero; `key`, `dtype` as for the LSTM."""
+        """Draw the weights: for each gate w_x LeCun normal and w_h orthogonal; b and b_hn zero.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            GRUParams(w_x (I, 3H), w_h (H, 3H), b (3H,), b_hn (H,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("GRU.init", key), door.float_dtype("GRU.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h = jax.random.split(key)
@@ -72,18 +111,26 @@ class GRU(SplitCell):
         )
 
     def initial_state(self, params: GRUParams, like: Array | None = None) -> GRUState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """The state before the first step: h = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            GRUState(h), h (H,), or (*B, H) with `like`.
+        """
         return GRUState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def project(self, params: GRUParams, x: Float[Array, " I"]) -> GRUGates:
-        """zx = x w_x + b, a leaf a gate."""
+        """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""
         x = bounded(x, params.w_x.dtype)
         return GRUGates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 3))
 
     def recur(self, params: GRUParams, state: GRUState) -> GRUGates:
-        """zh = h w_h, a leaf a gate."""
+        """The state's part of the pre-activations: zh = h w_h, one leaf (H,) per gate."""
         return GRUGates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 3))
 
     def update(self, params: GRUParams, state: GRUState, zx: GRUGates, zh: GRUGates) -> GRUState:
-        """h_t from the gates; b_hn enters here, so that `recur` stays linear."""
+        """The next state h_t from zx and zh. b_hn is added here, so that `recur` is linear."""
         return GRUState(gates.gru_state(state.h, gates.gru_gates(zx, zh, params.b_hn)))

@@ -1,9 +1,9 @@
-"""What the cells have in common whose gates see the input only, and that are linear in h:
+"""Base class of the cells whose gates read the input only, so that a step is linear in h:
 
     z = x_t w_x + b
     h_t = a(z) ⊙ h_{t−1} + b(z)
 
-Such a cell adds its own a and b. It runs step by step, on the engine, or as a parallel prefix (`affine`).
+A subclass defines a(z) and b(z) in `coefficients`. Every engine can run it, "associative" included.
 """
 
 from abc import abstractmethod
@@ -16,36 +16,39 @@ from jax_lstm.cells.weights import bounded, product
 
 
 class InputGatedCell(SplitCell):
-    """A cell whose params are called w_x and b, and whose state is h."""
+    """Base class of MinLSTM and MinGRU: h_t = a(z) ⊙ h_{t−1} + b(z) with z = x_t w_x + b.
+
+    The params have the fields w_x and b; the state has the field h only.
+    """
 
     @property
     @abstractmethod
     def compute_dtype(self) -> str | None:
-        """What the product rounds its operands to."""
+        """The dtype that the operands of the matrix product are rounded to; None: the params' dtype."""
 
     @property
     @abstractmethod
     def state_type(self) -> Any:
-        """The NamedTuple of h."""
+        """The NamedTuple class of the state."""
 
     @abstractmethod
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-        """a and b of one step."""
+        """The coefficients a(z) and b(z) of one step, each (H,), from z (Z,)."""
 
     def project(self, params: Any, x: Float[Array, " I"]) -> Float[Array, " Z"]:
-        """zx = x w_x."""
+        """The input's part of the pre-activation: zx = x w_x, (Z,) from x (I,)."""
         return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
 
     def recur(self, params: Any, state: Any) -> Float[Array, " H"]:
-        """h itself: no weight acts on it."""
+        """h itself, (H,): there are no recurrent weights."""
         return state.h
 
     def update(self, params: Any, state: Any, zx: Float[Array, " Z"], zh: Float[Array, " H"]) -> Any:
-        """h_t = a ⊙ h_{t−1} + b."""
+        """The next state: h_t = a(z) ⊙ h_{t−1} + b(z), with z = zx + b."""
         a, b = self.coefficients(zx + params.b)
         return self.state_type(a * zh + b)
 
     def affine(self, params: Any, x: Float[Array, " I"]) -> tuple[Any, Any]:
-        """The step as s_t = a ⊙ s_{t−1} + b: a and b, as states."""
+        """The coefficients of the step s_t = a ⊙ s_{t−1} + b for one input x (I,): (a, b), each a state with h (H,)."""
         a, b = self.coefficients(self.project(params, x) + params.b)
         return self.state_type(a), self.state_type(b)

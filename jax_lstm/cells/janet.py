@@ -4,9 +4,9 @@
     g = tanh(z_g)
     h_t = σ(z_f) ⊙ h_{t−1} + (1 − σ(z_f − β)) ⊙ g
 
-An LSTM with its forget gate only: what is not kept is written, and with β > 0 a little more. The paper has β = 1, and
-draws b_f as `chrono` does. |h| stays below e^β. The derivative along (dh_{t−1}, dz), with f = σ(z_f) and
-k = 1 − σ(z_f − β), is
+An LSTM with a forget gate only. With β = 0, h_t is a weighted mean of h_{t−1} and g; β > 0 raises the weight of g. The
+paper uses β = 1, and draws b_f as `chrono` does. |h| stays below e^β. The JVP for the tangents (dh_{t−1}, dz), with
+f = σ(z_f) and k = 1 − σ(z_f − β), is
 
     dh_t = f ⊙ dh_{t−1} + (h_{t−1} f(1 − f) − g k(1 − k)) ⊙ dz_f + k(1 − g²) ⊙ dz_g
 """
@@ -26,7 +26,12 @@ from jax_lstm.cells.weights import draw_per_gate, forget_biases, lecun_normal, o
 
 
 class JANETParams(NamedTuple):
-    """w_x acts on the input, w_h on h, b is added: side by side in the order f, g."""
+    """Weights of a `JANET`; forget gate and candidate are side by side in the order f, g.
+
+    w_x: (I, 2H), multiplies the input.
+    w_h: (H, 2H), multiplies h.
+    b: (2H,), added.
+    """
 
     w_x: Float[Array, "I 2*H"]
     w_h: Float[Array, "H 2*H"]
@@ -34,13 +39,13 @@ class JANETParams(NamedTuple):
 
 
 class JANETState(NamedTuple):
-    """The output h, which is the whole state."""
+    """State of a `JANET`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
 
 
 class JANETSlopes(NamedTuple):
-    """The derivative of h_t by h_{t−1} (with z held fixed), by z_f and by z_g."""
+    """Partial derivatives of h_t with respect to h_{t−1} (z held fixed), z_f and z_g; each (H,)."""
 
     h: Float[Array, " H"]
     z_f: Float[Array, " H"]
@@ -50,19 +55,29 @@ class JANETSlopes(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class JANET(AffineCell):
-    """JANET: choices only; its arrays are in JANETParams.
+    """JANET cell: an LSTM with a forget gate only (van der Westhuizen & Lasenby 2018).
+
+    One step::
+
+        [z_f, z_g] = x_t w_x + h_{t−1} w_h + b
+        g = tanh(z_g)
+        h_t = σ(z_f) ⊙ h_{t−1} + (1 − σ(z_f − β)) ⊙ g
+
+    The cell holds options only. Its weights are a `JANETParams`, its state a `JANETState`.
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        beta: β, how much further z_f must rise to shut what is written than to open what is kept.
-        forget_bias: what b_f starts at. 1 if neither this nor `chrono` is given.
-        chrono: T_max, the longest dependency in steps: b_f = log U(1, T_max − 1), so that the units' memories spread
-            over 1 to T_max steps (Tallec & Ollivier 2018). Instead of `forget_bias`.
-        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+        hidden_size: H, the number of units, and of features of h.
+        beta: β. The larger it is, the larger is the weight 1 − σ(z_f − β) of the candidate g.
+        forget_bias: initial value of b_f. 1 if neither this nor `chrono` is given.
+        chrono: T_max, the longest dependency in time steps, above 2. Draws b_f = log U(1, T_max − 1), so that the
+            units' time constants spread over 1 to T_max steps (Tallec & Ollivier 2018). Excludes `forget_bias`.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -80,7 +95,18 @@ class JANET(AffineCell):
         object.__setattr__(self, "chrono", chrono)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> JANETParams:
-        """w_x LeCun normal and w_h orthogonal, a gate at a time; b zero but for b_f; `key`, `dtype` as for the LSTM."""
+        """Draw the weights: per gate w_x LeCun normal and w_h orthogonal; b_f from `forget_bias` or `chrono`, b_g zero.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            JANETParams(w_x (I, 2H), w_h (H, 2H), b (2H,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("JANET.init", key), door.float_dtype("JANET.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h, key_b = jax.random.split(key, 3)
@@ -92,26 +118,34 @@ class JANET(AffineCell):
         )
 
     def initial_state(self, params: JANETParams, like: Array | None = None) -> JANETState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """The state before the first step: h = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            JANETState(h), h (H,), or (*B, H) with `like`.
+        """
         return JANETState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def update(
         self, params: JANETParams, state: JANETState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]
     ) -> JANETState:
-        """h_t from z = zx + zh + b."""
+        """The next state h_t from z = zx + zh + b; zx and zh are (2H,)."""
         f, k, g = self._gates(zx + zh + params.b)
         return JANETState(f * state.h + k * g)
 
     def linearise(
         self, params: JANETParams, state: JANETState, z: Float[Array, " Z"]
     ) -> tuple[JANETState, JANETSlopes]:
-        """h_t from z = zx + zh, without b yet, and its three slopes."""
+        """The next state h_t from z = zx + zh (b is added here), and the residuals that its JVP needs."""
         f, k, g = self._gates(z + params.b)
         slopes = JANETSlopes(f, state.h * f * (1 - f) - g * k * (1 - k), k * (1 - g * g))
         return JANETState(f * state.h + k * g), slopes
 
     def along(self, slopes: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
-        """dh_t from dh_{t−1} and dz."""
+        """The JVP of the step: dh_t from dh_{t−1} and dz."""
         dz_f, dz_g = jnp.split(dz, 2)
         return JANETState(slopes.h * dstate.h + slopes.z_f * dz_f + slopes.z_g * dz_g)
 

@@ -9,14 +9,15 @@ and its variants, in any combination (Greff et al. 2017 compare most of them):
 
     peephole     i = σ(z_i + p_i ⊙ c_{t−1}), f = σ(z_f + p_f ⊙ c_{t−1}), o = σ(z_o + p_o ⊙ c_t)
                                                                         Gers & Schmidhuber 2000
-    coupled      i = 1 − f: no z_i (CIFG)                               Greff et al. 2017
-    without      i = 1, f = 1 or o = 1: no such z                       Greff et al. 2017
-    projection   h_t = (o ⊙ ψ(c_t)) w_p, of P numbers (LSTMP)           Sak, Senior & Beaufays 2014
+    coupled      i = 1 − f, without z_i (CIFG)                          Greff et al. 2017
+    without      i = 1, f = 1 or o = 1, without its z                   Greff et al. 2017
+    projection   h_t = (o ⊙ ψ(c_t)) w_p with P features (LSTMP)         Sak, Senior & Beaufays 2014
     layer_norm   z = s_x ⊙ N(x_t w_x) + s_h ⊙ N(h_{t−1} w_h) + b, h_t = o ⊙ ψ(s_c ⊙ N(c_t) + b_c)
                  N(a) = (a − mean a) / √(var a + 1e-5)                   Ba, Kiros & Hinton 2016
-    clip         every z is cut at ±clip, before peepholes
+    clip         every z is clipped to [−clip, clip], before peepholes
 
-Gates stand in the order i, f, g, o, those that a variant lacks left out; weights are (in, out).
+The gates are side by side in w_x, w_h and b, in the order i, f, g, o. A gate that a variant lacks is left out.
+Weights have the shape (in, out).
 """
 
 from dataclasses import dataclass
@@ -39,9 +40,13 @@ WITHOUT = ("input_gate", "forget_gate", "output_gate")
 
 
 class LSTMParams(NamedTuple):
-    """w_x acts on the input, w_h on h, b is added: gates side by side in the order i, f, g, o.
+    """Weights of an `LSTM`; the n = 4 gates are side by side in the order i, f, g, o.
 
-    n is 4, less one for each gate that has no pre-activation.
+    w_x: (I, n H), multiplies the input.
+    w_h: (H, n H), multiplies h.
+    b: (n H,), added.
+
+    n is 3 with `coupled` (no i) or `without` (not the gate named there); with both it is 2.
     """
 
     w_x: Float[Array, "I n*H"]
@@ -50,27 +55,37 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMVariantParams(NamedTuple):
-    """The same, and what peepholes, a projection or layer norms add; None without them."""
+    """Weights of an `LSTM` with peepholes, a projection or layer normalization; a field is None if not used.
+
+    w_x: (I, n H), multiplies the input; gates in the order i, f, g, o, n as in `LSTMParams`.
+    w_h: (P, n H), multiplies h; P is H without a projection.
+    b: (n H,), added.
+    p: (m, H), peepholes, one row for each of i, f, o that has a pre-activation.
+    w_p: (H, P), the projection.
+    s_x, s_h: (n H,), scales of the layer norms of x w_x and h w_h.
+    s_c, b_c: (H,), scale and shift of the layer norm of c.
+    """
 
     w_x: Float[Array, "I n*H"]
     w_h: Float[Array, "P n*H"]
     b: Float[Array, " n*H"]
     p: Float[Array, "m H"] | None = None
-    """Peepholes, a row each of i, f, o that there is."""
     w_p: Float[Array, "H P"] | None = None
-    """The projection."""
     s_x: Float[Array, " n*H"] | None = None
     s_h: Float[Array, " n*H"] | None = None
     s_c: Float[Array, " H"] | None = None
     b_c: Float[Array, " H"] | None = None
-    """Scales of the layer norms, and the shift of that of c."""
 
 
 Params = LSTMParams | LSTMVariantParams
 
 
 class LSTMState(NamedTuple):
-    """The output h and the cell state c."""
+    """State of an `LSTM`.
+
+    h: (P,), the output; P is H without a projection.
+    c: (H,), the cell state.
+    """
 
     h: Float[Array, " P"]
     c: Float[Array, " H"]
@@ -79,25 +94,51 @@ class LSTMState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LSTM(AffineCell):
-    """The LSTM: choices only; its arrays are in LSTMParams, or in LSTMVariantParams.
+    """LSTM cell with forget gate, and its common variants (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
+
+    One step, with φ = ψ = tanh unless chosen otherwise::
+
+        [z_i, z_f, z_g, z_o] = x_t w_x + h_{t−1} w_h + b
+        i = σ(z_i)    f = σ(z_f)    g = φ(z_g)    o = σ(z_o)
+        c_t = f ⊙ c_{t−1} + i ⊙ g
+        h_t = o ⊙ ψ(c_t)
+
+    x_t (I,) is the input, h_t (H,) the output, c_t (H,) the cell state; σ is the sigmoid, ⊙ the elementwise product.
+    The cell holds options only. Its weights are an `LSTMParams`, and an `LSTMVariantParams` with `peephole`,
+    `projection` or `layer_norm`. Its state is an `LSTMState`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> state, hs = jl.unroll(cell, params, jnp.ones((6, 3), jnp.float32))
+    >>> params.w_x.shape, state.h.shape, state.c.shape, hs.shape
+    ((3, 16), (4,), (4,), (6, 4))
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        forget_bias: what b_f starts at, added once, by `init`. 1 if neither this nor `chrono` is given.
-        chrono: T_max, the longest dependency in steps: b_f = log U(1, T_max − 1) and b_i = −b_f, so that the units'
-            memories spread over 1 to T_max steps (Tallec & Ollivier 2018). Instead of `forget_bias`.
-        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
-        peephole: whether the gates also see c.
-        coupled: whether i is 1 − f.
-        without: "input_gate", "forget_gate" or "output_gate", to leave that gate open for good.
-        projection: P, how many numbers h has; H of them, and no projection, if None.
-        layer_norm: whether pre-activations and c are normalised over the units.
-        gate_activation, cell_activation, output_activation: σ, φ and ψ, by name (cells/activations.py).
-        clip: how large a pre-activation may be; any if None.
+        hidden_size: H, the number of units, and of entries of c.
+        forget_bias: initial value of b_f, set once by `init`. 1 if neither this nor `chrono` is given.
+        chrono: T_max, the longest dependency in time steps, above 2. Draws b_f = log U(1, T_max − 1) and sets
+            b_i = −b_f, so that the units' time constants spread over 1 to T_max steps (Tallec & Ollivier 2018).
+            Excludes `forget_bias`.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
+        peephole: whether the gates also read c: i and f read c_{t−1}, o reads c_t (Gers & Schmidhuber 2000).
+        coupled: whether i = 1 − f (CIFG; Greff et al. 2017).
+        without: "input_gate", "forget_gate" or "output_gate": fix that gate at 1 (Greff et al. 2017).
+        projection: P: h_t = (o ⊙ ψ(c_t)) w_p with P features (Sak, Senior & Beaufays 2014). None: no projection.
+        layer_norm: whether to normalize x w_x, h w_h and c over the units (Ba, Kiros & Hinton 2016):
+            z = s_x ⊙ N(x_t w_x) + s_h ⊙ N(h_{t−1} w_h) + b and h_t = o ⊙ ψ(s_c ⊙ N(c_t) + b_c), with
+            N(a) = (a − mean a) / √(var a + 1e-5).
+        gate_activation, cell_activation, output_activation: σ, φ and ψ, each "tanh", "sigmoid", "relu", "linear" or
+            "hard_sigmoid".
+        clip: clip every pre-activation to [−clip, clip], before peepholes; above 0. None: no clipping.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range, or two fields exclude each other; the message names them.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -124,7 +165,10 @@ class LSTM(AffineCell):
         if self.without is not None:
             door.choice("LSTM", "without", self.without, WITHOUT)
         if self.coupled and self.without in ("input_gate", "forget_gate"):
-            raise ValueError(f"LSTM: coupled makes the input gate of the forget gate, but without={self.without!r}")
+            raise ValueError(
+                f"LSTM: coupled=True computes the input gate from the forget gate, but without={self.without!r} "
+                "removes one of the two; leave out one of these options"
+            )
         if self.projection is not None:
             object.__setattr__(self, "projection", door.size("LSTM", "projection", self.projection))
         if self.clip is not None:
@@ -134,7 +178,10 @@ class LSTM(AffineCell):
         if self.without == "forget_gate":
             for name in ("forget_bias", "chrono"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"LSTM: {name} is of the forget gate, but without='forget_gate'; leave one out")
+                    raise ValueError(
+                        f"LSTM: {name} sets the bias of the forget gate, but without='forget_gate' removes that gate; "
+                        "leave out one of the two"
+                    )
             return
         forget_bias, chrono = door.forget_bias("LSTM", self.forget_bias, self.chrono)
         object.__setattr__(self, "forget_bias", forget_bias)
@@ -142,35 +189,38 @@ class LSTM(AffineCell):
 
     @property
     def output_size(self) -> int:
-        """P, the number of features of h: H, or those of the projection."""
+        """P, the number of features of h: `projection`, or H without one."""
         return self.hidden_size if self.projection is None else self.projection
 
     @property
     def own_derivative(self) -> bool:
-        """Whether the LSTM is the plain one, whose derivative is written out; JAX finds that of a variant."""
+        """Whether this is the plain LSTM, which defines its own derivative; for a variant JAX derives it."""
         varied = self.peephole or self.coupled or self.without or self.projection or self.layer_norm or self.clip
         squashed = (self.gate_activation, self.cell_activation, self.output_activation)
         return not varied and squashed == ("sigmoid", "tanh", "tanh")
 
     @property
     def _names(self) -> str:
-        """The gates that have a pre-activation."""
+        """The letters of the gates that have a pre-activation, in the order i, f, g, o."""
         left_out = {"i"} if self.coupled else set()
         if self.without is not None:
             left_out.add(self.without[0])
         return "".join(name for name in "ifgo" if name not in left_out)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Params:
-        """w_x LeCun normal and w_h orthogonal, each a gate at a time; b zero but for the forget bias.
+        """Draw the weights: for each gate w_x LeCun normal and w_h orthogonal; b zero except for the forget bias.
 
-        A projection is drawn LeCun normal; peepholes start at 0, scales at 1.
+        The projection w_p is LeCun normal. Peepholes and b_c start at 0, layer norm scales at 1.
 
         Args:
-            key: one random key; consumed.
-            dtype: of every leaf. Numbers are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)), or an `LSTMVariantParams`.
 
         Raises:
-            TypeError: key is no key, or dtype is not floating.
+            TypeError: key is not a random key, or dtype is not floating.
         """
         key, dtype = door.prng_key("LSTM.init", key), door.float_dtype("LSTM.init", "dtype", dtype)
         H, P, names = self.hidden_size, self.output_size, self._names
@@ -195,16 +245,24 @@ class LSTM(AffineCell):
         return LSTMParams(*params[:3]) if all(leaf is None for leaf in params[3:]) else params
 
     def initial_state(self, params: Params, like: Array | None = None) -> LSTMState:
-        """h = c = 0; with `like` (*B, T, I), each with *B before, on devices as `like`'s leading axes are."""
+        """The state before the first step: h = c = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            LSTMState(h (P,), c (H,)), or h (*B, P), c (*B, H) with `like`.
+        """
         dtype = params.w_h.dtype  # two arrays: each may be donated
         return LSTMState(h=zeros(self.output_size, dtype, like), c=zeros(self.hidden_size, dtype, like))
 
     def update(self, params: Params, state: LSTMState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]) -> LSTMState:
-        """(h_t, c_t) from the gates of z = zx + zh + b; of a projection, what it is to act on in place of h_t."""
+        """The next state (h_t, c_t) from z = zx + zh + b; with a projection h_t is still o ⊙ ψ(c_t), (H,)."""
         return self._gated(params, state.c, zx, zh)[1]
 
     def mix(self, params: Any, state: LSTMState) -> LSTMState:
-        """The projection, if there is one."""
+        """The state with the projection applied: h_t = (o ⊙ ψ(c_t)) w_p; unchanged without a projection."""
         if self.projection is None:
             return state
         return state._replace(h=product(state.h, params.w_p, self.compute_dtype))
@@ -212,16 +270,28 @@ class LSTM(AffineCell):
     def linearise(
         self, params: Params, state: LSTMState, z: Float[Array, " Z"]
     ) -> tuple[LSTMState, tuple[Array, Gates]]:
-        """(h_t, c_t) from z = zx + zh, without b yet; its derivative hangs on c_{t−1} and the gates."""
+        """The next state and the residuals that its JVP needs, c_{t−1} and the gates, from z = zx + zh.
+
+        b is added here. For the plain LSTM only.
+        """
         ifgo = gates.lstm_gates(Gates(*jnp.split(z + params.b, 4)))
         return LSTMState(*gates.lstm_state(state.c, ifgo)), (state.c, ifgo)
 
     def along(self, at: tuple[Array, Gates], dstate: LSTMState, dz: Float[Array, " Z"]) -> LSTMState:
-        """(dh_t, dc_t) from dc_{t−1} and dz; dh_{t−1} acts through dz alone."""
+        """The JVP of the step: (dh_t, dc_t) from dc_{t−1} and dz. dh_{t−1} acts only through dz."""
         return LSTMState(*gates.lstm_along(*at, dstate.c, Gates(*jnp.split(dz, 4))))
 
     def gates(self, params: Params, state: LSTMState, x: Float[Array, " I"]) -> Gates:
-        """i, f, g, o of one step, from the state before it; a gate that is left out is 1."""
+        """The gates i, f, g, o of one step, each (H,); a gate left out by `without` is 1.
+
+        Args:
+            params: what `init` returns.
+            state: the state before the step.
+            x: (I,).
+
+        Returns:
+            Gates(i, f, g, o). `jl.gates_of` gives those of a whole sequence.
+        """
         return self._gated(params, state.c, self.project(params, x), self.recur(params, state))[0]
 
     def _gated(self, params: Any, c_tm1: Array, zx: Array, zh: Array) -> tuple[Gates, LSTMState]:
@@ -252,8 +322,7 @@ class LSTM(AffineCell):
 
 
 def _normalised(a: Float[Array, " n"]) -> Float[Array, " n"]:
-    wide = a.astype(at_least_float32(a.dtype))  # a square of a float16 soon overflows
-    centred = wide - jnp.mean(
-        wide
-    )  # first, and not as the mean of squares less the square of the mean: that loses digits
+    wide = a.astype(at_least_float32(a.dtype))  # the square of a float16 easily overflows
+    # Subtract the mean before squaring: mean(a²) − mean(a)² would lose digits.
+    centred = wide - jnp.mean(wide)
     return (centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, wide.dtype))).astype(a.dtype)

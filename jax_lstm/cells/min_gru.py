@@ -1,10 +1,10 @@
-"""The minimal GRU (Feng, Tung, Hassan Ahmed, Bengio & Hajimirsadeghi 2024): its gate sees the input only.
+"""The minimal GRU (minGRU; Feng, Tung, Hassan Ahmed, Bengio & Hajimirsadeghi 2024): its gate reads the input only.
 
     [z_z, z_g] = x_t w_x + b
     z = σ(z_z)
     h_t = (1 − z) ⊙ h_{t−1} + z ⊙ z_g
 
-It is linear in h, as the minimal LSTM is, and has one gate less: what is forgotten makes room for what is written.
+It is linear in h, like the minimal LSTM, and has one gate fewer: 1 − z takes the place of the forget gate.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,18 @@ from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
 
 class MinGRUParams(NamedTuple):
-    """w_x acts on the input, b is added: side by side in the order z, g."""
+    """Weights of a `MinGRU`; gate and candidate are side by side in the order z, g.
+
+    w_x: (I, 2H), multiplies the input.
+    b: (2H,), added.
+    """
 
     w_x: Float[Array, "I 2*H"]
     b: Float[Array, " 2*H"]
 
 
 class MinGRUState(NamedTuple):
-    """The output h, which is the whole state."""
+    """State of a `MinGRU`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
 
@@ -37,15 +41,26 @@ class MinGRUState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MinGRU(InputGatedCell):
-    """The minimal GRU: choices only; its arrays are in MinGRUParams.
+    """Minimal GRU (minGRU) cell: the gate reads the input only, so a step is linear in h (Feng et al. 2024).
+
+    One step::
+
+        [z_z, z_g] = x_t w_x + b
+        z = σ(z_z)
+        h_t = (1 − z) ⊙ h_{t−1} + z ⊙ z_g
+
+    It has no recurrent weights. `unroll(..., engine="associative")` runs it as a parallel prefix over time.
+    The cell holds options only. Its weights are a `MinGRUParams`, its state a `MinGRUState`.
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        compute_dtype: round the operands of the product to this ("bfloat16"); gate and state keep the params' dtype.
+        hidden_size: H, the number of units, and of features of h.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -58,7 +73,18 @@ class MinGRU(InputGatedCell):
         check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> MinGRUParams:
-        """w_x LeCun normal, b zero; `key` and `dtype` as for the LSTM."""
+        """Draw the weights: w_x LeCun normal per gate, b zero.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            MinGRUParams(w_x (I, 2H), b (2H,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("MinGRU.init", key), door.float_dtype("MinGRU.init", "dtype", dtype)
         return MinGRUParams(
             w_x=draw_per_gate(lecun_normal, key, 2, (self.input_size, self.hidden_size), dtype),
@@ -66,11 +92,19 @@ class MinGRU(InputGatedCell):
         )
 
     def initial_state(self, params: MinGRUParams, like: Array | None = None) -> MinGRUState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """The state before the first step: h = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            MinGRUState(h), h (H,), or (*B, H) with `like`.
+        """
         return MinGRUState(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-        """1 − z and z ⊙ z_g."""
+        """The coefficients of one step, each (H,): 1 − z and z ⊙ z_g, from the pre-activations (2H,)."""
         z_z, z_g = jnp.split(z, 2)
         z = jax.nn.sigmoid(z_z)
         return 1 - z, z * z_g

@@ -1,12 +1,12 @@
-"""The minimal LSTM (Feng, Tung, Hassan Ahmed, Bengio & Hajimirsadeghi 2024): its gates see the input only.
+"""The minimal LSTM (minLSTM; Feng, Tung, Hassan Ahmed, Bengio & Hajimirsadeghi 2024): its gates read the input only.
 
     [z_f, z_i, z_g] = x_t w_x + b
     f = σ(z_f)    i = σ(z_i)
     h_t = f/(f + i) ⊙ h_{t−1} + i/(f + i) ⊙ z_g
 
-It is linear in h, so that ∂h_T/∂h_k is a product of gates that the data chose: nothing in it depends on the state. Such
-factors, between 0 and 1, cannot tell an odd number of ones from an even one (Grazzi et al. 2024). It is here as the
-contrast to cells whose gates read h.
+It is linear in h, so ∂h_T/∂h_k is a product of gates that depend on the inputs and not on the state. With factors
+between 0 and 1 it cannot compute the parity of a sequence of bits (Grazzi et al. 2024). The library has it for
+comparison with cells whose gates read h.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,18 @@ from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
 
 class MinLSTMParams(NamedTuple):
-    """w_x acts on the input, b is added: side by side in the order f, i, g."""
+    """Weights of a `MinLSTM`; gates and candidate are side by side in the order f, i, g.
+
+    w_x: (I, 3H), multiplies the input.
+    b: (3H,), added.
+    """
 
     w_x: Float[Array, "I 3*H"]
     b: Float[Array, " 3*H"]
 
 
 class MinLSTMState(NamedTuple):
-    """The output h, which is the whole state."""
+    """State of a `MinLSTM`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
 
@@ -39,15 +43,26 @@ class MinLSTMState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MinLSTM(InputGatedCell):
-    """The minimal LSTM: choices only; its arrays are in MinLSTMParams.
+    """Minimal LSTM (minLSTM) cell: the gates read the input only, so a step is linear in h (Feng et al. 2024).
+
+    One step::
+
+        [z_f, z_i, z_g] = x_t w_x + b
+        f = σ(z_f)    i = σ(z_i)
+        h_t = f/(f + i) ⊙ h_{t−1} + i/(f + i) ⊙ z_g
+
+    It has no recurrent weights. `unroll(..., engine="associative")` runs it as a parallel prefix over time.
+    The cell holds options only. Its weights are a `MinLSTMParams`, its state a `MinLSTMState`.
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        compute_dtype: round the operands of the product to this ("bfloat16"); gates and state keep the params' dtype.
+        hidden_size: H, the number of units, and of features of h.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -60,7 +75,18 @@ class MinLSTM(InputGatedCell):
         check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> MinLSTMParams:
-        """w_x LeCun normal, b zero; `key` and `dtype` as for the LSTM."""
+        """Draw the weights: w_x LeCun normal per gate, b zero.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            MinLSTMParams(w_x (I, 3H), b (3H,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("MinLSTM.init", key), door.float_dtype("MinLSTM.init", "dtype", dtype)
         return MinLSTMParams(
             w_x=draw_per_gate(lecun_normal, key, 3, (self.input_size, self.hidden_size), dtype),
@@ -68,11 +94,22 @@ class MinLSTM(InputGatedCell):
         )
 
     def initial_state(self, params: MinLSTMParams, like: Array | None = None) -> MinLSTMState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """The state before the first step: h = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            MinLSTMState(h), h (H,), or (*B, H) with `like`.
+        """
         return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-        """f/(f + i) as σ(ln f − ln i), which neither overflows nor divides by zero, and i/(f + i) ⊙ z_g."""
+        """The coefficients of one step, each (H,): f/(f + i) and i/(f + i) ⊙ z_g, from the pre-activations (3H,).
+
+        f/(f + i) is computed as σ(ln f − ln i), which neither overflows nor divides by zero.
+        """
         z_f, z_i, z_g = jnp.split(z, 3)
         keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
         return keep, (1 - keep) * z_g

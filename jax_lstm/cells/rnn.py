@@ -1,10 +1,11 @@
-"""The simple recurrent network (Elman 1990).
+"""The simple recurrent network, or vanilla RNN (Elman 1990).
 
-    z   = x_t w_x + h_{t−1} w_h + b + σ ε_t      ε_t standard normal, drawn from a key; without one, 0
-    h_t = (1 − a) h_{t−1} + a φ(z)                φ = tanh, sigmoid, relu, hard sigmoid or the identity ("linear")
+    z   = x_t w_x + h_{t−1} w_h + b + σ ε_t
+    h_t = (1 − a) h_{t−1} + a φ(z)
 
-a is 1 if not said: no leak. With one it is the rate network of neuroscience, in steps of a time constants; its noise is
-that of Song, Yang & Wang (2016).
+φ is tanh, sigmoid, relu, hard sigmoid or the identity ("linear"). ε_t is standard normal, drawn from a key; without a
+key it is 0. The default a = 1 has no leak. With a < 1 this is the firing-rate network of computational neuroscience;
+a = Δt/τ is the time step over the time constant. The noise is that of Song, Yang & Wang (2016).
 """
 
 from collections.abc import Callable
@@ -24,7 +25,12 @@ from jax_lstm.cells.weights import at_least_float32, draw_per_gate, lecun_normal
 
 
 class RNNParams(NamedTuple):
-    """w_x acts on the input, w_h on h, b is added."""
+    """Weights of an `RNN`.
+
+    w_x: (I, H), multiplies the input.
+    w_h: (H, H), multiplies h.
+    b: (H,), added.
+    """
 
     w_x: Float[Array, "I H"]
     w_h: Float[Array, "H H"]
@@ -32,7 +38,7 @@ class RNNParams(NamedTuple):
 
 
 class RNNState(NamedTuple):
-    """The output h, which is the whole state."""
+    """State of an `RNN`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
 
@@ -40,18 +46,28 @@ class RNNState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class RNN(AffineCell):
-    """The simple recurrent network: choices only; its arrays are in RNNParams.
+    """Simple recurrent network (vanilla RNN) cell, with optional leak and noise (Elman 1990).
+
+    One step::
+
+        z   = x_t w_x + h_{t−1} w_h + b + σ ε_t
+        h_t = (1 − a) h_{t−1} + a φ(z)
+
+    ε_t is standard normal, drawn from the key given to `unroll`; without a key it is 0.
+    The cell holds options only. Its weights are an `RNNParams`, its state an `RNNState`.
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
+        hidden_size: H, the number of units, and of features of h.
         activation: φ: "tanh", "sigmoid", "relu", "linear" or "hard_sigmoid".
-        leak: a, the share of h that is new at each step; above 0, at most 1.
-        noise: σ, the standard deviation of the noise in the pre-activation; it needs a key, and is 0 without one.
-        compute_dtype: round the operands of products to this ("bfloat16"); sums and state keep the params' dtype.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
+        leak: a, the weight of the new value in h_t; above 0, at most 1. 1: no leak.
+        noise: σ, the standard deviation of the noise added to the pre-activation; 0 or more.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -73,11 +89,22 @@ class RNN(AffineCell):
 
     @property
     def draws(self) -> bool:
-        """Whether it takes a key: with noise."""
+        """Whether the cell draws random numbers: True if `noise` is above 0."""
         return self.noise > 0
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> RNNParams:
-        """w_x LeCun normal, w_h orthogonal, b zero; `key` and `dtype` as for the LSTM."""
+        """Draw the weights: w_x LeCun normal, w_h orthogonal, b zero.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            RNNParams(w_x (I, H), w_h (H, H), b (H,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("RNN.init", key), door.float_dtype("RNN.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h = jax.random.split(key)
@@ -88,26 +115,34 @@ class RNN(AffineCell):
         )
 
     def initial_state(self, params: RNNParams, like: Array | None = None) -> RNNState:
-        """h = 0, shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are."""
+        """The state before the first step: h = 0.
+
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            RNNState(h), h (H,), or (*B, H) with `like`.
+        """
         return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
 
     def update(self, params: RNNParams, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:
-        """h_t from z = zx + zh + b."""
+        """The next state h_t from z = zx + zh + b; zx and zh are (H,)."""
         return RNNState(self._leaked(state.h, ACTIVATIONS[self.activation](zx + zh + params.b)))
 
     def linearise(
         self, params: RNNParams, state: RNNState, z: Float[Array, " H"]
     ) -> tuple[RNNState, Float[Array, " H"]]:
-        """h_t from z, without b yet, and φ'."""
+        """The next state h_t from z = zx + zh (b is added here), and φ'(z), the residual that its JVP needs."""
         new, slope = jax.jvp(ACTIVATIONS[self.activation], (z + params.b,), (jnp.ones_like(z),))
         return RNNState(self._leaked(state.h, new)), slope
 
     def along(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
-        """dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
+        """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
         return RNNState(self._leaked(dstate.h, slope * dz))
 
     def draw(self, params: RNNParams, key: Array, steps: int) -> Drawn:
-        """The noise of every step."""
+        """Draw the noise σ ε_t of every step, (T, H), from a key."""
         ε = jax.random.normal(key, (steps, self.hidden_size), at_least_float32(params.b.dtype)).astype(params.b.dtype)
         return Drawn(_Noisy(self), params, self.noise * ε)
 
@@ -117,7 +152,7 @@ class RNN(AffineCell):
 
 @dataclass(frozen=True)
 class _Noisy(SplitCell):
-    """An RNN whose x is followed by the noise that its pre-activation is to have."""
+    """An RNN that takes [x_t, σ ε_t]: the input and, as H more features, the noise of its pre-activation."""
 
     rnn: RNN
 

@@ -1,4 +1,4 @@
-"""What a cell's params and state look like, without drawing them."""
+"""Shapes and dtypes of a cell's params and state, without drawing them."""
 
 from functools import lru_cache
 from typing import Any
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 @lru_cache(maxsize=256)
 def params_shapes(cell: Any) -> Any:
-    """The shapes that `cell.init` gives."""
+    """The shapes that `cell.init` returns."""
     return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
-    """The shapes and dtypes that `cell.initial_state` gives for params of this dtype."""
+    """The shapes and dtypes that `cell.initial_state` returns for params of this dtype."""
     return _state_shapes(cell, dtype, jnp.result_type(float))
 
 

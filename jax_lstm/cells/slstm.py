@@ -1,4 +1,4 @@
-"""The sLSTM, the scalar cell of xLSTM (Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory").
+"""The sLSTM, the scalar-memory cell of xLSTM (Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory").
 
     [z_i, z_f, z_g, z_o] = x_t w_x + h_{t−1} w_h + b
     i = exp(z_i)    f = σ(z_f) or exp(z_f)    g = tanh(z_g)    o = σ(z_o)
@@ -8,10 +8,10 @@
     n_t = f' ⊙ n_{t−1} + i'
     h_t = o ⊙ c_t / n_t
 
-c_t / n_t is a weighted mean of every g so far. Its weights are products of gates, which m keeps from overflowing; in
-the mean it cancels. One of i' and f' is 1, so that n_t ≥ 1 from the first step on. The paper calls g z.
+c_t / n_t is a weighted mean of all g up to step t. Its weights are products of gates. The stabilizer m keeps these from
+overflowing, and cancels in the mean. One of i' and f' is 1, so n_t ≥ 1 from the first step on. The paper calls g z.
 
-w_h is block-diagonal: a unit reads the units of its own head. Gates stand in the order i, f, g, o.
+w_h is block-diagonal: a unit reads only the units of its own head. The gates are in the order i, f, g, o.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,11 @@ LOG_FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z_f: z_f}
 
 
 class SLSTMParams(NamedTuple):
-    """w_x acts on the input, w_h[k] on head k of h, b is added: gates side by side in the order i, f, g, o.
+    """Weights of an `SLSTM`; the gates are side by side in the order i, f, g, o.
 
-    A head has n = H / heads units, and head k has units k n to (k + 1) n of every gate.
+    w_x: (I, 4H), multiplies the input.
+    w_h: (heads, n, 4n), n = H / heads; w_h[k] multiplies the units k n to (k + 1) n of h, which are head k.
+    b: (4H,), added.
     """
 
     w_x: Float[Array, "I 4*H"]
@@ -43,7 +45,13 @@ class SLSTMParams(NamedTuple):
 
 
 class SLSTMState(NamedTuple):
-    """The output h, the cell state c and its normaliser n, both over exp(m), and the stabiliser m."""
+    """State of an `SLSTM`.
+
+    h: (H,), the output.
+    c: (H,), the cell state, divided by exp(m).
+    n: (H,), the normalizer, divided by exp(m).
+    m: (H,), the stabilizer: the logarithm of the factor that c and n are divided by.
+    """
 
     h: Float[Array, " H"]
     c: Float[Array, " H"]
@@ -54,18 +62,34 @@ class SLSTMState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class SLSTM(SplitCell):
-    """The sLSTM: choices only; its arrays are in SLSTMParams.
+    """sLSTM cell, the scalar-memory cell of xLSTM, with exponential gates (Beck et al. 2024).
+
+    One step::
+
+        [z_i, z_f, z_g, z_o] = x_t w_x + h_{t−1} w_h + b
+        i = exp(z_i)    f = σ(z_f) or exp(z_f)    g = tanh(z_g)    o = σ(z_o)
+        m_t = max(ln f + m_{t−1}, z_i)
+        i' = exp(z_i − m_t)    f' = exp(ln f + m_{t−1} − m_t)
+        c_t = f' ⊙ c_{t−1} + i' ⊙ g
+        n_t = f' ⊙ n_{t−1} + i'
+        h_t = o ⊙ c_t / n_t
+
+    c_t is the cell state and n_t its normalizer, both divided by exp(m_t); m_t keeps the exponentials from overflowing.
+    w_h is block-diagonal: a unit reads only the units of its own head.
+    The cell holds options only. Its weights are an `SLSTMParams`, its state an `SLSTMState`.
 
     Args:
         input_size: I, the number of features of x.
-        hidden_size: H, the number of units.
-        heads: how many blocks w_h has; it divides H.
-        forget_gate: f: "sigmoid", or "exp", which may also raise what is kept.
-        forget_bias: what b_f starts at. If None, 1 for a sigmoid, and 0 for "exp", where all is kept.
-        compute_dtype: round products' operands to this ("bfloat16"); gates, sums and state keep the params' dtype.
+        hidden_size: H, the number of units, and of features of h.
+        heads: the number of diagonal blocks of w_h; it must divide H.
+        forget_gate: the function of z_f that gives f: "sigmoid", or "exp", which can exceed 1.
+        forget_bias: initial value of b_f. If None: 1 for "sigmoid"; 0 for "exp", so that f starts near 1.
+        compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
+            state keep the params' dtype. None: no rounding.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -88,7 +112,18 @@ class SLSTM(SplitCell):
         object.__setattr__(self, "forget_bias", b_f)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> SLSTMParams:
-        """w_x LeCun normal a gate, w_h orthogonal a gate and head, b zero but for b_f; arguments as for the LSTM."""
+        """Draw the weights: w_x LeCun normal per gate, w_h orthogonal per gate and head, b zero except for b_f.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+
+        Returns:
+            SLSTMParams(w_x (I, 4H), w_h (heads, n, 4n), b (4H,)), n = H / heads.
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("SLSTM.init", key), door.float_dtype("SLSTM.init", "dtype", dtype)
         H, n = self.hidden_size, self.hidden_size // self.heads
         key_x, key_h = jax.random.split(key)
@@ -102,27 +137,32 @@ class SLSTM(SplitCell):
         )
 
     def initial_state(self, params: SLSTMParams, like: Array | None = None) -> SLSTMState:
-        """h = c = n = 0, and m so low that the first step forgets it: f' has no weight there, and i' = 1.
+        """The state before the first step: h = c = n = 0, and m so low that f' = 0 and i' = 1 in the first step.
 
-        Shape (H,); with `like` (*B, T, I), shape (*B, H), on devices as `like`'s leading axes are.
+        Args:
+            params: what `init` returns; only the dtype is read.
+            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
+
+        Returns:
+            SLSTMState(h, c, n, m), each (H,), or (*B, H) with `like`.
         """
         H, dtype = self.hidden_size, params.w_x.dtype
         h, c, n, m = (zeros(H, dtype, like) for _ in SLSTMState._fields)  # four arrays: each may be donated
         return SLSTMState(h, c, n, m - 2 * _limit(dtype))
 
     def project(self, params: SLSTMParams, x: Float[Array, " I"]) -> Gates:
-        """zx = x w_x + b, a leaf a gate."""
+        """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""
         x = bounded(x, params.w_x.dtype)
         return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 4))
 
     def recur(self, params: SLSTMParams, state: SLSTMState) -> Gates:
-        """zh = h w_h, head by head, a leaf a gate."""
+        """The state's part of the pre-activations: zh = h w_h, head by head, one leaf (H,) per gate."""
         by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype))
         zh = by_head(state.h.reshape(self.heads, -1), params.w_h)
         return Gates(*(z.reshape(-1) for z in jnp.split(zh, 4, axis=1)))
 
     def update(self, params: SLSTMParams, state: SLSTMState, zx: Gates, zh: Gates) -> SLSTMState:
-        """(h_t, c_t, n_t, m_t) from z = zx + zh."""
+        """The next state (h_t, c_t, n_t, m_t) from z = zx + zh."""
         z_i, z_f, z_g, z_o = (a + b for a, b in zip(zx, zh, strict=True))
         z_i, log_f = _cut(z_i), _cut(LOG_FORGET[self.forget_gate](z_f))
         kept = log_f + state.m

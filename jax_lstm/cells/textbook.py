@@ -1,8 +1,8 @@
-"""The plain LSTM as the textbook writes it: one matrix W (H, H + I) and one bias a gate, acting on the column [h, x].
+"""The plain LSTM's weights in textbook form: one matrix W (H, H + I) and one bias (H,) per gate.
 
-    z_f = W_f [h_{t−1}, x_t] + b_f, and so on
+    z_f = W_f [h_{t−1}, x_t] + b_f, and likewise for z_i, z_C, z_o
 
-Here the same weights stand side by side, transposed: w_x (I, 4H), w_h (H, 4H), b (4H).
+The library keeps the same weights transposed and side by side: w_x (I, 4H), w_h (H, 4H), b (4H,).
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,13 @@ from jax_lstm.cells.lstm import LSTM, LSTMParams
 
 
 class TextbookParams(NamedTuple):
-    """One matrix and one bias a gate, acting on the column [h, x]: z_f = W_f [h, x] + b_f, and so on."""
+    """The plain LSTM's weights in textbook form: z_f = W_f [h, x] + b_f, and likewise for i, C and o.
+
+    W_f, W_i, W_C, W_o: (H, H + I), multiply the column vector [h, x].
+    b_f, b_i, b_C, b_o: (H,), added.
+
+    f is the forget gate, i the input gate, C the candidate (g in `LSTM`), o the output gate.
+    """
 
     W_f: Float[Array, "H H+I"]
     W_i: Float[Array, "H H+I"]
@@ -28,11 +34,11 @@ class TextbookParams(NamedTuple):
 
 
 def cell_for(where: str, params: Any) -> LSTM:
-    """The plain LSTM whose sizes these params have."""
+    """The plain LSTM with the sizes of these params."""
     if not isinstance(params, LSTMParams):
         raise TypeError(
             f"{where}: params must be LSTMParams(w_x, w_h, b), but is a {type(params).__name__}; "
-            f"for another cell call jl.unroll(cell, params, ...)"
+            f"for another cell use jl.unroll(cell, params, ...)"
         )
     w_x, w_h, b = (door.array(where, f"params.{n}", a) for n, a in zip(params._fields, params, strict=True))
     if w_h.ndim != 2 or w_h.shape[1] != 4 * w_h.shape[0]:
@@ -45,7 +51,18 @@ def cell_for(where: str, params: Any) -> LSTM:
 
 
 def to_textbook(params: LSTMParams) -> TextbookParams:
-    """The same weights as one matrix W (H, H + I) and one bias (H,) a gate, acting on the column [h, x]."""
+    """Convert the plain LSTM's weights to textbook form: one matrix and one bias per gate, z_f = W_f [h, x] + b_f.
+
+    Args:
+        params: LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)).
+
+    Returns:
+        TextbookParams: four matrices (H, H + I) and four biases (H,).
+
+    Raises:
+        ValueError: the shapes of params do not fit each other.
+        TypeError: params is not an LSTMParams of arrays.
+    """
     cell_for("to_textbook", params)
     W = jnp.concatenate([params.w_h, params.w_x]).T
     W_i, W_f, W_C, W_o = jnp.split(W, 4)
@@ -54,11 +71,17 @@ def to_textbook(params: LSTMParams) -> TextbookParams:
 
 
 def from_textbook(textbook: TextbookParams) -> LSTMParams:
-    """LSTMParams from the textbook's matrices; the inverse of `to_textbook`, bit for bit.
+    """Convert textbook weights to the plain LSTM's params; the inverse of `to_textbook`, bit for bit.
+
+    Args:
+        textbook: TextbookParams: four matrices (H, H + I) and four biases (H,).
+
+    Returns:
+        LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)).
 
     Raises:
-        ValueError: matrices that are not all (H, H + I), or biases that are not all (H,).
-        TypeError: no TextbookParams.
+        ValueError: not all matrices are (H, H + I), or not all biases are (H,).
+        TypeError: textbook is not a TextbookParams of arrays.
     """
     if not isinstance(textbook, TextbookParams):
         raise TypeError(f"from_textbook: textbook must be TextbookParams, but is a {type(textbook).__name__}")
@@ -68,8 +91,8 @@ def from_textbook(textbook: TextbookParams) -> LSTMParams:
         wide = a.ndim == 2 and a.shape == t.W_f.shape and a.shape[0] == H < a.shape[1]
         if not (wide if name.startswith("W") else a.shape == (H,)):
             raise ValueError(
-                f"from_textbook: {name} has shape {a.shape}; W_* must all be (H, H + I) and b_* (H,), "
-                f"as W_f {t.W_f.shape} and b_f {t.b_f.shape} say"
+                f"from_textbook: {name} has shape {a.shape}, but every W_* must be (H, H + I) and every b_* (H,), "
+                f"with the sizes of W_f {t.W_f.shape} and b_f {t.b_f.shape}"
             )
     w = jnp.concatenate([t.W_i, t.W_f, t.W_C, t.W_o]).T
     return LSTMParams(w_x=w[H:], w_h=w[:H], b=jnp.concatenate([t.b_i, t.b_f, t.b_C, t.b_o]))

@@ -1,7 +1,7 @@
-"""How weights are drawn, a gate at a time, and how they multiply.
+"""Weight initialization, per gate, and matrix products with an optional compute dtype.
 
-LeCun normal (LeCun et al. 1998): variance 1 / fan-in. Orthogonal (Saxe et al. 2014): QᵀQ = I for every gate's
-own block, so that at rest the recurrence neither grows nor shrinks a direction more than its gates do.
+LeCun normal (LeCun et al. 1998): variance 1 / fan-in. Orthogonal (Saxe et al. 2014): QᵀQ = I for each gate's block of
+the recurrent weights, so that multiplying by the block keeps the norm of h.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Ar
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    """The dtype to draw in: numbers are drawn wide and then cast, so that a narrow dtype rounds only the result."""
+    """The dtype to draw in: at least float32, so that a narrower dtype rounds only the final values."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 def draw_per_gate(
     draw: Callable[..., Array], key: Array, gates: int, shape: tuple[int, int], dtype: DTypeLike
 ) -> Float[Array, "fan_in width"]:
-    """One block of `shape` a gate, each from a key of its own, side by side."""
+    """One block of `shape` per gate, each from its own key, side by side."""
     wide = at_least_float32(dtype)
     blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(blocks, axis=1).astype(dtype)
@@ -42,14 +42,14 @@ def draw_per_gate(
 def forget_biases(
     key: Array, size: int, dtype: DTypeLike, forget_bias: float | int | None, chrono: float | int | None
 ) -> Float[Array, " size"]:
-    """b_f: `forget_bias` in every unit, or log U(1, `chrono` − 1) where that is given (Tallec & Ollivier 2018)."""
+    """b_f: `forget_bias` in every unit, or log U(1, `chrono` − 1) if that is given (Tallec & Ollivier 2018)."""
     if chrono is None:
         return jnp.full(size, forget_bias or 0.0, dtype)
     return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
 
 
 def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
-    """x @ w in w's dtype; with a compute dtype its operands are rounded to that, its sums are not."""
+    """x @ w in w's dtype; with a compute dtype the operands are rounded to it, the sums are not."""
     if compute_dtype is None:
         return x @ w
     return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
@@ -58,9 +58,9 @@ def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | 
 def product_by_transpose(
     x: Float[Array, " n"], w_t: Float[Array, "m n"], compute_dtype: str | None = None
 ) -> Float[Array, " m"]:
-    """`product(x, w_t.T)` against a w_t that lies in memory transposed.
+    """`product(x, w_t.T)` for a w that is stored transposed, as w_t.
 
-    A backward loop runs the transpose of this, ȳ w_t: the plain product along rows, at up to twice the speed of ȳ wᵀ.
+    A backward loop runs the transpose of this product, ȳ w_t, which reads w_t along rows: up to twice as fast as ȳ wᵀ.
     """
     if compute_dtype is not None:
         x, w = x.astype(compute_dtype), w_t.astype(compute_dtype)
@@ -71,11 +71,11 @@ def product_by_transpose(
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def bounded(x: Float[Array, " n"], dtype: DTypeLike) -> Float[Array, " n"]:
-    """x in `dtype`, finite entries cut at ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ pass: they are never hidden.
+    """x in `dtype` with finite entries clipped to ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ are kept.
 
-    In float32 the cut is at 6e28: far past where any gate saturates, far below where a product overflows.
-    float16 needs none (its sums are wider than it), and max^¾ there would be a value that data can have.
-    Its derivative is taken to be 1 everywhere: past the cut it is the gates that let nothing through.
+    In float32 the limit is 6e28: far above where any gate saturates, far below where a product overflows.
+    float16 is not clipped: its products are summed in a wider dtype, and max^¾ there is a value that data can have.
+    The derivative is 1 everywhere: beyond the limit the gates are saturated, so no gradient passes anyway.
     """
     x = x.astype(dtype)
     if dtype == jnp.float16:

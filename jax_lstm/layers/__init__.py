@@ -1,6 +1,7 @@
-"""Layers around cells: stacks, both directions, dropout, a learned state; embedding, readout, models and sampling.
+"""Layers: stacks, bidirectional cells, dropout, learned initial states; embedding, readout, model and sampling.
 
-Cells made of cells are cells themselves; the rest are pure functions on NamedTuples of arrays.
+A stack, a bidirectional cell, a cell with dropout and a cell with a learned initial state are cells themselves. The
+rest are pure functions of NamedTuples of arrays.
 """
 
 from jax_lstm.layers.bidirectional import Bidirectional, BothWays

@@ -1,4 +1,4 @@
-"""What the layers share that stand around one cell: its sizes, and what else it says of itself."""
+"""Base class of the layers that wrap one cell: sizes, causality and output are those of the cell."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from jax_lstm.cells import base, door
 
 @dataclass(frozen=True)
 class Around:
-    """A layer around `cell`."""
+    """Base class of a layer that wraps one cell."""
 
     cell: Any
 
@@ -17,24 +17,24 @@ class Around:
 
     @property
     def input_size(self) -> int:
-        """I."""
+        """I, the number of input features of the cell."""
         return self.cell.input_size
 
     @property
     def hidden_size(self) -> int:
-        """H."""
+        """H, the number of units of the cell."""
         return self.cell.hidden_size
 
     @property
     def output_size(self) -> int:
-        """How many features the cell gives."""
+        """The number of output features of the cell."""
         return base.output_size(self.cell)
 
     @property
     def causal(self) -> bool:
-        """Whether the cell is."""
+        """Whether the cell is causal: no output depends on later inputs."""
         return base.is_causal(self.cell)
 
     def output(self, state: Any) -> Any:
-        """What the cell shows of a state."""
+        """The output (output_size,) of the cell in this state."""
         return base.output(self.cell, state)

@@ -1,10 +1,10 @@
-"""Two cells over one sequence, one each way (Schuster & Paliwal 1997).
+"""A bidirectional recurrent network: two cells over one sequence, in opposite directions (Schuster & Paliwal 1997).
 
     →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
-A masked step does not happen for either, so the backward one begins at the last live step, wherever that is. A reset
-says that x_t is the first of an episode: for the backward cell that episode ends there, so it starts anew at the live
-step before.
+Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is the
+first input of an episode. The backward cell ends the episode there, and is reset before the unmasked step that precedes
+t.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,11 @@ from jax_lstm.trajectory import Flags
 
 
 class BothWays(NamedTuple):
-    """What belongs to the two cells: their params, or their states."""
+    """Params or states of a `Bidirectional`, one entry for each of its two cells.
+
+    forward: params or state of the forward cell.
+    backward: params or state of the backward cell.
+    """
 
     forward: Any
     backward: Any
@@ -30,14 +34,36 @@ class BothWays(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Bidirectional:
-    """Two cells, one each way; its params and its state are `BothWays`. It needs the whole sequence: no stream.
+    """Bidirectional recurrent network: two cells over one sequence, in opposite directions (Schuster & Paliwal 1997).
+
+    One step::
+
+        →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
+
+    It is a cell itself; run it with `unroll`. Its params and its state are a `BothWays`, its outputs are those of the
+    two cells, concatenated. It is not causal: it needs the whole sequence, and `step` and `stream` refuse it. After a
+    run, state.backward is the state at the first step, where the backward cell ends.
+
+    Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
+    reset before it reads the unmasked step that precedes t.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.Bidirectional(jl.LSTM(input_size=3, hidden_size=4))
+    >>> params = cell.init(jax.random.key(0))
+    >>> state, ys = jl.unroll(cell, params, jnp.ones((6, 3), jnp.float32))
+    >>> state.forward.h.shape, state.backward.h.shape, ys.shape
+    ((4,), (4,), (6, 8))
 
     Args:
-        forward: the cell from first to last.
-        backward: the cell from last to first; one like `forward`, with params of its own, if None.
+        forward: the cell that runs from the first step to the last.
+        backward: the cell that runs from the last step to the first. If None, a cell equal to `forward`, with its own
+            params.
 
     Raises:
-        ValueError, TypeError: cells that take different numbers of features, or are none.
+        ValueError: the two cells have different input sizes.
+        TypeError: `forward` or `backward` is not a cell.
     """
 
     forward: Any
@@ -57,45 +83,67 @@ class Bidirectional:
 
     @property
     def input_size(self) -> int:
-        """I of both."""
+        """I, the number of input features of both cells."""
         return self.forward.input_size
 
     @property
     def hidden_size(self) -> int:
-        """H of both together."""
+        """The sum of the two cells' numbers of units."""
         return self.forward.hidden_size + self.backward.hidden_size
 
     @property
     def output_size(self) -> int:
-        """How many features both together give."""
+        """The sum of the two cells' numbers of output features."""
         return base.output_size(self.forward) + base.output_size(self.backward)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> BothWays:
-        """Draw the params of both, each from a key of its own."""
+        """Draw the params of both cells, from two keys.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf.
+
+        Returns:
+            BothWays(forward params, backward params).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         one, other = jax.random.split(door.prng_key("Bidirectional.init", key))
         return BothWays(self.forward.init(one, dtype), self.backward.init(other, dtype))
 
     def initial_state(self, params: BothWays, like: Array | None = None) -> BothWays:
-        """The initial state of both: that of the backward one is the state after the last step."""
+        """The initial states of both cells; the backward cell's is its state before it reads the last step.
+
+        Args:
+            params: what `init` returns.
+            like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
+
+        Returns:
+            BothWays(forward state, backward state).
+        """
         return BothWays(
             self.forward.initial_state(params.forward, like), self.backward.initial_state(params.backward, like)
         )
 
     def output(self, state: BothWays) -> Array:
-        """What both cells show of the states that they end in, each at its own end of the sequence."""
+        """The outputs of both cells in this state, concatenated: (output_size,).
+
+        For the last state of a run they are the outputs of the cells at their own ends of the sequence.
+        """
         shown = base.output(self.forward, state.forward), base.output(self.backward, state.backward)
         return jnp.concatenate(shown, axis=-1)
 
     def step(self, params: Any, state: Any, x: Array) -> Any:
-        """There is none.
+        """Not defined: a single step cannot read later inputs.
 
         Raises:
-            ValueError: always; a step cannot see what comes later.
+            ValueError: always.
         """
         return door.causal("Bidirectional.step", self)
 
     def draw(self, params: BothWays, key: Array, steps: int) -> base.Drawn:
-        """What each draws."""
+        """Draw the random numbers of both cells for `steps` steps, each from its own key."""
         cells, drawn, noises = [], [], []
         for cell, p, k in zip((self.forward, self.backward), params, jax.random.split(key), strict=True):
             noise = jnp.zeros((steps, 0), jax.tree.leaves(p)[0].dtype)
@@ -120,13 +168,18 @@ class Bidirectional:
         *,
         reverse: bool,
     ) -> tuple[BothWays, BothWays, Array]:
-        """Both ways; with `reverse` the forward cell goes from last to first, the backward one from first to last."""
+        """Run both cells over time.
+
+        With `reverse` the forward cell runs from last to first, the backward cell from first to last.
+
+        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
+        """
         return _both_ways(self, run, params, s_0, s_restart, (xs, xs), flags, reverse)
 
 
 @dataclass(frozen=True)
 class _DrawnBidirectional:
-    """Both cells after their draws; what each drew are features of xs, behind its own."""
+    """A bidirectional cell after its draw: the random numbers of each cell are features of xs, after the inputs."""
 
     forward: Any
     backward: Any
@@ -162,9 +215,9 @@ def _both_ways(
 
 
 def _at_the_other_end(flags: Flags, reverse: bool) -> Bool[Array, "T *B"] | None:
-    """True at the last live step of each episode that begins (in the order of processing) with a restart.
+    """True at each live step whose next live step (in the order of processing) restarts.
 
-    That is where the next live step restarts.
+    That is the last live step of an episode, where the other direction restarts.
     """
     if flags.restart is None or flags.restart.shape[0] == 0:
         return flags.restart

@@ -1,6 +1,6 @@
-"""A state as the carry of a Flax cell, and one step on it.
+"""Conversion between a cell's state and the carry of a Flax cell, and one step on a carry.
 
-A carry is (c, h) for an LSTM, h for a cell whose state is h alone, and the state as it is for any other.
+The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the state itself for any other cell.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def first(cell: Any, params: Any, batch_shape: tuple[int, ...]) -> Any:
 
 
 def carry_of(state: Any) -> Any:
-    """Flax's form of a state."""
+    """The carry in Flax's form from a state."""
     if isinstance(state, LSTMState):
         return state.c, state.h
     leaves = jax.tree.leaves(state)
@@ -38,19 +38,22 @@ def carry_of(state: Any) -> Any:
 
 
 def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
-    """The inverse of `carry_of`, checked against x."""
+    """The inverse of `carry_of`; checks the carry against the cell and x."""
     s_0 = cell.initial_state(params)
     if isinstance(s_0, LSTMState):
         # An LSTMState is a pair too, but the other way round.
         if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
-            raise TypeError(f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}")
+            raise TypeError(
+                f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}; "
+                "make one with initialize_carry"
+            )
         state = LSTMState(h=carry[1], c=carry[0])
     else:
         leaves, treedef = jax.tree.flatten(s_0)
         state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
         if jax.tree.structure(state) != treedef:
             raise TypeError(
-                f"LSTMCell: carry must have the parts that initialize_carry gives for cell {type(cell).__name__}, "
+                f"LSTMCell: carry must have the structure that initialize_carry gives for cell {type(cell).__name__}, "
                 f"{jax.tree.structure(carry_of(s_0))}, but has {jax.tree.structure(carry)}"
             )
     for leaf in jax.tree.leaves(state):

@@ -1,7 +1,7 @@
-"""A cell as plain data, for files: {"cell": "LSTM", "input_size": 3, ...}, and back.
+"""Convert a cell to a config of plain data, such as {"cell": "LSTM", "input_size": 3, ...}, and back.
 
-Cells inside cells likewise; the one that a layer stands around is under "of", since "cell" names the layer:
-{"cell": "LearnedState", "of": {"cell": "GRU", ...}}.
+A cell inside a layer is a nested config. The cell that a layer wraps has the key "of", because "cell" names the layer
+itself: {"cell": "LearnedState", "of": {"cell": "GRU", ...}}.
 """
 
 from dataclasses import Field, fields, is_dataclass
@@ -27,10 +27,20 @@ CELLS = {
 
 
 def to_config(cell: Cell) -> dict[str, Any]:
-    """A dict of strings, numbers, None, and dicts and lists of these, from which `from_config` makes an equal cell.
+    """Convert a cell to a config, a dict of plain data that can be written as JSON or YAML.
+
+    >>> import jax_lstm as jl
+    >>> jl.to_config(jl.GRU(input_size=3, hidden_size=4))
+    {'cell': 'GRU', 'input_size': 3, 'hidden_size': 4, 'compute_dtype': None}
+
+    Args:
+        cell: a cell or layer of this library.
+
+    Returns:
+        A dict of strings, numbers, bools, None, and dicts and lists of these. `from_config` makes an equal cell of it.
 
     Raises:
-        TypeError: the cell, or one inside it, is none of the library's own.
+        TypeError: the cell, or a cell inside it, is not one of this library.
     """
     name = type(cell).__name__
     if CELLS.get(name) is not type(cell) or not is_dataclass(cell):
@@ -39,11 +49,19 @@ def to_config(cell: Cell) -> dict[str, Any]:
 
 
 def from_config(config: dict[str, Any]) -> Cell:
-    """The cell that a config describes; absent fields take their defaults.
+    """Make a cell from a config, the inverse of `to_config`.
+
+    Args:
+        config: a dict with the name of the cell's class under "cell", and its fields; absent fields take their
+            defaults. The cell inside a Dropout or LearnedState is a nested config under "of"; the cells of a Stack are
+            a list under "cells"; those of a Bidirectional are under "forward" and "backward".
+
+    Returns:
+        The cell.
 
     Raises:
         ValueError: an unknown cell or field, or a field out of range; the message names it.
-        TypeError: config is no dict, or a field is of another type or missing.
+        TypeError: config is not a dict, or a field is missing or of a wrong type.
     """
     if not isinstance(config, dict):
         raise TypeError(f"from_config: config must be a dict, but is a {type(config).__name__}")
@@ -53,7 +71,7 @@ def from_config(config: dict[str, Any]) -> Cell:
         raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {name!r}")
     known = {_key(f): f.name for f in fields(CELLS[name])}
     if unknown := sorted(set(rest) - set(known)):
-        raise ValueError(f"from_config: {unknown[0]!r} is no field of {name}; it takes {', '.join(sorted(known))}")
+        raise ValueError(f"from_config: {unknown[0]!r} is not a field of {name}; it takes {', '.join(sorted(known))}")
     return CELLS[name](**{known[key]: _from_data(value) for key, value in rest.items()})
 
 

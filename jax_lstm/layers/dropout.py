@@ -1,10 +1,12 @@
-"""Dropout for recurrent cells. All that is random is drawn before the first step, from a key; without a key nothing is.
+"""Dropout for recurrent cells: on inputs, on h, on weights, and zoneout.
 
-inputs    x_t ⊙ m_x / (1 − p)     one mask a sequence, the same at every step       Gal & Ghahramani 2016
-hidden    h_{t−1} ⊙ m_h / (1 − p) where the recurrent weights read it, likewise     Gal & Ghahramani 2016
-zoneout   h_t = h_{t−1} where a mask of step t says so, with probability p; c_t likewise, with one of its own;
-          without a key the expectation, p h_{t−1} + (1 − p) h_t                    Krueger et al. 2017
-weights   w_h ⊙ M / (1 − p)       one mask for a whole batch (DropConnect)          Merity, Keskar & Socher 2018
+    inputs    x_t ⊙ m_x / (1 − p)       one mask per sequence, the same at every step        Gal & Ghahramani 2016
+    hidden    h_{t−1} ⊙ m_h / (1 − p)   before the recurrent product; one mask per sequence  Gal & Ghahramani 2016
+    zoneout   h_t = h_{t−1} with probability p, per unit and step; likewise c_t, with its own mask;
+              without a key the expectation, p h_{t−1} + (1 − p) h_t                         Krueger et al. 2017
+    weights   w_h ⊙ M / (1 − p)         one mask for a whole batch (DropConnect)             Merity et al. 2018
+
+All random numbers are drawn from the key before the first step. Without a key nothing is dropped.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,38 +24,45 @@ from jax_lstm.layers.around import Around
 
 
 def rate(where: str, name: str, value: Any) -> float:
-    """A probability below 1."""
+    """Check a probability in [0, 1); return it as a Python float."""
     p = door.number(where, name, value)
     if not 0 <= p < 1:
-        raise ValueError(f"{where}: {name} must be a rate from 0 up to, but below 1, but is {p}")
+        raise ValueError(f"{where}: {name} must be a rate of at least 0 and below 1, but is {p}")
     return p
 
 
 def kept(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
-    """1 with probability 1 − p, else 0."""
+    """A mask of this shape: each entry is 1 with probability 1 − p, else 0."""
     return jax.random.bernoulli(key, 1 - p, shape).astype(dtype)
 
 
 def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
-    """The params with each entry of the weights of these names 0 with probability p, else over 1 − p.
+    """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p), M 0 with probability p (Merity, Keskar & Socher 2018).
 
-    Draw once a training step, before `unroll`: one mask then holds for every step and for the whole batch.
+    Call it once per training step, before `unroll`: one mask then serves all time steps and the whole batch.
 
     Args:
-        key: a random key; consumed.
-        params: of any cell, stacks included.
-        p: the rate, from 0 up to, but below 1; a Python number.
-        names: of leaves; `w_h` are the recurrent weights.
+        key: one random key; consumed.
+        params: the params of any cell or layer.
+        p: the dropout rate, at least 0 and below 1; a Python number.
+        names: the names of the leaves to drop; "w_h" are the recurrent weights. In a stack every leaf of that name is
+            dropped.
+
+    Returns:
+        Params of the same structure, shapes and dtype.
 
     Raises:
-        ValueError: p out of range, or a name that no leaf has.
-        TypeError: key is no key.
+        ValueError: p is out of range, or no leaf has one of the names.
+        TypeError: key is not a random key, or p is not a number.
     """
     key, p = door.prng_key("drop_weights", key), rate("drop_weights", "p", p)
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     if unknown := sorted(set(names) - set(called)):
-        raise ValueError(f"drop_weights: names must be of leaves that params have, but none is called {unknown[0]!r}")
+        raise ValueError(
+            f"drop_weights: names must be names of leaves of params, but none is called {unknown[0]!r}; "
+            f"params have {', '.join(dict.fromkeys(called))}"
+        )
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
         [
@@ -66,18 +75,39 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Dropout(Around):
-    """A cell with dropout inside; its params, its state and its sizes are the cell's own.
+    """A cell with dropout on its inputs and on h, and zoneout. Params, state and sizes are those of the cell.
+
+    One step, with masks m that are 1 with probability 1 − rate and else 0::
+
+        x_t ⊙ m_x / (1 − inputs)            in place of x_t; one mask per sequence
+        h_{t−1} ⊙ m_h / (1 − hidden)        in place of h_{t−1} in the recurrent product; one mask per sequence
+        h_t ⊙ m_t + h_{t−1} ⊙ (1 − m_t)     in place of h_t, with rate zoneout; one mask per step; likewise c_t
+
+    Masks are drawn only if `unroll` gets a key, as in training. Without a key `inputs` and `hidden` have no effect, and
+    zoneout takes its expectation: h_t ← zoneout · h_{t−1} + (1 − zoneout) · h_t. Sources: Gal & Ghahramani 2016
+    (inputs, hidden), Krueger et al. 2017 (zoneout).
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.Dropout(jl.LSTM(input_size=3, hidden_size=4), hidden=0.5)
+    >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((6, 3), jnp.float32)
+    >>> _, train = jl.unroll(cell, params, xs, key=jax.random.key(1))
+    >>> _, test = jl.unroll(cell, params, xs)
+    >>> train.shape, bool((train == test).all())
+    ((6, 4), False)
 
     Args:
-        cell: a cell that splits its step, as all of the library do; its state has an h.
-        inputs: the rate at which features of x are dropped, the same ones at every step.
-        hidden: that for what the recurrent weights read of h, the same ones at every step.
-        zoneout: the rate at which entries of h keep their value of the step before.
-        zoneout_c: that for c, of a cell whose state is h and c.
+        cell: a cell with `project`, `recur` and `update`, as LSTM, GRU and the other single cells have, and with a
+            field h in its state.
+        inputs: dropout rate on x; the same features are dropped at every step. All rates are in [0, 1).
+        hidden: dropout rate on h before the recurrent product; the same units are dropped at every step.
+        zoneout: the probability that an entry of h keeps its value from the step before.
+        zoneout_c: the same for c, for a cell whose state has the fields h and c only.
 
     Raises:
-        ValueError: a rate out of range, or what the cell does not have; the message names it.
-        TypeError: cell is none, or does not split its step.
+        ValueError: a rate is out of range, or the cell lacks what a rate acts on; the message names it.
+        TypeError: cell is not a cell, or lacks `project`, `recur` or `update`, as a Stack does.
     """
 
     inputs: float = 0.0
@@ -90,36 +120,48 @@ class Dropout(Around):
         if not base.is_split(self.cell):
             raise TypeError(
                 f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not; "
-                "of a layer, put Dropout around the cells inside it"
+                "in a layer, put Dropout around the cells inside it"
             )
         for name in ("inputs", "hidden", "zoneout", "zoneout_c"):
             object.__setattr__(self, name, rate("Dropout", name, getattr(self, name)))
         fields = getattr(state_shapes(self.cell, jnp.dtype(jnp.float32)), "_fields", ())
-        # A memory that is spread over more than c cannot be kept in part: the sLSTM's c is in units of its n and m.
+        # Zoneout cannot keep c alone if c depends on other fields: the sLSTM's c is scaled by its m, and divided by n.
         if "h" not in fields or (self.zoneout_c and set(fields) != {"h", "c"}):
             raise ValueError(
                 f"Dropout: the state of cell {type(self.cell).__name__} must have "
-                f"{'h and c, and no more, for zoneout_c' if self.zoneout_c else 'h'}, but has "
+                f"{'h and c only, for zoneout_c' if self.zoneout_c else 'h'}, but has "
                 f"{', '.join(fields) or 'no names'}"
             )
         if self.hidden and hasattr(self.cell, "affine"):
             raise ValueError(
-                f"Dropout: hidden is of what the recurrent weights read, but cell {type(self.cell).__name__} has "
-                "no such weights: it would lose its memory itself; inputs and zoneout suit it"
+                f"Dropout: hidden acts on h before the recurrent product, but cell {type(self.cell).__name__} has no "
+                "recurrent weights; use inputs or zoneout"
             )
         if self.zoneout and base.output_size(self.cell) != self.cell.hidden_size:
-            raise ValueError("Dropout: zoneout keeps units of h, so the cell cannot have a projection; zoneout_c can")
+            raise ValueError(
+                f"Dropout: zoneout needs a cell whose h has one feature per unit ({self.cell.hidden_size}), but this "
+                f"has a projection to {base.output_size(self.cell)}; use zoneout_c"
+            )
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
-        """The cell's params."""
+        """Draw the params of the cell; see its `init`."""
         return self.cell.init(key, dtype)
 
     def initial_state(self, params: Any, like: Array | None = None) -> Any:
-        """The cell's."""
+        """The initial state of the cell; see its `initial_state`."""
         return self.cell.initial_state(params, like)
 
     def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
-        """The cell's step, with zoneout in expectation."""
+        """One step of the cell, without dropout and with zoneout in expectation.
+
+        Args:
+            params: what `init` returns.
+            state: what `initial_state` or the step before returns.
+            x: (I,), floats no wider than the params' dtype.
+
+        Returns:
+            (state, y): the next state, and the output y (output_size,).
+        """
         state_t, y = self.cell.step(params, state, x)
         if not self._zones:
             return state_t, y
@@ -127,7 +169,7 @@ class Dropout(Around):
         return state_t, base.output(self.cell, state_t)
 
     def draw(self, params: Any, key: Array, steps: int) -> base.Drawn:
-        """The masks of one sequence."""
+        """Draw the masks of one sequence of `steps` steps."""
         dtype = jax.tree.leaves(params)[0].dtype
         keys = jax.random.split(key, 2 + len(self._zones))
         h = self.cell.initial_state(params).h
@@ -143,19 +185,22 @@ class Dropout(Around):
     def over_time(
         self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
     ) -> tuple[Any, Any, Array]:
-        """The cell's own run; with zoneout, in expectation."""
+        """Run the cell over time without dropout, with zoneout in expectation.
+
+        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
+        """
         if not self._zones:
             return run(self.cell, params, s_0, s_restart, xs, flags, reverse=reverse)
         return run(_dropped(self), _Masked(params, None, None), s_0, s_restart, xs, flags, reverse=reverse)
 
     @property
     def _zones(self) -> dict[str, float]:
-        """The parts of the state that are zoned out, with their rates."""
+        """The fields of the state with zoneout, and their rates."""
         return {name: p for name, p in (("h", self.zoneout), ("c", self.zoneout_c)) if p}
 
 
 class _Masked(NamedTuple):
-    """A cell's params, and what its inputs and its h are multiplied by."""
+    """A cell's params, and the masks of its inputs and of its h, over 1 − p; None: no mask."""
 
     cell: Any
     x: Array | None
@@ -164,7 +209,7 @@ class _Masked(NamedTuple):
 
 @dataclass(frozen=True)
 class _Dropped:
-    """The cell inside a Dropout, split as that is. Zoneout's masks are features of x; if none, its rates."""
+    """A split cell with the masks of a Dropout. Zoneout's masks are features of x; if absent, its rates are used."""
 
     dropout: Dropout
 
@@ -184,7 +229,7 @@ class _Dropped:
         return self.dropout.cell.project(params.cell, x), keep
 
     def _read(self, params: _Masked, x: Array) -> tuple[Array, dict[str, Array]]:
-        """What the cell is to read, and how much of each zoned part of the state stays."""
+        """The input of the cell, and for each field with zoneout the share that keeps its old value."""
         x, noise = x[: self.input_size], x[self.input_size :]
         x = x if params.x is None else x.astype(params.x.dtype) * params.x
         zones = self.dropout._zones
@@ -215,7 +260,7 @@ class _Dropped:
 
 @dataclass(frozen=True)
 class _AffineDropped(_Dropped):
-    """That of a cell that is linear in its state: with zoneout it still is."""
+    """The same for a cell that is linear in its state; with zoneout it still is."""
 
     def affine(self, params: _Masked, x: Array) -> tuple[Any, Any]:
         x, keep = self._read(params, x)
@@ -229,6 +274,6 @@ def _dropped(dropout: Dropout) -> _Dropped:
 
 
 def _zoned(keep: dict[str, Any], state: Any, state_t: Any) -> Any:
-    """Of each part as much of the state before as `keep` says."""
+    """keep ⊙ s_{t−1} + (1 − keep) ⊙ s_t for each field in `keep`."""
     before = {name: getattr(state, name) for name in keep}
     return state_t._replace(**{name: k * before[name] + (1 - k) * getattr(state_t, name) for name, k in keep.items()})

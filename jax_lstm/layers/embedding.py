@@ -1,4 +1,4 @@
-"""The embedding: a row of w for each symbol.
+"""An embedding: one row of w for each symbol.
 
 x_t = w[k_t]
 """
@@ -16,7 +16,10 @@ from jax_lstm.cells.weights import at_least_float32
 
 
 class EmbeddingParams(NamedTuple):
-    """A row of E numbers for each of V symbols."""
+    """Weights of an `Embedding`.
+
+    w: (V, E), one row of E features for each of V symbols.
+    """
 
     w: Float[Array, "V E"]
 
@@ -24,14 +27,17 @@ class EmbeddingParams(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Embedding:
-    """The embedding: choices only; its array is in EmbeddingParams.
+    """Embedding layer: x_t = w[k_t], one row of w for each symbol k.
+
+    The layer holds options only. Its weights are an `EmbeddingParams`.
 
     Args:
-        vocabulary: V, how many symbols there are: 0 to V − 1.
-        output_size: E, the number of features of a symbol.
+        vocabulary: V, the number of symbols, which are the integers 0 to V − 1.
+        output_size: E, the number of features of an embedded symbol.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     vocabulary: int
@@ -42,33 +48,48 @@ class Embedding:
             object.__setattr__(self, name, door.size("Embedding", name, getattr(self, name)))
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> EmbeddingParams:
-        """Draw w, each number normal with variance 1; `key` and `dtype` as for a cell."""
+        """Draw w, each entry normal with variance 1.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf.
+
+        Returns:
+            EmbeddingParams(w (V, E)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key, dtype = door.prng_key("Embedding.init", key), door.float_dtype("Embedding.init", "dtype", dtype)
         shape = (self.vocabulary, self.output_size)
         return EmbeddingParams(jax.random.normal(key, shape, at_least_float32(dtype)).astype(dtype))
 
     def apply(self, params: EmbeddingParams, symbols: ArrayLike) -> Float[Array, "*steps E"]:
-        """The rows of these symbols.
+        """Embed symbols: x = w[symbols].
 
         Args:
-            params: what `init` gave.
-            symbols: integers of any shape. One that is out of range has a row of NaN: it is never hidden.
+            params: what `init` returns.
+            symbols: integers of any shape (*steps). A symbol outside 0 to V − 1 gives a row of NaN.
+
+        Returns:
+            x, (*steps, E), in the params' dtype.
 
         Raises:
-            ValueError: params have other shapes.
-            TypeError: symbols are not integers, or params are not floats.
+            ValueError: params have wrong shapes.
+            TypeError: symbols is not an array of integers, or params are not floats.
         """
         params, _ = door.params("Embedding.apply", self, params)
         symbols = door.array("Embedding", "symbols", symbols)
         if not jnp.issubdtype(symbols.dtype, jnp.integer):
             raise TypeError(
-                f"Embedding: symbols must be integers, but are {symbols.dtype}; cast them if they are whole"
+                f"Embedding: symbols must be integers, but are {symbols.dtype}; "
+                "cast them, for example symbols.astype(jnp.int32)"
             )
-        # In 32 bits or more, before anything is cast down: negative ones would count from the end, large ones wrap.
+        # Compare in 32 bits or more, before any cast: negative symbols would count from the end, large ones wrap.
         wide = symbols if symbols.dtype.itemsize >= 4 else symbols.astype(jnp.int32)
         at = jnp.where((wide < 0) | (wide >= self.vocabulary), self.vocabulary, wide).astype(jnp.int32)
         w, by = jax.typeof(params.w).sharding, jax.typeof(at).sharding
         mesh = w.mesh if by.mesh.empty else by.mesh
-        # On a mesh a gather wants to be told how its result lies: as the symbols do, each row as those of w.
+        # On a mesh a gather needs the sharding of its result: that of the symbols, and for a row that of the rows of w.
         lies = None if mesh.empty else jax.NamedSharding(mesh, jax.P(*by.spec, w.spec[-1]))
         return params.w.at[at].get(mode="fill", fill_value=jnp.nan, out_sharding=lies)

@@ -1,9 +1,9 @@
-"""The layers of one loop: their arrays as one, a layer each along its first axis, and apart again.
+"""Stack the arrays of equal layers along a new first axis, for a loop over layers, and unstack them.
 
     joined((a_1, …, a_n))_k = a_k        parted(a)_k = a_k
 
-XLA compiles a kernel once for all places that differ in their operands alone, and for each of them where the place of
-a slice is a number in it. So the index of a layer is an operand here, which XLA cannot fold to a number.
+XLA compiles a kernel once for all slices that differ only in their operands, but once per slice if the position is a
+constant. So the index of a layer is an operand here, which XLA cannot fold to a constant.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ def _joined(*parts: Float[Array, "..."]) -> Float[Array, "n ..."]:
 
 @_joined.defjvp
 def _joined_jvp(parts: tuple, dparts: tuple) -> tuple[Array, Array]:
-    """Along every part; the transpose of this is `parted`."""
+    """The JVP for all parts; its transpose is `parted`."""
     whole = _joined(*parts)
     zeros = jnp.zeros_like(whole)
     alone = [_with_part(k, zeros, d) for k, d in zip(_indices(len(parts)), dparts, strict=True)]
@@ -53,7 +53,7 @@ def _start(k: Int[Array, ""], a: Array) -> list[Any]:
 
 
 def _indices(n: int) -> tuple[Int[Array, ""], ...]:
-    """0, …, n − 1, from a loop that moves each number on by one place: copies, and nothing to compile."""
+    """0, …, n − 1, from a loop that shifts the tuple by one place per iteration: copies only, no kernel to compile."""
     zero = jnp.zeros((), int)
     moved = jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, *s[:-1]), (zero,) * (n + 1))
     return moved[:0:-1]

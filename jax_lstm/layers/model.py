@@ -1,10 +1,10 @@
-"""An embedding, a cell and a readout: sequences in, classes or numbers out.
+"""A sequence model: an embedding (optional), a cell and a linear readout.
 
-    x_t = symbols embedded, or features as they are
+    x_t = embedding[k_t] for symbols k_t, or the features themselves
     s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
-`outputs` gives y_t of every step (a label a step, the next symbol), `last` that of the state at the end (a label a
-sequence). One sequence; a batch is a `vmap`.
+`outputs` returns y_t of every step, for one label per step or for the next symbol. `last` returns y of the last state,
+for one label per sequence. Both take one sequence; for a batch use `jax.vmap`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,12 @@ from jax_lstm.sequence import unroll
 
 
 class ModelParams(NamedTuple):
-    """The params of each part; `embedding` is None where features come in."""
+    """Params of a `Model`.
+
+    cell: the params of the cell.
+    readout: ReadoutParams(w (H, O), b (O,)).
+    embedding: EmbeddingParams(w (V, I)), or None if the model takes features.
+    """
 
     cell: Any
     readout: ReadoutParams
@@ -32,15 +37,33 @@ class ModelParams(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Model:
-    """A cell (a stack, say) with its readout, and before it an embedding if symbols come in.
+    """Sequence model: an embedding (optional), a cell and a linear readout.
+
+    One step::
+
+        x_t = embedding[k_t] for symbols k_t, or the features themselves
+        s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
+
+    Its params are a `ModelParams`; its state is that of the cell.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> model = jl.Model(jl.LSTM(input_size=3, hidden_size=4), output_size=2)
+    >>> params = model.init(jax.random.key(0))
+    >>> xs = jnp.ones((6, 3), jnp.float32)
+    >>> model.outputs(params, xs)[1].shape, model.last(params, xs)[1].shape
+    ((6, 2), (2,))
 
     Args:
         cell: any cell or layer.
-        output_size: O, the outputs of a step: classes, symbols or numbers.
-        vocabulary: V, if symbols 0 to V − 1 come in; they are embedded in the cell's I features. None: features come.
+        output_size: O, the number of outputs of a step, such as the logits of O classes.
+        vocabulary: V, for inputs that are symbols 0 to V − 1; they are embedded in the I features of the cell. None:
+            the inputs are features (T, I).
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     cell: Any
@@ -55,16 +78,27 @@ class Model:
 
     @property
     def readout(self) -> Readout:
-        """The readout."""
+        """The readout layer."""
         return Readout(base.output_size(self.cell), self.output_size)
 
     @property
     def embedding(self) -> Embedding | None:
-        """The embedding, if there is one."""
+        """The embedding layer; None without a vocabulary."""
         return None if self.vocabulary is None else Embedding(self.vocabulary, self.cell.input_size)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ModelParams:
-        """Draw every part; `key` and `dtype` as for a cell."""
+        """Draw the params of every part.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf.
+
+        Returns:
+            ModelParams(cell, readout, embedding); embedding is None without a vocabulary.
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         key_cell, key_readout = jax.random.split(door.prng_key("Model.init", key))
         if self.embedding is None:
             return ModelParams(self.cell.init(key_cell, dtype), self.readout.init(key_readout, dtype))
@@ -76,28 +110,43 @@ class Model:
         )
 
     def embedded(self, params: ModelParams, xs: ArrayLike) -> Array:
-        """What the cell reads: symbols embedded, or features as they are."""
+        """The input of the cell: embedded symbols (T, I), or the features unchanged.
+
+        Args:
+            params: what `init` returns.
+            xs: (T,) integers with a vocabulary, (T, I) floats without.
+
+        Raises:
+            ValueError: params lack the embedding, or have wrong shapes.
+            TypeError: params is not a ModelParams, or symbols are not integers.
+        """
         if not isinstance(params, ModelParams):
             raise TypeError(f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}")
         if self.embedding is None:
             return door.array("Model", "xs", xs)
         if params.embedding is None:
-            raise ValueError(f"Model: params must have an embedding of {self.vocabulary} symbols, but it is None")
+            raise ValueError(
+                f"Model: params must have an embedding of {self.vocabulary} symbols, but params.embedding is None; "
+                "make params with init"
+            )
         return self.embedding.apply(params.embedding, xs)
 
     def outputs(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
         reset: ArrayLike | None = None, *, key: Any = None,
     ) -> tuple[Any, Float[Array, "T O"]]:  # fmt: skip
-        """The last state, and y of every step; where `mask` is False, y is the readout of 0, which is b.
+        """Run the model over one sequence; return the last state and the output y_t of every step.
 
         Args:
-            params: what `init` gave.
-            xs: (T, I) floats, or (T,) integers where there is a vocabulary.
-            state, mask, reset, key: as for `unroll`.
+            params: what `init` returns.
+            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            state, mask (T,), reset (T,), key: as for `unroll`.
+
+        Returns:
+            (state, ys): the state after the last step, and ys (T, O). Where `mask` is False, y_t is b.
 
         Raises:
-            ValueError, TypeError: as `unroll`.
+            ValueError, TypeError: as for `unroll`, and as for `embedded`.
         """
         xs = self.embedded(params, xs)
         state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
@@ -107,10 +156,23 @@ class Model:
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
         reset: ArrayLike | None = None, *, key: Any = None,
     ) -> tuple[Any, Float[Array, " O"]]:  # fmt: skip
-        """The last state, and y of it. Of two directions it is each one's end: the last live step, and the first.
+        """Run the model over one sequence; return the last state and the output y of that state.
 
-        Args and Raises are those of `outputs`; also ValueError for a residual stack, whose outputs no state holds:
-        take the last live one of `outputs`.
+        For a Bidirectional the last state is that of each direction at its own end: the forward cell's at the last
+        unmasked step, the backward cell's at the first.
+
+        Args:
+            params: what `init` returns.
+            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            state, mask (T,), reset (T,), key: as for `unroll`.
+
+        Returns:
+            (state, y): the state after the last step, and y (O,), as for one label per sequence.
+
+        Raises:
+            ValueError: as for `outputs`; also for a residual stack, whose output is not part of its state: use the
+                last unmasked entry of `outputs` instead.
+            TypeError: as for `outputs`.
         """
         xs = self.embedded(params, xs)
         state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)

@@ -1,4 +1,4 @@
-"""The names that params have in a Flax module, the same in both of its APIs."""
+"""The names of params in a Flax module, the same for NNX and Linen."""
 
 from functools import reduce
 from typing import Any
@@ -9,12 +9,12 @@ from jax_lstm.cells.shapes import params_shapes
 
 
 def named(params: Any) -> dict[str, Any]:
-    """Params as nested dicts, a dict a level of their tree: {"0": {"w_x": …}, "1": {…}} for a stack.
+    """Params as nested dicts, one dict per level of their tree: {"0": {"w_x": …}, "1": {…}} for a stack.
 
-    The params inside a layer are called `of`, not `cell`, which is what a module calls its cell.
+    The params inside a layer are called `of`, because a module uses the name `cell` for its cell.
 
     Raises:
-        ValueError: two leaves of one name.
+        ValueError: two leaves would have the same name.
     """
     tree: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -34,7 +34,7 @@ def from_named(where: str, cell: Any, tree: Any) -> Any:
     """The inverse of `named`.
 
     Raises:
-        ValueError: a leaf that is not there, by its name.
+        ValueError: a leaf is missing; the message names it.
     """
     paths, treedef = jax.tree_util.tree_flatten_with_path(params_shapes(cell))
     leaves = []
@@ -49,6 +49,6 @@ def from_named(where: str, cell: Any, tree: Any) -> Any:
 
 
 def names(path: Any) -> tuple[str, ...]:
-    """The names on the way to a leaf of params, from the outside in."""
+    """The names on the path to a leaf of params, outermost first."""
     each = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
     return tuple("of" if name == "cell" else name for name in each) or ("w",)

@@ -1,8 +1,6 @@
-"""The linear readout.
+"""A linear readout of a cell's outputs.
 
-    y = h w + b
-
-It stands after a cell: h is one output, or the outputs of every step.
+y = h w + b
 """
 
 from dataclasses import dataclass
@@ -18,7 +16,11 @@ from jax_lstm.cells.weights import draw_per_gate, lecun_normal
 
 
 class ReadoutParams(NamedTuple):
-    """w acts on the features, b is added."""
+    """Weights of a `Readout`.
+
+    w: (H, O), multiplies the features h.
+    b: (O,), added.
+    """
 
     w: Float[Array, "H O"]
     b: Float[Array, " O"]
@@ -27,14 +29,17 @@ class ReadoutParams(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Readout:
-    """The linear readout: choices only; its arrays are in ReadoutParams.
+    """Linear readout layer: y = h w + b.
+
+    The layer holds options only. Its weights are a `ReadoutParams`.
 
     Args:
         input_size: H, the number of features of h.
         output_size: O, the number of outputs.
 
     Raises:
-        ValueError, TypeError: a field out of range or of another type; the message names it.
+        ValueError: a field is out of range; the message names it.
+        TypeError: a field has a wrong type; the message names it.
     """
 
     input_size: int
@@ -48,8 +53,14 @@ class Readout:
         """Draw w LeCun normal; b is zero.
 
         Args:
-            key: one random key; it is consumed.
-            dtype: the params' dtype, a float.
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf.
+
+        Returns:
+            ReadoutParams(w (H, O), b (O,)).
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
         """
         key, dtype = door.prng_key("Readout.init", key), door.float_dtype("Readout.init", "dtype", dtype)
         return ReadoutParams(
@@ -58,15 +69,18 @@ class Readout:
         )
 
     def apply(self, params: ReadoutParams, h: Float[Array, "*steps H"]) -> Float[Array, "*steps O"]:
-        """Compute y = h w + b, for one h or for one a step.
+        """Compute y = h w + b for one output h of a cell, or for the outputs of every step.
 
         Args:
-            params: what `init` gave.
-            h: (H,), or (T, H): a cell's output, in the params' dtype.
+            params: what `init` returns.
+            h: (*steps, H), in the params' dtype.
+
+        Returns:
+            y, (*steps, O).
 
         Raises:
-            ValueError: h has another number of features, or params have other shapes.
-            TypeError: h is no array, or params are not float arrays of one dtype.
+            ValueError: h has a wrong number of features, or params have wrong shapes.
+            TypeError: h is not an array, or params are not float arrays of one dtype.
         """
         params, _ = door.params("Readout.apply", self, params)
         h = door.array("Readout.apply", "h", h)

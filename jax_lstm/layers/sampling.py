@@ -1,9 +1,9 @@
-"""Symbols drawn one after another from a model that predicts the next one.
+"""Sample symbols from a model that predicts the next symbol, with temperature and nucleus (top-p) sampling.
 
-    p = softmax((y_t − max y_t) / temperature), cut to the most likely symbols that together have top_p
+    p = softmax((y_t − max y_t) / temperature), restricted to the most likely symbols with total probability top_p
     k_{t+1} ~ p        y_{t+1} = model(k_{t+1})
 
-The cut is nucleus sampling (Holtzman et al. 2020).
+Nucleus sampling: Holtzman et al. 2020.
 """
 
 from functools import partial
@@ -30,7 +30,9 @@ def sample(
     temperature: float | int | Array = 1.0,
     top_p: float | int | Array = 1.0,
 ) -> tuple[Any, Int[Array, " steps"]]:
-    """Go on after a prompt, in one compiled scan; `jax.vmap` over keys or prompts draws many at once.
+    """Sample symbols from a model after a prompt, with temperature and nucleus (top-p) sampling.
+
+    The symbols come from one compiled scan. To sample many sequences, use `jax.vmap` over keys or prompts.
 
     As if by::
 
@@ -40,31 +42,35 @@ def sample(
             symbols[t] = draw(key_t, y)
             state, y = model(params, state, symbols[t])
 
+    Here `model` is one step of the model, and `draw` samples from softmax(y / temperature), restricted by `top_p`.
+
     Args:
-        model: with a vocabulary of as many symbols as it has outputs; its cell can go step by step.
-        params: what `model.init` or training gave.
-        key: a random key; consumed.
-        prompt: (P,) integers, one or more.
-        state: the cell's, before the prompt; the initial one if None.
-        steps: how many symbols to draw; a Python integer.
-        temperature: above 1 flatter, below 1 sharper; 0 takes the most likely symbol. A number, or an array.
-        top_p: of the probability, how much the most likely symbols must have that may be drawn; above 0, at most 1.
+        model: a `Model` with vocabulary = output_size and a causal cell.
+        params: the params of the model.
+        key: one random key; consumed.
+        prompt: (P,) integers, P ≥ 1: the symbols to start from.
+        state: the state of the cell before the prompt; its initial state if None.
+        steps: the number of symbols to sample; a Python integer, 0 or more.
+        temperature: divides the logits: above 1 flattens the distribution, below 1 sharpens it, 0 takes the most likely
+            symbol. 0 or more; a number or an array of shape ().
+        top_p: sample only from the smallest set of most likely symbols with total probability of at least top_p. Above
+            0, at most 1; a number or an array of shape (). 1: all symbols.
 
     Returns:
-        The state after the last symbol, and the symbols (steps,), as int32. −1, which is no symbol, and so for the
-        rest, where a logit is NaN (after a symbol out of range, say) or an array given as temperature or top_p is out
-        of range: what only the device knows raises nothing.
+        (state, symbols): the state after the last symbol, and the symbols (steps,), int32. A symbol is −1 if a logit is
+        NaN, for example after a symbol out of range, or if temperature or top_p is an array and out of range. All later
+        symbols are then −1 too: values on the device cannot raise an error.
 
     Raises:
-        ValueError: a model without a vocabulary or with another number of outputs, an empty prompt, a choice out of
-            range, params or state of other shapes.
-        TypeError: an argument of another type.
+        ValueError: the model has no vocabulary or another number of outputs, the prompt is empty, an option is out of
+            range, or params or state have wrong shapes.
+        TypeError: an argument has a wrong type.
     """
     if not isinstance(model, Model):
         raise TypeError(f"sample: model must be a Model, but is a {type(model).__name__}")
     if model.vocabulary is None or model.vocabulary != model.output_size:
         raise ValueError(
-            f"sample: model must read the symbols that it predicts, but has vocabulary={model.vocabulary} and "
+            f"sample: model must have output_size equal to vocabulary, but has vocabulary={model.vocabulary} and "
             f"output_size={model.output_size}"
         )
     door.causal("sample", model.cell)
@@ -81,13 +87,13 @@ def sample(
 
 
 def _number(name: str, value: Any) -> float | Array:
-    """A finite Python number, or one number on the device."""
+    """Check a finite Python number, or an array of shape ()."""
     if not isinstance(value, jax.Array):
         return door.number("sample", name, value)
     if value.ndim or not jnp.issubdtype(value.dtype, jnp.number):
         raise ValueError(
             f"sample: {name} must be one number, but is {value.dtype}{list(value.shape)}; "
-            f"of several take one each with jax.vmap"
+            f"for several values use jax.vmap"
         )
     return value
 
@@ -117,15 +123,15 @@ def _sampled(
 
 
 def draw(key: Array, y: Float[Array, " V"], temperature: Array, top_p: Array) -> Int[Array, ""]:
-    """One symbol from logits y; −1 where there is none to be drawn."""
-    y = y.astype(at_least_float32(y.dtype))  # a narrow one cannot sum the probabilities of many symbols
+    """Sample one symbol from the logits y; −1 if a logit is NaN or an option is out of range."""
+    y = y.astype(at_least_float32(y.dtype))  # a narrow dtype cannot sum the probabilities of many symbols
     temperature, top_p = temperature.astype(y.dtype), top_p.astype(y.dtype)
     can = (temperature >= 0) & (top_p > 0) & (top_p <= 1) & ~jnp.isnan(y).any()
-    # From the largest down: over a temperature however small that is 0 and −∞.
+    # Subtract the largest logit first: a tiny temperature then gives 0 and −∞, not NaN.
     cooled = (y - jnp.max(y)) / jnp.maximum(temperature, jnp.finfo(y.dtype).tiny)
     p = jax.nn.softmax(cooled)
     order = jnp.argsort(-p)
-    before = jnp.cumsum(p[order]) - p[order]  # how much the more likely ones have
+    before = jnp.cumsum(p[order]) - p[order]  # the total probability of the more likely symbols
     kept = jnp.zeros_like(p, bool).at[order].set(before < top_p)
     drawn = jax.random.categorical(key, jnp.where(kept, cooled, -jnp.inf))
     return jnp.where(can, jnp.where(temperature > 0, drawn, jnp.argmax(y)), -1).astype(jnp.int32)

@@ -1,11 +1,11 @@
-"""Cells on top of each other: the outputs of one are the inputs of the next.
+"""A stack of cells (a multi-layer network): the outputs of each cell are the inputs of the next.
 
     y⁰_t = x_t        s^k_t, o_t = cell_k(s^k_{t−1}, y^{k−1}_t)
-    y^k_t = o_t, or o_t + y^{k−1}_t with `residual`, where the two are equally wide
-    between two cells, with a key and `dropout` = p: each number is 0 with probability p, else over 1 − p
+    y^k_t = o_t, or o_t + y^{k−1}_t with `residual` if both have the same number of features
+    between two cells, with a key and `dropout` = p: y^k_t ⊙ m_t / (1 − p), each entry of m_t 0 with probability p
 
-Each cell goes over all of time before the next begins, so each runs as it would alone. Three or more equal cells in a
-row are one loop over their params, traced and compiled once for any number of them.
+Each cell runs over the whole sequence before the next one starts, on the same engine as it would alone. Three or more
+equal cells in a row run as one loop over their params, traced and compiled once.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,22 +23,40 @@ from jax_lstm.layers.dropout import kept, rate
 from jax_lstm.layers.joined import joined, parted
 from jax_lstm.trajectory import like_data
 
-LOOPED = 3  # equal cells in a row from which they are one loop: fewer run faster apart
+LOOPED = 3  # from this many equal cells in a row they run as one loop; fewer run faster without it
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Stack:
-    """Cells on top of each other, itself a cell: its params and its state are tuples, one entry a cell.
+    """Stack of cells (a multi-layer recurrent network): the outputs of each cell are the inputs of the next.
+
+    One step::
+
+        y⁰_t = x_t        s^k_t, o_t = cell_k(s^k_{t−1}, y^{k−1}_t)
+        y^k_t = o_t, or o_t + y^{k−1}_t with `residual` if both have the same number of features
+
+    It is a cell itself. Its params and its state are tuples with one entry per cell, the lowest cell first.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jax_lstm as jl
+    >>> cell = jl.Stack((jl.LSTM(input_size=3, hidden_size=4), jl.GRU(input_size=4, hidden_size=5)))
+    >>> params = cell.init(jax.random.key(0))
+    >>> state, ys = jl.unroll(cell, params, jnp.ones((6, 3), jnp.float32))
+    >>> state[0].c.shape, state[1].h.shape, ys.shape
+    ((4,), (5,), (6, 5))
 
     Args:
-        cells: any cells and layers, the lowest first; each takes as many features as the one below gives.
-        residual: add to each cell's output its input, where both are equally wide.
-        dropout: the rate between two cells, drawn anew at every step; needs a key, and without one nothing is dropped.
-            (A mask that stays over time is `Dropout(cell, inputs=...)`.)
+        cells: a tuple of cells and layers, the lowest first. The input size of each is the output size of the one
+            below.
+        residual: whether to add the input of each cell to its output, if both have the same number of features.
+        dropout: dropout rate between two cells, at least 0 and below 1, with a new mask at every step. It needs a key;
+            without one nothing is dropped. For one mask per sequence use `Dropout(cell, inputs=...)`.
 
     Raises:
-        ValueError, TypeError: cells that do not fit, or a field out of range; the message names it.
+        ValueError: the sizes of two cells do not match, or a field is out of range; the message names it.
+        TypeError: an entry of `cells` is not a cell, or a field has a wrong type; the message names it.
     """
 
     cells: tuple[Any, ...]
@@ -60,48 +78,76 @@ class Stack:
 
     @property
     def input_size(self) -> int:
-        """I of the lowest cell."""
+        """I, the number of input features of the lowest cell."""
         return self.cells[0].input_size
 
     @property
     def hidden_size(self) -> int:
-        """H of the highest cell."""
+        """H, the number of units of the highest cell."""
         return self.cells[-1].hidden_size
 
     @property
     def output_size(self) -> int:
-        """How many features the highest cell gives."""
+        """The number of output features of the highest cell."""
         return base.output_size(self.cells[-1])
 
     @property
     def causal(self) -> bool:
-        """Whether every cell is."""
+        """Whether every cell is causal: no output depends on later inputs."""
         return all(base.is_causal(cell) for cell in self.cells)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> tuple[Any, ...]:
-        """Draw the params of every cell, each from a key of its own."""
+        """Draw the params of every cell, each from its own key.
+
+        Args:
+            key: one random key, for example `jax.random.key(0)`; consumed.
+            dtype: floating dtype of every leaf.
+
+        Returns:
+            A tuple with the params of every cell, the lowest first.
+
+        Raises:
+            TypeError: key is not a random key, or dtype is not floating.
+        """
         keys = jax.random.split(door.prng_key("Stack.init", key), len(self.cells))
         return tuple(cell.init(k, dtype) for cell, k in zip(self.cells, keys, strict=True))
 
     def initial_state(self, params: tuple[Any, ...], like: Array | None = None) -> tuple[Any, ...]:
-        """The initial state of every cell."""
+        """The initial states of all cells.
+
+        Args:
+            params: what `init` returns.
+            like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
+
+        Returns:
+            A tuple with the state of every cell, the lowest first.
+        """
         return tuple(cell.initial_state(p, like) for cell, p in zip(self.cells, params, strict=True))
 
     def output(self, state: tuple[Any, ...]) -> Array:
-        """What the highest cell shows of its state.
+        """The output of the highest cell in this state.
 
         Raises:
-            ValueError: with `residual` an output is more than a part of the state; `unroll` gives those of every step.
+            ValueError: with `residual` the output is not part of the state; use the outputs that `unroll` returns.
         """
         if self.residual:
             raise ValueError(
-                "Stack: the output of a residual stack is no part of its state; take the last of the outputs that "
-                "unroll gives"
+                "Stack: the output of a residual stack is not part of its state; use the last of the outputs that "
+                "unroll returns"
             )
         return base.output(self.cells[-1], state[-1])
 
     def step(self, params: tuple[Any, ...], state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
-        """One step of every cell, the lowest first; nothing is dropped."""
+        """One step of every cell, the lowest first, without dropout.
+
+        Args:
+            params: what `init` returns.
+            state: what `initial_state` or the step before returns.
+            x: (I,), floats no wider than the params' dtype.
+
+        Returns:
+            (state, y): the next state, and the output y (output_size,).
+        """
         after = []
         for cell, p, s in zip(self.cells, params, state, strict=True):
             s_t, y = cell.step(p, s, x)
@@ -110,7 +156,7 @@ class Stack:
         return tuple(after), x
 
     def draw(self, params: tuple[Any, ...], key: Array, steps: int) -> base.Drawn:
-        """What every cell that draws draws, and the masks between them."""
+        """Draw the random numbers of every cell and the dropout masks between them, for `steps` steps."""
         dtype = jax.tree.leaves(params)[0].dtype
         cells, drawn, noises = [], [], []
         for k, (cell, p) in enumerate(zip(self.cells, params, strict=True)):
@@ -137,7 +183,10 @@ class Stack:
         *,
         reverse: bool,
     ) -> tuple[Any, Any, Array]:
-        """Each cell over all of time, the lowest first."""
+        """Run each cell over the whole sequence, the lowest first, without dropout.
+
+        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
+        """
         nothing: list[Array | None] = [None] * len(self.cells)
         return _through(self, self.cells, run, params, s_0, s_restart, xs, nothing, nothing, flags, reverse)
 
@@ -147,7 +196,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class _DrawnStack:
-    """A stack after its draw: what each cell drew, and the mask on its outputs, are features of xs, so many of each."""
+    """A stack after its draw: each cell's random numbers and output mask are features of xs, of these widths."""
 
     stack: Stack
     cells: tuple[Any, ...]
@@ -174,7 +223,7 @@ def _through(
     stack: Stack, cells: tuple[Any, ...], run: Callable, params: Any, s_0: Any, s_restart: Any, x: Array,
     noises: list[Array | None], masks: list[Array | None], flags: Any, reverse: bool,
 ) -> tuple[Any, Any, Array]:  # fmt: skip
-    """x through every cell: the last states, the states or None, and the outputs of the last one."""
+    """Run x through every cell: the last states, all states (or None), and the outputs of the highest cell."""
     s_restart = (None,) * len(cells) if s_restart is None else s_restart
 
     def layer(cell: Any, x: Array, of_cell: Any) -> tuple[Array, Any]:

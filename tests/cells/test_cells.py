@@ -1,5 +1,6 @@
 """Cells: their fields, how their weights are drawn, and their equations written again in NumPy."""
 
+import inspect
 import json
 import re
 from functools import partial
@@ -72,7 +73,7 @@ def test_a_numpy_integer_is_a_size_and_becomes_a_python_one(cell, integer):
         (lambda: jl.LSTM(I, H, forget_bias="1"), TypeError, "forget_bias must be a Python number.*'1'"),  # pyrefly: ignore
         (lambda: jl.LSTM(I, H, forget_bias=True), TypeError, "forget_bias must be a Python number.*True"),
         (lambda: jl.LSTM(I, H, forget_bias=float("nan")), ValueError, "forget_bias must be finite.*nan"),
-        (lambda: jl.LSTM(I, H, chrono=2), ValueError, "chrono must be longer than 2.*2"),
+        (lambda: jl.LSTM(I, H, chrono=2), ValueError, "chrono must be greater than 2.*but is 2"),
         (lambda: jl.LSTM(I, H, chrono="20"), TypeError, "chrono must be a Python number.*'20'"),  # pyrefly: ignore
         (lambda: jl.LSTM(I, H, chrono=20, forget_bias=1.0), ValueError, "chrono.*forget_bias=1.0.*give one"),
         (lambda: jl.LSTM(I, H, chrono=20, forget_bias=0.0), ValueError, "chrono.*forget_bias=0.0.*give one"),
@@ -333,8 +334,8 @@ def test_params_are_read_back_from_a_dict(cell):
     [
         (lambda d: d.pop("b"), ValueError, r"params_from: params lacks b,.*\(\d+,\)"),
         (lambda d: d.update(b=d["b"][:-1]), ValueError, r"params_from: params.b has shape \(\d+,\).*takes \(\d+,\)"),
-        (lambda d: d.update(w_y=d["w_x"]), ValueError, r"params_from: 'w_y' is no leaf.*w_x, w_h, b"),
-        (lambda d: d.update({0: d.pop("b")}), ValueError, r"params_from: 0 is no leaf.*w_x, w_h, b"),
+        (lambda d: d.update(w_y=d["w_x"]), ValueError, r"params_from: 'w_y' is not a leaf.*w_x, w_h, b"),
+        (lambda d: d.update({0: d.pop("b")}), ValueError, r"params_from: 0 is not a leaf.*w_x, w_h, b"),
         (lambda d: d.update(b=d["b"].astype(int)), TypeError, r"params_from: params.b must hold floats.*int64"),
         (lambda d: d.update(b=d["b"].astype(np.float32)), TypeError, r"params_from: .*one dtype.*b float32"),
         (lambda d: d.update(b=0.0), TypeError, r"params_from: params.b must be a JAX or NumPy array.*float"),
@@ -350,7 +351,7 @@ def test_a_faulty_leaf_in_a_dict_is_named(cell, change, error, words):
 def test_another_cells_params_are_refused_by_leaf():
     with pytest.raises(ValueError, match=r"params.w_x has shape \(3, 4\), but cell LSTM takes \(3, 16\)"):
         jl.LSTM(I, H).params_from(params_of(jl.RNN(I, H)))
-    with pytest.raises(ValueError, match=r"params_from: 'b_hn' is no leaf of LSTMParams"):
+    with pytest.raises(ValueError, match=r"params_from: 'b_hn' is not a leaf of LSTMParams"):
         jl.LSTM(I, H).params_from(params_of(jl.GRU(I, H))._asdict())
 
 
@@ -378,7 +379,7 @@ def test_absent_fields_of_a_config_take_their_defaults():
 @pytest.mark.parametrize(
     ("config", "error", "words"),
     [
-        ({"cell": "LSTM", "hidden": 4}, ValueError, "'hidden' is no field of LSTM.*hidden_size.*input_size"),
+        ({"cell": "LSTM", "hidden": 4}, ValueError, "'hidden' is not a field of LSTM.*hidden_size.*input_size"),
         ({"cell": "RNN", "input_size": 3, "hidden_size": 4, "forget_bias": 1.0}, ValueError, "'forget_bias'.*of RNN"),
         ({"cell": "Transformer"}, ValueError, "cell must be one of LSTM, RNN, GRU, JANET.*'Transformer'"),
         ({"input_size": 3, "hidden_size": 4}, ValueError, "cell must be one of LSTM, RNN, GRU, JANET.*None"),
@@ -400,3 +401,21 @@ def test_only_the_librarys_own_cells_have_a_config():
     for value in (Mine(3, 4), jl.LSTM, None):
         with pytest.raises(TypeError, match="to_config: cell must be one of LSTM, RNN, GRU"):
             jl.to_config(value)  # pyrefly: ignore
+
+
+def equations(text):
+    """The indented lines with an equation, before the arguments."""
+    lines = inspect.cleandoc(text).split("\nArgs:")[0].splitlines()
+    return [line.strip() for line in lines if line.startswith("    ") and " = " in line]
+
+
+@pytest.mark.parametrize(
+    "name", ["LSTM", "GRU", "RNN", "JANET", "MinLSTM", "MinGRU", "SLSTM", "Stack", "Bidirectional", "Model"]
+)
+def test_a_class_docstring_has_the_equations_of_its_module(name):
+    cls = getattr(jl, name)
+    whole = inspect.getdoc(inspect.getmodule(cls)) or ""
+    found = equations(inspect.getdoc(cls) or "")
+    assert found
+    assert [line for line in found if line not in whole] == []
+    assert found[0].replace(" = ", " = −") not in whole

@@ -75,7 +75,7 @@ def assert_says(message, *words):
 # What is wrong, the error, and what its message must say: the argument, both sizes or types, the advice.
 FAULTS: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "xs has too few features": ({"xs": XS[:, :2]}, ValueError, ("xs", "2 features", "takes 3", "(6, 2)", "LSTM")),
-    "xs has no time axis": ({"xs": XS[0]}, ValueError, ("xs", "(T, I)", "1 axes", "(3,)")),
+    "xs has no time axis": ({"xs": XS[0]}, ValueError, ("xs", "(T, I)", "1 axis", "(3,)")),
     "xs has a batch axis": (
         {"xs": XS[None]},
         ValueError,

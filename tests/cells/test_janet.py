@@ -110,7 +110,7 @@ def test_chrono_biases_spread_the_memories_from_one_step_to_the_longest():
     ("choices", "error", "words"),
     [
         ({"chrono": 20, "forget_bias": 1.0}, ValueError, "JANET: chrono.*forget_bias=1.0.*give one"),
-        ({"chrono": 2}, ValueError, "JANET: chrono must be longer than 2.*2"),
+        ({"chrono": 2}, ValueError, "JANET: chrono must be greater than 2.*but is 2"),
         ({"forget_bias": float("nan")}, ValueError, "JANET: forget_bias must be finite.*nan"),
         ({"beta": float("inf")}, ValueError, "JANET: beta must be finite.*inf"),
         ({"beta": True}, TypeError, "JANET: beta must be a Python number.*True"),

@@ -127,10 +127,26 @@ def test_a_layer_norm_in_float16_squares_what_a_float16_cannot_hold():
     ("choices", "error", "says"),
     [
         ({"without": "cell_gate"}, ValueError, "LSTM: without must be one of input_gate.*cell_gate"),
-        ({"coupled": True, "without": "input_gate"}, ValueError, "coupled makes the input gate.*without='input_gate'"),
-        ({"coupled": True, "without": "forget_gate"}, ValueError, "coupled makes the input gate.*'forget_gate'"),
-        ({"without": "forget_gate", "forget_bias": 1.0}, ValueError, "forget_bias is of the forget gate.*leave one"),
-        ({"without": "forget_gate", "chrono": 10}, ValueError, "chrono is of the forget gate.*leave one"),
+        (
+            {"coupled": True, "without": "input_gate"},
+            ValueError,
+            "coupled=True computes the input gate.*without='input_gate'",
+        ),
+        (
+            {"coupled": True, "without": "forget_gate"},
+            ValueError,
+            "coupled=True computes the input gate.*'forget_gate'",
+        ),
+        (
+            {"without": "forget_gate", "forget_bias": 1.0},
+            ValueError,
+            "forget_bias sets the bias of the forget gate.*leave out one",
+        ),
+        (
+            {"without": "forget_gate", "chrono": 10},
+            ValueError,
+            "chrono sets the bias of the forget gate.*leave out one",
+        ),
         ({"projection": 0}, ValueError, "LSTM: projection must be at least 1"),
         ({"clip": 0}, ValueError, "LSTM: clip must be above 0"),
         ({"clip": True}, TypeError, "LSTM: clip must be a Python number"),

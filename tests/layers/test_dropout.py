@@ -246,10 +246,14 @@ def test_the_gradient_of_a_dropped_weight_is_zero():
         (
             lambda: jl.Dropout(jl.SLSTM(I, H, heads=2), zoneout_c=0.1),
             ValueError,
-            "h and c, and no more.*has h, c, n, m",
+            "h and c only.*has h, c, n, m",
         ),
         (lambda: jl.Dropout(jl.LSTM(I, H, projection=2), zoneout=0.1), ValueError, "zoneout.*projection"),
-        (lambda: jl.Dropout(jl.MinGRU(I, H), hidden=0.1), ValueError, "hidden is of what.*MinGRU has no such weights"),
+        (
+            lambda: jl.Dropout(jl.MinGRU(I, H), hidden=0.1),
+            ValueError,
+            "hidden acts on h before.*MinGRU has no recurrent weights",
+        ),
         (lambda: jl.Dropout(jl.Stack((jl.LSTM(I, H),))), TypeError, "must split its step.*Stack.*around the cells"),
         (
             lambda: jl.drop_weights(jax.random.key(0), params_of("inputs"), 1),

@@ -144,7 +144,11 @@ def test_no_key_is_used_twice_and_the_given_one_is_used_up():
 @pytest.mark.parametrize(
     ("changed", "error", "says"),
     [
-        ({"model": jl.Model(jl.LSTM(I, H), V)}, ValueError, "sample: model must read the symbols.*vocabulary=None"),
+        (
+            {"model": jl.Model(jl.LSTM(I, H), V)},
+            ValueError,
+            "sample: model must have output_size equal to.*vocabulary=None",
+        ),
         ({"model": jl.Model(jl.LSTM(I, H), 3, V)}, ValueError, "sample: model must.*vocabulary=5 and output_size=3"),
         ({"model": jl.Model(jl.Bidirectional(jl.LSTM(I, H)), V, V)}, ValueError, "sample: cell Bidirectional looks at"),
         ({"prompt": PROMPT[:0]}, ValueError, "sample: prompt must.*one symbol or more.*0"),

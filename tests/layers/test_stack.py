@@ -159,5 +159,5 @@ def test_what_does_not_fit_is_refused_with_its_sizes(make, error, says):
 
 def test_the_output_of_a_residual_stack_is_no_part_of_its_state_and_is_refused():
     name = "residual, looped"
-    with pytest.raises(ValueError, match=r"residual stack is no part of its state.*unroll"):
+    with pytest.raises(ValueError, match=r"residual stack is not part of its state.*unroll"):
         STACKS[name].output(STACKS[name].initial_state(params_of(name)))
