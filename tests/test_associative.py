@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from programs import scans
+from tiers import slow_except
 
 import jax_lstm as jl
 
@@ -18,6 +19,7 @@ CELLS = {
     "both ways": jl.Bidirectional(jl.MinGRU(I, H), jl.MinLSTM(I, 2)),
 }
 EACH = pytest.mark.parametrize("name", list(CELLS))
+TWO_OF_THEM = pytest.mark.parametrize("name", slow_except(["MinGRU", "stack"], CELLS))
 RNG = np.random.default_rng(0)
 XS, MASK, RESET = RNG.normal(size=(B, T, I)), RNG.random((B, T)) < 0.7, RNG.random((B, T)) < 0.3
 FLAGGED = {"bare": (None, None), "mask": (MASK, None), "reset": (None, RESET), "both": (MASK, RESET)}
@@ -54,7 +56,7 @@ def assert_equal(ours, theirs, dtype):
 
 
 @EACH
-@pytest.mark.parametrize("flags", list(FLAGGED))
+@pytest.mark.parametrize("flags", slow_except(["both"], FLAGGED))
 def test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start(name, flags):
     params, xs, state = given(name)
     flags = [None if f is None else f[0] for f in FLAGGED[flags]]
@@ -62,7 +64,7 @@ def test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start(n
     assert_equal(with_gradient(name, "associative", *args), with_gradient(name, "hoisted", *args), "float64")
 
 
-@EACH
+@TWO_OF_THEM
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_it_gives_the_loops_numbers_from_last_to_first_in_each_dtype(name, dtype):
     params, xs, state = given(name, dtype)
@@ -83,7 +85,7 @@ def test_dropout_and_zoneout_leave_a_cell_linear_in_its_state(key):
     assert_equal(ours, theirs, "float64")
 
 
-@EACH
+@TWO_OF_THEM
 def test_a_batch_is_its_sequences_one_by_one_by_vmap_or_batched(name):
     params, *data = given(name)
     run = partial(jl.unroll, CELLS[name], engine="associative")
@@ -95,7 +97,7 @@ def test_a_batch_is_its_sequences_one_by_one_by_vmap_or_batched(name):
         assert_equal(jax.tree.map(lambda a, k=k: a[k], by_vmap), one, "float64")
 
 
-@EACH
+@TWO_OF_THEM
 def test_states_segments_and_short_sequences_are_the_loops(name):
     params, xs, _ = given(name)
     both = "associative", "hoisted"

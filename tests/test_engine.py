@@ -14,6 +14,8 @@ from programs import HLO, carried_shapes, products, scans, shapes
 
 import jax_lstm as jl
 
+pytestmark = pytest.mark.optimized
+
 # Sizes that share no product, so that a shape tells what it is.
 B, T, I, H = 8, 11, 3, 6
 CELLS = {"LSTM": jl.LSTM(I, H), "GRU": jl.GRU(I, H), "RNN": jl.RNN(I, H), "Everything": Everything(I, H)}

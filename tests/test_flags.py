@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiers import slow_except
 
 TESTS = Path(__file__).parent
 MARKED = sorted(
@@ -42,7 +43,7 @@ def run_marked(files, flags, expression="", marker="flags"):
     return done.returncode, (done.stdout + done.stderr)[-3000:], int(passed[1]) if passed else 0
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", slow_except(["JAX_ENABLE_X64=0"], FLAGS))
 def test_the_marked_tests_pass_under_a_strict_flag(flag):
     code, said, passed = run_marked(MARKED, [flag], FLAGS[flag])
     assert code == 0, said
@@ -85,6 +86,7 @@ def test_nothing_at_all():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [["JAX_DISABLE_JIT=1"], [f for f in FLAGS if "JIT" not in f]])
 def test_a_flag_reaches_the_tests_and_what_it_forbids_fails(together, tmp_path):
     file = tmp_path / "test_faults.py"
@@ -96,6 +98,7 @@ def test_a_flag_reaches_the_tests_and_what_it_forbids_fails(together, tmp_path):
     assert passed == 7 - len(together), said
 
 
+@pytest.mark.slow
 def test_a_marker_that_selects_nothing_is_noticed():
     code, said, passed = run_marked(MARKED, [], marker="not flags")
     assert (code, passed) == (5, 0), said

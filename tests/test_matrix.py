@@ -31,16 +31,34 @@ def name_of(case):
     return f"{case[0]}-{case[1]}-{jnp.dtype(case[2]).name}"
 
 
-def table(cases):
-    # One case after another, with all its tests: what is compiled for it is found again.
-    return pytest.mark.parametrize("case", cases, ids=name_of, scope="module")
+# In the default tier every cell proves its numbers, and one cell for each path through the library proves what JAX's
+# transformations make of them: a derivative of its own, one by JAX, a last linear part, a loop over layers, directions.
+PATHS = ("LSTM", "GRU", "projection", "stack of four", "bidirectional")
+ONE_PER_PATH = [(name, "flags", jnp.float64) for name in PATHS] + [("LSTM", "remat", jnp.float64)]
+# These are run again with the compiler's usual optimizations.
+OPTIMIZED = ("LSTM", "GRU", "stack")
+
+
+def table(cases, quick=None):
+    """One case after another, with all its tests, so that what is compiled for it is found again.
+
+    quick: the cases of the default tier; all if None.
+    """
+    rows = []
+    for case in cases:
+        marks = [pytest.mark.slow] * (quick is not None and case not in quick)
+        marks += [pytest.mark.optimized] * (case[0] in OPTIMIZED)
+        rows.append(pytest.param(case, marks=marks, id=name_of(case)))
+    return pytest.mark.parametrize("case", rows, scope="module")
 
 
 TABLE = table(CASES)
-EVERY_CELL = table([case for case in CASES if case[1:] == ("flags", jnp.float64)])
+TRANSFORMED = table(CASES, ONE_PER_PATH)
+WITH_FLAGS = [case for case in CASES if case[1:] == ("flags", jnp.float64)]
+EVERY_CELL, EVERY_PATH = table(WITH_FLAGS), table(WITH_FLAGS, ONE_PER_PATH)
 # Derivatives of derivatives of batches: of each way in which a cell gets its derivative, and goes over time.
 NESTED = [case for case in CASES if case[0] in ("LSTM", "GRU", "RNN", "projection", "stack of four")]
-THREE_CELLS = table([(name, "flags", jnp.float64) for name in ("LSTM", "RNN", "GRU")])
+THREE_CELLS = table([(name, "flags", jnp.float64) for name in ("LSTM", "RNN", "GRU")], ONE_PER_PATH[:1])
 
 
 def as_numpy(tree):
@@ -172,12 +190,14 @@ def every(case):
     return transformed(case in NESTED, p.how, p.weights, (p.args, p.flags), (q.args, q.flags), q.args)
 
 
+@pytest.mark.optimized
 @TABLE
 def test_a_run_equals_the_numpy_loop(case):
     p = first(case)
     assert_close(ours(case)[0], numpy_run(p)(*as_numpy(p.args)), OUTPUTS[case[2]])
 
 
+@pytest.mark.optimized
 @TABLE
 def test_grad_equals_the_complex_step_derivative_in_every_leaf(case):
     assert_close(ours(case)[1], gradients(case)[0], DERIVATIVES[case[2]])
@@ -191,14 +211,14 @@ def test_the_plain_engine_gives_the_same(case):
     assert_close(gradient, gradients(case)[0], DERIVATIVES[case[2]])
 
 
-@TABLE
+@TRANSFORMED
 def test_jvp_equals_the_complex_step_derivative(case):
     p, q = first(case), second(case)
     expected = reference.derivative(numpy_run(p), as_numpy(p.args), as_numpy(q.args))
     assert_close(every(case)["jvp"], expected, DERIVATIVES[case[2]])
 
 
-@TABLE
+@TRANSFORMED
 @pytest.mark.parametrize("jacobian", ["jacfwd", "jacrev"])
 def test_jacobians_equal_the_complex_step_derivative(case, jacobian):
     p = first(case)
@@ -208,26 +228,26 @@ def test_jacobians_equal_the_complex_step_derivative(case, jacobian):
     assert_close(every(case)[jacobian], theirs, DERIVATIVES[case[2]])
 
 
-@TABLE
+@TRANSFORMED
 def test_a_hessian_vector_product_is_the_derivative_of_the_gradient(case):
     expected = numpy_curvature(first(case), as_numpy(second(case).args))
     assert max(np.abs(a).max() for a in expected) > 0.1
     assert_close(every(case)["hvp"], expected, max(1e-9, DERIVATIVES[case[2]]))
 
 
-@TABLE
+@TRANSFORMED
 def test_vmap_equals_a_python_loop(case):
     for k, p in enumerate((first(case), second(case))):
         assert_close(at(k, every(case)["vmap"]), numpy_run(p)(*as_numpy(p.args)), OUTPUTS[case[2]])
 
 
-@TABLE
+@TRANSFORMED
 def test_vmap_of_grad_equals_a_python_loop_of_gradients(case):
     for k in range(2):
         assert_close(at(k, every(case)["vmap of grad"]), gradients(case)[k], DERIVATIVES[case[2]])
 
 
-@table(NESTED)
+@table(NESTED, ONE_PER_PATH)
 def test_grad_of_vmap_of_grad_of_vmap_is_the_derivative_of_its_square(case):
     p, q = first(case), second(case)
     params, _, state = jax.tree.map(lambda a: np.asarray(a, np.float64), p.args)
@@ -259,7 +279,7 @@ def test_nothing_at_a_masked_step_moves_a_bit(case):
         assert not outputs[1][~mask].any()
 
 
-@EVERY_CELL
+@EVERY_PATH
 def test_steps_equal_the_run_where_a_cell_can_step(case):
     p = first(case)
     params, xs, state = p.args
@@ -274,7 +294,7 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
     assert_close((state, np.stack([ys[t] for t in sorted(ys)])), ours(case)[0], 1e-12)
 
 
-@EVERY_CELL
+@EVERY_PATH
 def test_params_of_bfloat16_give_finite_gradients_near_those_of_the_same_numbers_in_float64(case):
     p = first(case)
     narrow, wide = (
@@ -288,7 +308,7 @@ def test_params_of_bfloat16_give_finite_gradients_near_those_of_the_same_numbers
         assert np.abs(a - b).max() <= 0.1 * max(1.0, np.abs(b).max())
 
 
-@EVERY_CELL
+@EVERY_PATH
 def test_a_second_eager_run_of_an_equal_cell_compiles_nothing(case):
     p, q = first(case), second(case)
     jl.unroll(p.how.cell, *p.args, *p.flags)
@@ -324,7 +344,7 @@ def batch_of(case, copies=2):
     return (pair[0].args[0], xs, state, mask, reset), (copies * sum(values), gradient)
 
 
-@EVERY_CELL
+@EVERY_PATH
 def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(case):
     p, ((params, *data), expected) = first(case), batch_of(case)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
@@ -334,7 +354,7 @@ def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(cas
         assert_close(ours, expected, DERIVATIVES[case[2]])
 
 
-@EVERY_CELL
+@EVERY_PATH
 def test_inside_a_shard_map_a_batch_has_the_numbers_of_one_device(case):
     p, (args, expected) = first(case), batch_of(case)
     data, all_of_it = PartitionSpec("data"), PartitionSpec()
@@ -375,7 +395,7 @@ def test_vmap_over_one_argument_equals_a_python_loop(case, over):
         assert_close(at(k, outputs), numpy_run(p)(*as_numpy(one)), OUTPUTS[case[2]])
 
 
-@table([("LSTM", mode, jnp.float64) for mode in MODES])
+@table([("LSTM", mode, jnp.float64) for mode in MODES], ONE_PER_PATH[:1])
 @pytest.mark.parametrize("default_state", [True, False])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_on_any_mesh_with_any_state_the_numbers_are_those_of_one_device(case, axis_type, default_state):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiers import slow_except
 
 ROOT = Path(__file__).parents[1]
 GRADIENT = "tests/test_matrix.py::test_grad_equals_the_complex_step_derivative_in_every_leaf[{}-float64]"
@@ -117,13 +118,14 @@ def run(folder, test):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_an_untouched_copy_is_green(tmp_path):
     copy_of_the_project(tmp_path)
     result = run(tmp_path, OUTPUT.format("LSTM-flags"))
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("name", list(MUTANTS))
+@pytest.mark.parametrize("name", slow_except(["no mask in the tangent"], MUTANTS))
 def test_a_fault_in_the_package_turns_a_test_red(tmp_path, name):
     file, stands, put, test = MUTANTS[name]
     copy_of_the_project(tmp_path)

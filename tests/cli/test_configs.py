@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiers import slow_except
 
 from jax_lstm.cli import main
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.train import read_config, read_metrics
 from jax_lstm.train.run_dir import flat
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def read(path):
@@ -31,9 +33,9 @@ def test_a_config_is_complete_and_comes_back_from_yaml_the_same(path, tmp_path):
     assert read(again) == experiment
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_a_config_trains_two_steps(path, tmp_path):
-    run_dir = tmp_path / "run"
+@pytest.mark.parametrize("name", slow_except(["digits", "adding", "bytes"], [path.stem for path in CONFIGS]))
+def test_a_config_trains_two_steps(name, tmp_path):
+    path, run_dir = ROOT / "configs" / f"{name}.yaml", tmp_path / "run"
     small = ["--train.steps", "2", "--opt.schedule", "warmup", "--opt.warmup_steps", "1", "--model.hidden_size", "10"]
     small += ["--train.batch_size", "4", "--train.seeds", "[3]", "--train.devices", "1"]
     assert main(["train", str(path), "--run_dir", str(run_dir), *small]) == 0

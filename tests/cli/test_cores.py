@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from programs import HLO
+from tiers import slow_except
 
 from jax_lstm.cli import main
 from jax_lstm.cli.cores import count_cores
@@ -80,6 +81,7 @@ def test_training_on_a_cpu_uses_every_core(tmp_path):
     assert device["count"] == device["used"] == count_cores()
 
 
+@pytest.mark.slow
 def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(tmp_path):
     run_dir = str(tmp_path / "run")
     argv = ["train", *TINY, "--train.batch_size", "8", "--run_dir", run_dir]
@@ -95,7 +97,10 @@ def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(
 # One of each way to be scored and to run: a loss of sequences, of numbers, of some steps, of all (with a carried state
 # and two layers), weighed, over truncated windows, of many seeds one after another and at once. Noise is left out: it
 # trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
-@pytest.mark.parametrize("name", ["digits", "adding", "copy", "bytes", "timing", "continual_reber", "a5"])
+@pytest.mark.parametrize(
+    "name",
+    slow_except(["digits", "bytes"], ["digits", "adding", "copy", "bytes", "timing", "continual_reber", "a5"]),
+)
 def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(name):
     path = ROOT / "configs" / f"{name}.yaml"
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
