@@ -51,7 +51,7 @@ dist: $(VENV)/dist.stamp
 	rm -rf dist
 	$(BIN)/python -m build --installer uv
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python tests/dist.py
+	$(BIN)/python tests/check_dist.py
 
 # The newest releases that pyproject.toml allows, for Python 3.11 and for 3.12 and newer.
 lock: export UV_FIND_LINKS =

@@ -37,10 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = import_module(f"jax_lstm.cli.{values.command}")  # only the one that runs pays for its imports
         return command.main(values.arguments)
     except ModuleNotFoundError as error:
-        if (error.name or "jax_lstm").startswith("jax_lstm"):
+        package = (error.name or "jax_lstm").partition(".")[0]
+        if package == "jax_lstm":
             raise
         parser.error(
-            f"{values.command}: wanted the packages of the extra train, but {error.name} is not installed; run "
+            f"{values.command}: wanted the packages of the extra train, but {package} is not installed; run "
             "pip install 'jax_lstm[train]'"
         )
     except KeyboardInterrupt:
