@@ -11,12 +11,16 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.02
 # LAPACK's threads get in each other's way on matrices of a state's size: one is faster.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint notebooks bench clean
+# uv does not read pip's settings. A folder of wheels that pip uses serves uv too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV_INSTALL = $(BIN)/uv pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
+
+.PHONY: demo test lint notebooks bench dist lock clean
 
 demo: $(VENV)/train.stamp
 	$(BIN)/jax-lstm demo
 
-test: $(VENV)/dev.stamp
+test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
@@ -25,7 +29,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 
-notebooks: $(VENV)/dev.stamp
+notebooks: $(VENV)/notebooks.stamp
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 	$(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
 
@@ -41,10 +45,28 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/tables.py --write
 	$(BIN)/python benchmarks/tables.py
 
-$(VENV)/%.stamp: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+# Build the sdist, and the wheel from it; install the wheel in an empty environment and use it there.
+dist: export UV_CONSTRAINT = $(CURDIR)/constraints.txt
+dist: $(VENV)/dist.stamp
+	rm -rf dist
+	$(BIN)/python -m build --installer uv
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/check_dist.py
+
+# The newest releases that pyproject.toml allows, for Python 3.11 and for 3.12 and newer.
+lock: export UV_FIND_LINKS =
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
+	  --custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
+
+# Several extras share one environment.
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/uv
+	$(UV_INSTALL) --python $(BIN)/python --editable '.[$*]'
 	touch $@
 
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+
 clean:
-	rm -rf .venv .jax_cache runs
+	rm -rf .venv .jax_cache dist runs

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jax_lstm.cli.configs import configs_dir
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
 from jax_lstm.cli.evaluate import evaluate
@@ -58,14 +59,15 @@ def main(argv: Sequence[str]) -> int:
         description="Train an LSTM and a tanh RNN on digits and on adding; print one table. Keys of an experiment "
         "(--train.steps 100) override those of the configs, for every run.",
     )
-    parser.add_argument("--configs", default="configs", help="the directory of digits.yaml and adding.yaml")
+    parser.add_argument("--configs", help="the folder of digits.yaml and adding.yaml; default: the packaged configs")
     parser.add_argument("--out", default="runs/demo", help="where to write; an earlier demo there is replaced")
     values, overrides = parser.parse_known_args(argv)
-    configs, out = Path(values.configs), Path(values.out)
+    configs, out = Path(values.configs or configs_dir()), Path(values.out)
     missing = [name for name in TASKS if not (configs / f"{name}.yaml").is_file()]
     if missing:
         parser.error(
-            f"--configs: {configs} has no {missing[0]}.yaml; run in the repository, or name its configs folder"
+            f"--configs: wanted a folder with digits.yaml and adding.yaml, but {configs} has no {missing[0]}.yaml; "
+            "leave --configs out to use the packaged configs"
         )
     if out.exists() and not (out / REPORT).is_file() and (not out.is_dir() or any(out.iterdir())):
         parser.error(f"--out: {out} exists and was not written by the demo; move it, or name another directory")

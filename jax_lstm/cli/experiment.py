@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from jax_lstm.cli.configs import configs_dir
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.measures import measure
@@ -42,13 +43,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("name", type=str, nargs="?", help="a file of configs/experiments, without .yaml")
     parser.add_argument("--list", action="store_true", help="the experiments, and minutes on two cores")
     parser.add_argument("--table", action="store_true", help="write README.md, the table of the results in --out")
-    parser.add_argument("--configs", type=str, default="configs", help="the folder of the configs")
+    parser.add_argument("--configs", type=str | None, default=None, help="the folder of the configs; null: packaged")
     parser.add_argument("--out", type=str | None, default=None, help=f"where to write; {RESULTS}, trials {TRIALS}")
     parser.add_argument(
         "--quick", type=int | None, default=None, help="only so many training steps: a trial, no result"
     )
     values = parse(parser, argv)
-    specs, console = Path(values.configs) / "experiments", Console()
+    configs, console = Path(values.configs or configs_dir()), Console()
+    specs = configs / "experiments"
     out = Path(values.out or (RESULTS if values.quick is None else TRIALS))
     names = sorted(path.stem for path in specs.glob("*.yaml"))
     if values.list:
@@ -73,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     spec = read_spec(specs / f"{values.name}.yaml")
     try:
         runs = {
-            name: read_run(Path(values.configs) / run["config"], run["set"], values.name, name, values.quick)
+            name: read_run(configs / run["config"], run["set"], values.name, name, values.quick)
             for name, run in spec["runs"].items()
         }
         for experiment in runs.values():

@@ -5,12 +5,22 @@ A refusal exits with 2 before anything is written; its message names the key and
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from jax_lstm.cli.configs import find_config
 from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig
 from jax_lstm.train import OptConfig, TrainConfig
 from jax_lstm.train.run_dir import CONFIG, read_config
+
+
+class ConfigFile(ActionConfigFile):
+    """Read a config file, or a packaged config by its name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Add its keys to `cfg`."""
+        super().__call__(parser, cfg, str(find_config(values)), option_string)
 
 
 def experiment_parser(command: str, description: str) -> ArgumentParser:
@@ -18,8 +28,9 @@ def experiment_parser(command: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(prog=f"jax-lstm {command}", description=description)
     parser.add_argument(
         "--config",
-        action=ActionConfigFile,
-        help="a YAML file of plain data; as the first argument it needs no --config",
+        action=ConfigFile,
+        help="a YAML file of plain data, or the name of a packaged config, such as digits.yaml; as the first argument "
+        "it needs no --config",
     )
     for name, section in (("model", ModelConfig), ("task", TaskConfig), ("opt", OptConfig), ("train", TrainConfig)):
         parser.add_class_arguments(section, name)

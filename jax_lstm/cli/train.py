@@ -16,7 +16,7 @@ from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_
 def main(argv: Sequence[str]) -> int:
     """Parse, refuse or train."""
     make_cores_devices()
-    parser = experiment_parser("train", "Train one experiment: jax-lstm train configs/digits.yaml --model.cell gru")
+    parser = experiment_parser("train", "Train one experiment: jax-lstm train digits.yaml --model.cell gru")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in run_dir")
     experiment, values = parse_experiment(parser, argv)
     try:
