@@ -15,13 +15,26 @@ export OPENBLAS_NUM_THREADS ?= 1
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV_INSTALL = $(BIN)/uv pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
-.PHONY: demo test lint notebooks bench dist lock clean
+# PYTEST_ARGS selects tests: make test PYTEST_ARGS=tests/test_engine.py
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-all test-times lint notebooks bench dist lock clean
 
 demo: $(VENV)/train.stamp
 	$(BIN)/jax-lstm demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# Tests marked `optimized` with XLA's default optimizations; then all tests, those marked `slow` too.
+test-all: $(VENV)/test.stamp
+	$(PYTEST) --optimized -m optimized
+	$(PYTEST) -m ""
+
+# The slowest files, how many programs they compile, and the coverage.
+test-times: $(VENV)/test.stamp
+	$(PYTEST) -p tests.times --cov jax_lstm --cov-report term:skip-covered $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -31,7 +44,7 @@ lint: $(VENV)/dev.stamp
 
 notebooks: $(VENV)/notebooks.stamp
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
-	$(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
+	$(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
 
 # No compilation cache: compile times are measured too.
 bench: export JAX_COMPILATION_CACHE_DIR =
