@@ -45,7 +45,7 @@ def test_the_demo_trains_both_cells_on_both_tasks_and_leaves_its_files(tmp_path,
     with pytest.raises(SystemExit) as left:
         main(["demo", *SMALL, "--out", str(out), "--train.devices", "16", "--train.batch_size", "16"])
     assert left.value.code == 2
-    assert "train.devices: wanted auto, or at most the 8 there are" in capsys.readouterr().err
+    assert "train.devices: wanted auto, or at most 8 (the local devices)" in capsys.readouterr().err
     assert (out / "stale.txt").is_file()  # a refusal deletes nothing
 
 
