@@ -193,7 +193,7 @@ class _Progress:
         )
         self._steps = steps
         self._start = self._printed = time.perf_counter()
-        self._compiled: tuple[int, float] | None = None  # the step and the time after the first chunk
+        self._compiled: tuple[int, float] | None = None  # step and time after the first validation: all is compiled
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -220,7 +220,7 @@ class _Progress:
                 line += f", about {(now - since) / (step - done) * (self._steps - step):.0f} s left"
             self._lines.print(line, highlight=False, markup=False, soft_wrap=True)
             self._printed = now
-        if self._compiled is None:
+        if self._compiled is None and np.isfinite(best).all():
             self._compiled = step, now
 
 
