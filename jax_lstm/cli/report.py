@@ -104,8 +104,8 @@ def words(profile: Profile, one: Details) -> list[str]:
     back = T // 2
     held = int((one.retention[T - back] > math.log(HELD)).sum())
     said.append(
-        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than {HELD:.0%} of their own gradient over "
-        f"{back} steps."
+        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than {100 * HELD:.0f} % of their own gradient "
+        f"over {back} steps."
     )
     if one.ways:
         cell, hidden = (float(one.ways[name][T - back]) for name in ("cell", "hidden"))

@@ -45,5 +45,5 @@ def test_the_baseline_is_the_share_that_is_right_with_a_spike_at_the_best_step_o
     hits = np.bincount([s + 2 * D for s, D in pairs])
     np.testing.assert_allclose(TASK.baseline, hits.max() / len(pairs))
     assert hits[90] == hits.max()
-    blind = jnp.zeros_like(BATCH.targets).at[:, 90].set(1)
-    np.testing.assert_allclose(score(blind, BATCH.targets, BATCH.weights), TASK.baseline, atol=0.006)
+    fixed = jnp.zeros_like(BATCH.targets).at[:, 90].set(1)
+    np.testing.assert_allclose(score(fixed, BATCH.targets, BATCH.weights), TASK.baseline, atol=0.006)
