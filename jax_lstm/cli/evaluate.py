@@ -45,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
         table.add_row(name, "", f"{score:.4f}", style="dim")
     if not math.isnan(task.baseline):
         table.add_row("baseline", "", f"{task.baseline:.4f}", style="dim")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"Written to {run_dir / f'{values.split}.json'}", soft_wrap=True)
     return 0
 
 

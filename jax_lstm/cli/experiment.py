@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     out = Path(values.out or (RESULTS if values.quick is None else TRIALS))
     names = sorted(path.stem for path in specs.glob("*.yaml"))
     if values.list:
-        table = Table("experiment", "part", "minutes", "title")
+        table = Table("experiment", "part", "minutes on\ntwo cores", "title")
         for name in names:
             spec = read_spec(specs / f"{name}.yaml")
             minutes = f"{spec['minutes']:g}" + (" (overnight)" if spec.get("overnight") else "")

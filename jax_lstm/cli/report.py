@@ -104,8 +104,8 @@ def words(profile: Profile, one: Details) -> list[str]:
     back = T // 2
     held = int((one.retention[T - back] > math.log(HELD)).sum())
     said.append(
-        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than {100 * HELD:.0f} % of their own gradient "
-        f"over {back} steps."
+        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than {100 * HELD:.0f} % of their own "
+        f"gradient over {back} steps."
     )
     if one.ways:
         cell, hidden = (float(one.ways[name][T - back]) for name in ("cell", "hidden"))
@@ -144,28 +144,28 @@ def page(
     figure = Figure(figsize=(15, 13.5), layout="constrained")
     panels = figure.subplots(3, 3) if probed is not None else figure.subplots(3, 2)
     axes = iter(panels.ravel())
-    closely = f"seed {seed}, one sequence"
     plots.plot_profile(
         {f"seed {s}": p.log_norms for s, p in seeds.items()},
-        title="Gradient norm of the last state (mean over sequences)",
+        title="Gradient norm of each seed",
         axes=next(axes),
     )
-    plots.plot_retention(one.retention, title=f"Gradient each unit keeps ({closely})", axes=next(axes), name=one.leaf)
-    plots.plot_spectrum(one.spectrum, title=f"Singular values of the Jacobian ({closely})", axes=next(axes))
-    plots.plot_eigenvalues(one.eigenvalues, title=f"Eigenvalues of the one-step Jacobian ({closely})", axes=next(axes))
-    plots.plot_adjoint_norms(one.adjoints, title=f"Gradient of the loss at each state ({closely})", axes=next(axes))
+    plots.plot_retention(
+        one.retention, title=f"Gradient that each unit of {one.leaf} keeps", axes=next(axes), name=one.leaf
+    )
+    plots.plot_spectrum(one.spectrum, title="Singular values of the Jacobian", axes=next(axes))
+    plots.plot_eigenvalues(one.eigenvalues, title="Eigenvalues of the one-step Jacobian", axes=next(axes))
+    plots.plot_adjoint_norms(one.adjoints, title="Gradient of the loss at each state", axes=next(axes))
     last = next(axes)
     if one.ways:
         plots.plot_path_shares(
-            one.ways["cell"], one.ways["hidden"], title=f"Paths of the gradient from c to c ({closely})", axes=last
+            one.ways["cell"], one.ways["hidden"], title="Paths of the gradient from c to c", axes=last
         )
     else:
         last.set_axis_off()
     if probed is not None:
-        plots.plot_training(
-            *probed, title=f"Gradient norm during training (seed {seed}, mean over sequences)", axes=next(axes)
-        )
+        plots.plot_training(*probed, title=f"Gradient norm of seed {seed} during training", axes=next(axes))
     for empty in axes:
         empty.set_axis_off()
-    figure.suptitle(title + "\n" + "  ".join(words(seeds[seed], one)), fontsize="medium", wrap=True)
+    scope = f"{title}. Gradient norms are means over sequences; all else is for seed {seed} and one sequence."
+    figure.suptitle(scope + "\n" + "  ".join(words(seeds[seed], one)), fontsize="medium", wrap=True)
     figure.savefig(path, format="png", dpi=110)

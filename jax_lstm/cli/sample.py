@@ -47,7 +47,10 @@ def main(argv: Sequence[str]) -> int:
     experiment = experiment_of_run(parser, run_dir)
     task = experiment.task.build()
     if not isinstance(task, Bytes):
-        parser.error(f"run_dir: wanted a run of task bytes, but {run_dir} is one of {experiment.task.name}")
+        parser.error(
+            f"run_dir: wanted a run of task bytes, but {run_dir} is a run of {experiment.task.name}; "
+            "train configs/bytes.yaml first"
+        )
     try:
         params = jax.tree.map(lambda p: p[0], restore(experiment, run_dir).best.params)
         _, symbols = jl.sample(

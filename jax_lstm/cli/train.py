@@ -42,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"seed {seed}: best validation {task.metric} {float(score):.4f} at step {int(step)}")
     for name, score in rivals(task, "validation").items():
         console.print(f"{name}: validation {task.metric} {score:.4f}")
-    console.print(f"Written to {experiment.run_dir}. Score on the test split: jax-lstm evaluate {experiment.run_dir}")
+    console.print(f"Written to {experiment.run_dir}. Next:", soft_wrap=True)
+    console.print(f"  jax-lstm evaluate {experiment.run_dir}  (score on the test split)", soft_wrap=True)
+    console.print(f"  jax-lstm gradflow {experiment.run_dir}  (measure how far gradients reach)", soft_wrap=True)
     return 0
 
 

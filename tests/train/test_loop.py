@@ -233,9 +233,9 @@ def test_without_a_console_nothing_is_printed_off_a_terminal(tmp_path, capsys):
 def lines(run_dir, train, **given):
     """What training prints on a console that is not a terminal."""
     run_dir.mkdir(exist_ok=True)
-    console = Console(file=io.StringIO(), width=40)
-    fit(PROBLEM, OPT, train, run_dir, console=console, **given)
-    return console.file.getvalue().splitlines()
+    printed = io.StringIO()
+    fit(PROBLEM, OPT, train, run_dir, console=Console(file=printed, width=40), **given)
+    return printed.getvalue().splitlines()
 
 
 def test_off_a_terminal_every_chunk_after_enough_seconds_has_one_line(tmp_path, monkeypatch):
