@@ -168,7 +168,7 @@ def _panel(name: str, rows: Sequence[Row]) -> Panel:
 def _table(rows: Sequence[Row]) -> Table:
     """Narrow enough for 80 columns."""
     seeds = ", ".join(map(str, rows[0].experiment.train.seeds))
-    table = Table(title=f"Same width, steps, batches and optimizer. Mean of seeds {seeds}; single seeds below")
+    table = Table(title=f"Same width, steps, batches and optimizer; mean and each of seeds {seeds}")
     for name in ("task", "cell"):
         table.add_column(name)
     for name in ("test score", "baseline", "time,\ns", "horizon\non data,\nsteps", "log10\n‖∂s_T/∂s_0‖"):
