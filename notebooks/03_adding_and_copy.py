@@ -180,7 +180,7 @@ for T in (50, 100):
     for name, run in full(f"copy_{T}").items():
         k = run["ln_norm_ds_T_ds_k"][-1 - T] / math.log(10)
         scores = " ".join(f"{score:.4f}" for score in run["score"])
-        print(f"T = {T:3d}  {name:18s} {scores} (baseline {run['blind']:.4f}); 10^{k:.1f} left after {T} steps")
+        print(f"T = {T:3d}  {name:18s} {scores} (baseline {run['baseline']:.4f}); 10^{k:.1f} left after {T} steps")
 Image(RESULTS / "copy_100.png")
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""`jax-lstm`: one command a file."""
+"""The command line, `jax-lstm`: one command per file."""
 
 import platform
 import sys
@@ -11,30 +11,39 @@ import jax
 import jax_lstm
 
 COMMANDS = {
-    "train": "train one experiment, all its seeds",
-    "evaluate": "score the best checkpoints of a run on the test split",
-    "sample": "let a run of task bytes write",
-    "gradflow": "measure how far gradients reach, in a run or in a fresh cell",
-    "experiment": "do a published experiment again, several seeds",
-    "demo": "LSTM against tanh RNN on digits and on adding, in a few minutes",
+    "train": "train a network on a task, once per seed, from a config file",
+    "evaluate": "score the best checkpoint of each seed on the test split",
+    "sample": "generate text with a network trained on the task bytes",
+    "gradflow": "measure how far gradients reach, in a trained network or in a new cell",
+    "experiment": "reproduce a published experiment with several seeds",
+    "demo": "compare an LSTM with a tanh RNN on two tasks, in a few minutes",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
+    """Run one command.
+
+    Args:
+        argv: the command and its arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0 success, 1 training failed, 130 interrupted. A wrong argument exits with 2.
+    """
     parser = ArgumentParser(
         prog="jax-lstm",
-        description="Recurrent cells trained and measured.",
-        epilog="\n".join(f"{name:11s} {what}" for name, what in COMMANDS.items()),
+        description="Train recurrent networks and measure how far their gradients reach.",
+        epilog="commands:\n" + "\n".join(f"  {name:11s} {what}" for name, what in COMMANDS.items()),
         formatter_class=RawDescriptionHelpFormatter,
     )
     version = f"jax-lstm {jax_lstm.__version__} (jax {jax.__version__}, Python {platform.python_version()})"
-    parser.add_argument("--version", action="version", version=version, help="print the versions and leave")
-    parser.add_argument("command", choices=list(COMMANDS), help="jax-lstm COMMAND --help says more")
-    parser.add_argument("arguments", nargs=REMAINDER, help="what the command takes")
+    parser.add_argument("--version", action="version", version=version, help="print the versions and exit")
+    parser.add_argument(
+        "command", choices=list(COMMANDS), help="one of the commands below; jax-lstm COMMAND --help lists its arguments"
+    )
+    parser.add_argument("arguments", nargs=REMAINDER, help="the arguments of the command")
     values = parser.parse_args(argv)
     try:
-        command = import_module(f"jax_lstm.cli.{values.command}")  # only the one that runs pays for its imports
+        command = import_module(f"jax_lstm.cli.{values.command}")  # import only the command that runs
         return command.main(values.arguments)
     except ModuleNotFoundError as error:
         package = (error.name or "jax_lstm").partition(".")[0]

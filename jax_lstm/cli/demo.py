@@ -1,4 +1,4 @@
-"""`jax-lstm demo`: an LSTM and a tanh RNN of the same width, on real digits and on the adding problem."""
+"""`jax-lstm demo`: compare an LSTM and a tanh RNN of the same width on handwritten digits and the adding problem."""
 
 import json
 import shutil
@@ -18,18 +18,36 @@ from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
 from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.profile import Profile, profiles
-from jax_lstm.cli.train import train
+from jax_lstm.cli.train import describe, train
 from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.gradflow.plots import plot_profile
 from jax_lstm.train import count_devices, open_run, read_metrics
 
 TASKS, CELLS = ("digits", "adding"), ("lstm", "rnn")
-REPORT = "demo.json"  # also the mark by which the demo knows a directory as its own
-SEQUENCES = 4  # sequences a seed for the gradient flow: enough for a figure, in seconds
+REPORT = "demo.json"  # a directory with this file was written by the demo and may be replaced
+SEQUENCES = 4  # sequences per seed that gradient norms are averaged over
+NOTES = (
+    "baseline: the score of the best prediction that ignores the input.",
+    "horizon on data: time steps over which the gradient norm falls by a factor of e; inf: it does not fall.",
+    "log10 ‖∂s_T/∂s_0‖: the gradient norm over the whole sequence, as a power of 10; 0: unchanged; -3: 1/1000 is left.",
+)
+FILES = {
+    "learning_curves.png": "look here first: validation scores during training, and the baseline",
+    "gradient_flow.png": "how far gradients reach back in time in the trained networks",
+    REPORT: "the numbers in the table, and gradient norms at every step",
+    "TASK-CELL/": "one directory per run: config, metrics, checkpoints, test score",
+}
 
 
 class Row(NamedTuple):
-    """One run of the demo."""
+    """One run of the demo.
+
+    Args:
+        experiment: its options.
+        scores: the test score of each seed.
+        seconds: the time to train all seeds, including compilation.
+        profiles: the gradient norms of each seed after training.
+    """
 
     experiment: Experiment
     scores: list[float]
@@ -37,7 +55,7 @@ class Row(NamedTuple):
     profiles: list[Profile]
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON."""
+        """The run as plain data, for demo.json."""
         task = self.experiment.task.build()
         return {
             "task": self.experiment.task.name,
@@ -45,22 +63,24 @@ class Row(NamedTuple):
             "metric": f"test {task.metric}",
             "scores": self.scores,
             "mean": float(np.mean(self.scores)),
-            "blind": task.baseline,
+            "baseline": task.baseline,
             "train_seconds": round(self.seconds, 1),
             "gradient_flow": [p.as_data() for p in self.profiles],
         }
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train the four runs, print one table, write figures."""
+    """Train the four runs, print a table, and write figures."""
     make_cores_devices()
     parser = ArgumentParser(
         prog="jax-lstm demo",
-        description="Train an LSTM and a tanh RNN on digits and on adding; print one table. Keys of an experiment "
-        "(--train.steps 100) override those of the configs, for every run.",
+        description="Train an LSTM and a tanh RNN of the same width on two tasks: digits (classify handwritten digits, "
+        "one pixel per step) and adding (add two marked numbers in a long sequence). Prints a table of test scores and "
+        "gradient norms, and writes figures. Any key of a config, such as --train.steps 100, changes all four runs; "
+        "jax-lstm train --help lists the keys.",
     )
-    parser.add_argument("--configs", help="the folder of digits.yaml and adding.yaml; default: the packaged configs")
-    parser.add_argument("--out", default="runs/demo", help="where to write; an earlier demo there is replaced")
+    parser.add_argument("--configs", help="folder of digits.yaml and adding.yaml; default: the packaged configs")
+    parser.add_argument("--out", default="runs/demo", help="output folder; an earlier demo there is replaced")
     values, overrides = parser.parse_known_args(argv)
     configs, out = Path(values.configs or configs_dir()), Path(values.out)
     missing = [name for name in TASKS if not (configs / f"{name}.yaml").is_file()]
@@ -88,7 +108,12 @@ def main(argv: Sequence[str]) -> int:
     out.mkdir(parents=True)
     (out / REPORT).write_text("[]\n", encoding="utf-8")
     console = Console()
-    rows = [_run(experiment, console) for experiment in experiments]
+    _say(console, f"Training an LSTM and a tanh RNN on {' and '.join(TASKS)}: {len(experiments)} runs, into {out}/")
+    rows = []
+    for number, experiment in enumerate(experiments, 1):
+        title = f"{experiment.task.name}, {experiment.model.cell.upper()}"
+        _say(console, describe(f"[{number}/{len(experiments)}]", title, experiment))
+        rows.append(_run(experiment, console))
     (out / REPORT).write_text(json.dumps([row.as_data() for row in rows], indent=2) + "\n", encoding="utf-8")
     plot_learning_curves([_panel(task, rows) for task in TASKS], out / "learning_curves.png")
     flows = {
@@ -97,21 +122,31 @@ def main(argv: Sequence[str]) -> int:
         )
         for row in rows
     }
-    plot_profile(flows, path=out / "gradient_flow.png", title="After training; mean over seeds and sequences")
+    plot_profile(
+        flows, path=out / "gradient_flow.png", title="Gradient norm after training (mean over seeds and sequences)"
+    )
     console.print(_table(rows))
-    console.print(f"{out}/: {REPORT}, learning_curves.png, gradient_flow.png, and one directory a run")
+    for line in NOTES:
+        _say(console, line)
+    _say(console, f"\nFiles in {out}/:")
+    for name, what in FILES.items():
+        _say(console, f"  {name:21s} {what}")
     return 0
 
 
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def _run(experiment: Experiment, console: Console) -> Row:
-    """Train, score the best checkpoints on the test split (once), and measure them on validation sequences."""
+    """Train, score the best params on the test split (once), and measure them on validation sequences."""
     run_dir = Path(experiment.run_dir)
-    console.print(f"{experiment.task.name}, {experiment.model.cell}")
     devices = count_devices(experiment.train)
     open_run(run_dir, experiment.as_data(), experiment.train.seeds, devices, resume=False)
     start = time.perf_counter()
     state = train(experiment, resume=False, console=console)
     seconds = time.perf_counter() - start
+    _say(console, f"  trained in {seconds:.0f} s; scoring on the test split and measuring gradients")
     scores = evaluate(experiment, state, "test", run_dir)
     task = experiment.task.build()
     model, params = build_model(experiment, task), state.best.params
@@ -123,10 +158,10 @@ def _panel(name: str, rows: Sequence[Row]) -> Panel:
     runs = [row.experiment for row in rows if row.experiment.task.name == name]
     task = runs[0].task.build()
     return Panel(
-        task=f"{name}, T = {task.length}",
+        task=f"{name} (T = {task.length} steps)",
         metric=task.metric,
-        blind=task.baseline,
-        blind_label="always the commonest digit" if task.maximise else "always the mean",
+        baseline=task.baseline,
+        baseline_label="baseline: " + ("always the most frequent digit" if task.maximise else "always the mean"),
         log=not task.maximise,
         curves=[Curve(e.model.cell, read_metrics(Path(e.run_dir))) for e in runs],
     )
@@ -135,10 +170,10 @@ def _panel(name: str, rows: Sequence[Row]) -> Panel:
 def _table(rows: Sequence[Row]) -> Table:
     """Narrow enough for 80 columns."""
     seeds = ", ".join(map(str, rows[0].experiment.train.seeds))
-    table = Table(title=f"Same width, steps, batches and optimiser; mean of seeds {seeds}, each below it")
+    table = Table(title=f"Same width, steps, batches and optimizer; mean and each of seeds {seeds}")
     for name in ("task", "cell"):
         table.add_column(name)
-    for name in ("test score", "blind", "seconds", "horizon\non data,\nsteps", "log10\n‖∂s_T/∂s_0‖"):
+    for name in ("test score", "baseline", "time,\ns", "horizon\non data,\nsteps", "log10\n‖∂s_T/∂s_0‖"):
         table.add_column(name, justify="right")
     for row in rows:
         task, flow = row.experiment.task.build(), row.profiles

@@ -1,4 +1,4 @@
-"""`jax-lstm evaluate`: the best checkpoint of each seed on a split that training did not see."""
+"""`jax-lstm evaluate`: score the best checkpoint of each seed on the test or validation split."""
 
 import json
 import math
@@ -20,10 +20,14 @@ from jax_lstm.train.step import over_seeds
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate a run; write <split>.json into its directory."""
-    parser = ArgumentParser(prog="jax-lstm evaluate", description="Score each seed's best checkpoint of a run.")
-    parser.add_argument("run_dir", type=str, help="a run's directory")
-    parser.add_argument("--split", type=Split, default="test", help="what to score on")
+    """Score a run, print a table, and write SPLIT.json into its directory."""
+    parser = ArgumentParser(
+        prog="jax-lstm evaluate",
+        description="Score the best checkpoint of each seed of a run, which is "
+        "the one with the best validation score. Prints a table, and writes test.json or validation.json into run_dir.",
+    )
+    parser.add_argument("run_dir", type=str, help="directory of a run, made by jax-lstm train")
+    parser.add_argument("--split", type=Split, default="test", help="split to score on")
     values = parse(parser, argv)
     run_dir = Path(values.run_dir)
     experiment = experiment_of_run(parser, run_dir)
@@ -40,13 +44,25 @@ def main(argv: Sequence[str]) -> int:
     for name, score in rivals(task, values.split).items():
         table.add_row(name, "", f"{score:.4f}", style="dim")
     if not math.isnan(task.baseline):
-        table.add_row("blind", "", f"{task.baseline:.4f}", style="dim")
-    Console().print(table)
+        table.add_row("baseline", "", f"{task.baseline:.4f}", style="dim")
+    console = Console()
+    console.print(table)
+    console.print(f"Written to {run_dir / f'{values.split}.json'}", soft_wrap=True)
     return 0
 
 
 def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: Path) -> list[float]:
-    """The score of each seed's best params; also written to run_dir/<split>.json."""
+    """Score the best params of each seed, and write the result to run_dir/SPLIT.json.
+
+    Args:
+        experiment: the options of the run.
+        state: its newest state.
+        split: "test" or "validation".
+        run_dir: its directory.
+
+    Returns:
+        One score per seed, in the order of train.seeds.
+    """
     task = experiment.task.build()
     model = build_model(experiment, task)
     batch = task.test() if split == "test" else task.validation()
@@ -65,7 +81,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
         "best_step": state.best.step.tolist(),
         "scores": scores,
         "mean": float(np.mean(scores)),
-        "blind": None if math.isnan(task.baseline) else task.baseline,
+        "baseline": None if math.isnan(task.baseline) else task.baseline,
     }
     if others := rivals(task, split):
         report["rivals"] = others

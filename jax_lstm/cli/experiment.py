@@ -1,12 +1,13 @@
-"""`jax-lstm experiment NAME`: a published experiment, done again with several seeds, beside what was published.
+"""`jax-lstm experiment NAME`: reproduce a published experiment with several seeds.
 
-configs/experiments/NAME.yaml says which runs it has, each a config and what is changed in it, and what has to come out.
-Every run is scored, the sequences it took are counted, and its gradient flow is measured; of a run with train.probe
-also that at its start, where it leaves the score of the best constant, and at its end. Written are
+configs/experiments/NAME.yaml lists the runs of the experiment, each a config with changes, and the criteria that the
+results have to meet. Every run is scored on the test split, the training sequences until it is solved are counted, and
+its gradient norms are measured after training. With train.probe, they are also measured at the start, when the score
+leaves the baseline, and at the end. The command writes
 
-    NAME.json    what was run, and every seed's figures
-    NAME.png     learning curves, and the gradient's profile after training
-    README.md    with --table: one table of all results in the folder; it prints a shorter one
+    NAME.json    the runs, and the results of every seed
+    NAME.png     learning curves, and gradient norms after training
+    README.md    with --table: one table of all results in the folder; a shorter table is printed
 """
 
 import json
@@ -28,25 +29,31 @@ from jax_lstm.cli.measures import measure
 from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.results import joined, page, plot_experiment, read_results, read_spec, say, summary
-from jax_lstm.cli.train import train
+from jax_lstm.cli.train import describe, train
 from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.train import count_devices, open_run, read_metrics
 
 RESULTS, TRIALS = "notebooks/results", "runs/trials"
-SEQUENCES = 4  # validation sequences that the gradient flow is the mean of
+SEQUENCES = 4  # validation sequences that gradient norms are averaged over
 
 
 def main(argv: Sequence[str]) -> int:
-    """List, run one, or write the table."""
+    """List the experiments, run one, or write the table of results."""
     make_cores_devices()
-    parser = ArgumentParser(prog="jax-lstm experiment", description="Do a published experiment again.")
-    parser.add_argument("name", type=str, nargs="?", help="a file of configs/experiments, without .yaml")
-    parser.add_argument("--list", action="store_true", help="the experiments, and minutes on two cores")
-    parser.add_argument("--table", action="store_true", help="write README.md, the table of the results in --out")
-    parser.add_argument("--configs", type=str | None, default=None, help="the folder of the configs; null: packaged")
-    parser.add_argument("--out", type=str | None, default=None, help=f"where to write; {RESULTS}, trials {TRIALS}")
+    parser = ArgumentParser(
+        prog="jax-lstm experiment",
+        description="Reproduce a published experiment with several seeds. Writes "
+        "NAME.json (results) and NAME.png (learning curves and gradient norms); an earlier result is replaced.",
+    )
+    parser.add_argument("name", type=str, nargs="?", help="name of the experiment; --list shows all")
+    parser.add_argument("--list", action="store_true", help="list the experiments and their minutes on two CPU cores")
+    parser.add_argument("--table", action="store_true", help="write README.md, a table of all results in --out")
+    parser.add_argument("--configs", type=str | None, default=None, help="folder of the configs; null: packaged")
     parser.add_argument(
-        "--quick", type=int | None, default=None, help="only so many training steps: a trial, no result"
+        "--out", type=str | None, default=None, help=f"output directory; null: {RESULTS}, or {TRIALS} with --quick"
+    )
+    parser.add_argument(
+        "--quick", type=int | None, default=None, help="train for this many steps only, to try the command out"
     )
     values = parse(parser, argv)
     configs, console = Path(values.configs or configs_dir()), Console()
@@ -54,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     out = Path(values.out or (RESULTS if values.quick is None else TRIALS))
     names = sorted(path.stem for path in specs.glob("*.yaml"))
     if values.list:
-        table = Table("experiment", "part", "minutes", "what")
+        table = Table("experiment", "part", "minutes on\ntwo cores", "title")
         for name in names:
             spec = read_spec(specs / f"{name}.yaml")
             minutes = f"{spec['minutes']:g}" + (" (overnight)" if spec.get("overnight") else "")
@@ -63,15 +70,18 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if values.table:
         if not any(out.glob("*.json")):
-            parser.error(f"--table: {out} holds no results; jax-lstm experiment NAME makes some")
+            parser.error(f"--table: {out} has no results; run jax-lstm experiment NAME first")
         results = read_results(out, specs)
         text, short = page(results), summary(results)
         (out / "README.md").write_text(text, encoding="utf-8")
         print(short)
-        console.print(str(out / "README.md"))
+        console.print(f"Full table: {out / 'README.md'}")
         return 0
     if values.name not in names:
-        parser.error(f"name: wanted one of {', '.join(names) or 'none, there are no configs'}, but got {values.name}")
+        parser.error(
+            f"name: wanted one of {', '.join(names) or 'none, there are no configs'}, but got {values.name}; "
+            "--list describes them"
+        )
     spec = read_spec(specs / f"{values.name}.yaml")
     try:
         runs = {
@@ -84,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error(str(error))
     result = {"name": values.name, "quick": values.quick, "runs": spec["runs"], "solved": spec["solved"], "results": {}}
     for name, experiment in runs.items():
-        console.print(f"{values.name}: {name}")
+        number = f"[{len(result['results']) + 1}/{len(runs)}]"
+        console.print(describe(number, f"{values.name}, {name}", experiment), highlight=False, markup=False)
         result["results"][name] = _run(experiment, spec, console)
     result = json_ready(result)
     out.mkdir(parents=True, exist_ok=True)
@@ -93,12 +104,20 @@ def main(argv: Sequence[str]) -> int:
     plot_experiment(result, out / f"{values.name}.png")
     for mark in result["marks"]:
         console.print(say(mark))
-    console.print(f"{out / values.name}.json  {out / values.name}.png")
+    console.print(f"Results: {out / values.name}.json  Figure: {out / values.name}.png")
     return 0
 
 
 def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
-    """One run of an experiment: a config with changes; a quick one is cut to so many steps."""
+    """Read one run of an experiment.
+
+    Args:
+        config: the config file.
+        changes: keys of the config with new values, such as {"train.steps": 4000}.
+        name: the name of the experiment.
+        run: the name of the run.
+        quick: None, or the number of training steps of a trial.
+    """
     runs = f"runs/{name}" if quick is None else f"{TRIALS}/{name}"
     argv = [str(config), "--run_dir", f"{runs}/{run.replace(' ', '_')}"]
     if quick is not None:
@@ -114,7 +133,7 @@ def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: 
 
 
 def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Train every seed, score each one's best params on the test split, and measure them; an earlier run is lost."""
+    """Train every seed, score its best params on the test split, and measure them; an earlier run is deleted."""
     run_dir, task = Path(experiment.run_dir), experiment.task.build()
     shutil.rmtree(run_dir, ignore_errors=True)
     open_run(run_dir, experiment.as_data(), experiment.train.seeds, count_devices(experiment.train), resume=False)
@@ -129,7 +148,7 @@ def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict
         "cell": experiment.model.cell,
         "metric": task.metric,
         "maximise": task.maximise,
-        "blind": task.baseline,
+        "baseline": task.baseline,
         "seeds": list(experiment.train.seeds),
         "score": evaluate(experiment, state, "test", run_dir),
         "sequences": first_solved(curve, task.metric, task.maximise, spec["solved"], experiment.train.batch_size),
@@ -148,7 +167,15 @@ def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict
 def first_solved(
     curve: Sequence[dict[str, Any]], metric: str, maximise: bool, solved: float | None, batch_size: int
 ) -> list[int | None]:
-    """For each seed the sequences it had seen when its validation score first was as good as `solved`; None: never."""
+    """Training sequences until a validation score first is at least as good as `solved`, per seed; None: never.
+
+    Args:
+        curve: the validation records of a run.
+        metric: the name of the score.
+        maximise: True if a larger score is better.
+        solved: the score to reach; None: no such score.
+        batch_size: sequences per step.
+    """
     scores = np.array([r[metric] for r in curve])
     if solved is None:
         return [None] * scores.shape[1]
@@ -157,11 +184,21 @@ def first_solved(
 
 
 def turning_points(
-    records: Sequence[dict[str, Any]], metric: str, maximise: bool, blind: float
+    records: Sequence[dict[str, Any]], metric: str, maximise: bool, baseline: float
 ) -> list[dict[str, Any]]:
-    """What train.probe measured at the start, where the mean score first is a tenth better than blind, and at the end.
+    """What train.probe measured at three points of training, as means over seeds.
 
-    The mean over seeds; nothing where there was no probe.
+    The points are the start, the probe nearest to the first validation whose mean score is 10 % better than the
+    baseline, and the end. Without probes the list is empty.
+
+    Args:
+        records: all records of a run.
+        metric: the name of the score.
+        maximise: True if a larger score is better.
+        baseline: the score of the baseline.
+
+    Returns:
+        One dict per point: "when", "step", and "ln_norm", the T + 1 natural logs of ‖∂s_T/∂s_k‖.
     """
     probes = [r for r in records if r["split"] == "probe"]
     if not probes:
@@ -170,7 +207,7 @@ def turning_points(
         r["step"]
         for r in records
         if r["split"] == "validation"
-        and (np.mean(r[metric]) > 1.1 * blind if maximise else np.mean(r[metric]) < 0.9 * blind)
+        and (np.mean(r[metric]) > 1.1 * baseline if maximise else np.mean(r[metric]) < 0.9 * baseline)
     ]  # fmt: skip
     chosen = [("start", 0)] + [("leaves the plateau", _nearest(probes, step)) for step in leaves[:1]]
     chosen += [("end", len(probes) - 1)]

@@ -1,4 +1,4 @@
-"""`jax-lstm gradflow`: how gradients flow through a trained run, or a freshly drawn cell."""
+"""`jax-lstm gradflow`: measure how gradients flow through a trained network or a newly initialized cell."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,27 +24,45 @@ from jax_lstm.train.metrics import read_metrics
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; print a table and what it means; write gradflow.json, and gradflow.png, a page of figures."""
+    """Measure, print a table and its meaning, and write gradflow.json and gradflow.png."""
     parser = ArgumentParser(
         prog="jax-lstm gradflow",
-        description="Measure how gradients flow: of each seed's best params in a run, on its validation sequences "
-        "(where something is asked for at every step, over 600 steps at most), or of a cell at its initialisation, on "
-        "standard normal input. Profile and horizons of every seed; directions, units, eigenvalues, adjoints and ways "
-        "of the first one, on one sequence.",
+        description="Measure how far gradients reach back in time. Give the directory of a run to measure its best "
+        "checkpoint on validation sequences (at most 600 steps if the task has targets at every step), or --cell to "
+        "measure a newly initialized cell on standard normal input. Prints gradient norms and memory horizons of "
+        "every seed, and sentences that say what they mean. Writes gradflow.json and gradflow.png, which also show "
+        "singular values, eigenvalues, and the gradients of single units and of the loss, for the first seed and one "
+        "sequence.",
     )
-    parser.add_argument("run_dir", type=str, nargs="?", help="a run's directory; without it, give --cell")
-    parser.add_argument("--cell", type=CellName | None, default=None, help="a cell to draw")
-    parser.add_argument("--hidden_size", type=int, default=64, help="H of the drawn cell")
-    parser.add_argument("--input_size", type=int, default=8, help="I of the drawn cell")
-    parser.add_argument("--forget_bias", type=float | None, default=None, help="of the drawn lstm")
-    parser.add_argument("--chrono", type=float | None, default=None, help="chrono initialisation of the drawn lstm")
-    parser.add_argument("--steps", type=int, default=100, help="T of the drawn cell's input")
-    parser.add_argument("--seeds", type=tuple[int, ...], default=(0,), help="seeds of the drawn cell")
-    parser.add_argument("--sequences", type=int, default=4, help="how many sequences to average over")
-    parser.add_argument("--out", type=str | None, default=None, help="where to write; the run, or runs/gradflow")
+    parser.add_argument(
+        "run_dir", type=str, nargs="?", help="directory of a run, made by jax-lstm train; or give --cell"
+    )
+    parser.add_argument(
+        "--cell", type=CellName | None, default=None, help="cell to initialize and measure; or give run_dir"
+    )
+    parser.add_argument("--hidden_size", type=int, default=64, help="H, hidden units, with --cell")
+    parser.add_argument("--input_size", type=int, default=8, help="I, input features, with --cell")
+    parser.add_argument(
+        "--forget_bias",
+        type=float | None,
+        default=None,
+        help="initial bias of the forget gate, with --cell lstm; null is 1",
+    )
+    parser.add_argument(
+        "--chrono",
+        type=float | None,
+        default=None,
+        help="chrono initialization for dependencies of up to this many steps, with --cell lstm",
+    )
+    parser.add_argument("--steps", type=int, default=100, help="T, time steps of the input, with --cell")
+    parser.add_argument("--seeds", type=tuple[int, ...], default=(0,), help="random seeds of the params, with --cell")
+    parser.add_argument("--sequences", type=int, default=4, help="number of sequences to average over")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="output directory; null: run_dir, or runs/gradflow with --cell"
+    )
     values = parse(parser, argv)
     if (values.run_dir is None) == (values.cell is None):
-        parser.error("run_dir, --cell: wanted one of the two, a run's directory or a cell to draw")
+        parser.error("run_dir, --cell: wanted exactly one of them, but got both or neither; give a run or a cell")
     for name in ("steps", "sequences", "hidden_size", "input_size"):
         if values[name] < 1:
             parser.error(f"--{name}: wanted 1 or more, but got {values[name]}")
@@ -69,23 +87,25 @@ def main(argv: Sequence[str]) -> int:
     page(subject.title, seeds, seed, one, subject.probed, out / "gradflow.png")
     console = Console()
     console.print(_table(subject.title, subject.seeds, list(seeds.values())))
+    console.print("horizon: time steps over which the gradient norm falls by a factor of e; inf: it does not fall.")
+    console.print("at rest: state and input are 0; on data: along the measured sequences.")
     console.print(f"Seed {seed}:")
     for sentence in words(seeds[seed], one):
         console.print(f"  {sentence}")
-    console.print(f"{out / 'gradflow.png'}  {out / 'gradflow.json'}")
+    console.print(f"Figures: {out / 'gradflow.png'}  Numbers: {out / 'gradflow.json'}")
     return 0
 
 
 class Subject(NamedTuple):
-    """What is measured."""
+    """The network to measure, and the inputs."""
 
     title: str
     seeds: tuple[int, ...]
     cell: jl.Cell
     params: Any  # a leading axis over seeds
     xs: Float[Array, "S N T I"]
-    loss: Callable  # of the first seed's states over the first sequence
-    probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the first seed's profiles while it was trained
+    loss: Callable  # stacked states of the first seed on the first sequence -> a scalar
+    probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the profiles of the first seed during training
 
 
 def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
@@ -115,7 +135,7 @@ def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
 
 
 def _probed(run_dir: Path) -> tuple[list[int], Float[np.ndarray, "P T+1"]] | None:
-    """The steps and the first seed's profiles that train.probe wrote, if it did more than once."""
+    """The training steps and profiles of the first seed that train.probe recorded; None for less than two of them."""
     records = [r for r in read_metrics(run_dir) if r["split"] == "probe"]
     if len(records) < 2:
         return None
@@ -129,12 +149,12 @@ def _of_cell(parser: ArgumentParser, values: Namespace) -> Subject:
         cell: jl.Cell = model.of_size(values.input_size)
     except (ValueError, TypeError) as error:
         parser.error(str(error))
-    # The same input for every seed: it is the weights that differ.
+    # The same input for every seed, so that only the params differ.
     shape = (values.sequences, values.steps, values.input_size)
     xs = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     xs = jnp.broadcast_to(xs, (len(values.seeds), *shape))
     params = jax.vmap(lambda seed: cell.init(jax.random.key(seed)))(jnp.asarray(values.seeds, jnp.uint32))
-    title = f"{values.cell} at its initialisation"
+    title = f"{values.cell} at initialization"
     return Subject(title, values.seeds, cell, params, xs, lambda states: states.h[-1].sum(), None)
 
 

@@ -1,10 +1,10 @@
-"""What an experiment measures of trained networks beside their score: one number a seed, by name.
+"""What an experiment measures of trained networks besides their score: one number per seed, by name.
 
-cell_state    |c| in the mean over units, after 100, 1,000 and 10,000 symbols of test streams, and the mean of
-              o (1 − tanh² c), by which a gradient enters c, after the last
-memory        the largest Lyapunov exponent along 1,000 steps or fewer of the first test sequence, in nats a step, and
-              the spectral radius of the step's Jacobian at rest, where the state and x are 0
-closed_loop   the three largest Lyapunov exponents of the network that reads its own predictions, in nats a unit of
+cell_state    the mean of |c| over units, after 100, 1,000 and 10,000 symbols of test streams; and after the last symbol
+              the mean of o (1 − tanh² c), the factor ∂h/∂c of a gradient that enters c from h
+memory        the largest Lyapunov exponent along at most 1,000 steps of the first test sequence, in nats per step; and
+              the spectral radius of the one-step Jacobian at rest, where the state and x are 0
+closed_loop   the three largest Lyapunov exponents of the network that reads its own predictions, in nats per unit of
               the task's time: s ↦ step(s, s.h w + b)
 """
 
@@ -30,10 +30,12 @@ BURN_IN, STEPS = 1_000, 20_000
 
 
 def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
-    """How large an LSTM's c has become, and how open the way into it still is."""
+    """The size of an LSTM's c along a stream, and the factor ∂h/∂c at its end; see the module docstring."""
     cell = model.cell
     if not isinstance(cell, jl.LSTM):
-        raise ValueError(f"cell_state: the cell must be an LSTM, but is a {type(cell).__name__}")
+        raise ValueError(
+            f"cell_state: the cell must be an LSTM, but is a {type(cell).__name__}; leave cell_state out of measure"
+        )
     xs = batch.xs[:STREAMS]
     at = jnp.array(AFTER) - 1
     c = jl.batched(jl.unroll_states)(cell, params.cell, xs).c
@@ -45,7 +47,7 @@ def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, F
 
 
 def memory(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
-    """What the cell keeps of a difference in its state, along data and at rest."""
+    """How fast two nearby states converge, along data and at rest; see the module docstring."""
     x = model.net.embedded(params, batch.xs[0, :LONGEST])
     (J,) = gradflow.step_jacobians(model.cell, params.cell, jnp.zeros_like(x[:1]))
     return {
@@ -55,7 +57,7 @@ def memory(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float
 
 
 def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Its dynamics, when it goes on by itself after the first test sequence."""
+    """The dynamics of a network that reads its own predictions; see the module docstring."""
     state, _ = jl.unroll(model.cell, params.cell, batch.xs[0])
 
     def step(s: Any) -> Any:
@@ -73,7 +75,17 @@ BY_NAME: dict[str, Callable[[Trained, ModelParams, Batch], dict[str, Array]]] = 
 
 
 def measure(names: list[str], model: Trained, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
-    """All of the names, for every seed; every leaf of params has a leading axis of seeds."""
+    """Measure every seed.
+
+    Args:
+        names: keys of BY_NAME.
+        model: the model.
+        params: its params; every leaf has a leading axis over S seeds.
+        batch: the test split.
+
+    Returns:
+        S numbers per measured quantity, by its name.
+    """
 
     @jax.jit
     def of_seeds(params, batch):

@@ -1,6 +1,6 @@
-"""Reading an experiment: a YAML file of plain data, then overrides from the command line.
+"""Read an experiment: a YAML file of plain data, then overrides from the command line.
 
-A refusal exits with 2 before anything is written; its message names the key and what was wanted.
+A wrong value exits with code 2 before anything is written. The message names the key and says what was wanted.
 """
 
 from collections.abc import Sequence
@@ -24,43 +24,43 @@ class ConfigFile(ActionConfigFile):
 
 
 def experiment_parser(command: str, description: str) -> ArgumentParser:
-    """A parser of one config file and of every key of an experiment."""
+    """A parser for one config file and every key of an experiment."""
     parser = ArgumentParser(prog=f"jax-lstm {command}", description=description)
     parser.add_argument(
         "--config",
         action=ConfigFile,
-        help="a YAML file of plain data, or the name of a packaged config, such as digits.yaml; as the first argument "
-        "it needs no --config",
+        help="config file in YAML, or the name of a packaged config such as digits.yaml; as the first argument it "
+        "needs no --config",
     )
     for name, section in (("model", ModelConfig), ("task", TaskConfig), ("opt", OptConfig), ("train", TrainConfig)):
         parser.add_class_arguments(section, name)
-    parser.add_argument("--run_dir", type=str, required=True, help="where the run is written")
+    parser.add_argument("--run_dir", type=str, required=True, help="directory that the run is written to")
     return parser
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """The values of a command line, its sections as dataclasses."""
+    """Parse a command line; its sections (model, task, opt, train) become dataclasses."""
     try:
         return parser.instantiate(parser.parse_args(list(argv)))
     except UnicodeDecodeError as error:
-        parser.error(f"config: wanted a text file of YAML, but it is not text ({error})")
-    except (ValueError, TypeError) as error:  # a section's own refusal
+        parser.error(f"config: wanted a YAML file, but it is not text ({error}); name another file")
+    except (ValueError, TypeError) as error:  # raised by a section
         parser.error(str(error))
 
 
 def parse_experiment(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Experiment, Namespace]:
-    """The experiment, and the values that it was made from."""
+    """Parse a command line, whose first argument can be a config file: the experiment, and all parsed values."""
     if argv and not argv[0].startswith("-"):
         argv = ["--config", *argv]
     values = parse(parser, argv)
     try:
         return Experiment(values.model, values.task, values.opt, values.train, values.run_dir), values
-    except (ValueError, TypeError) as error:  # choices that exclude each other
+    except (ValueError, TypeError) as error:  # options that contradict each other
         parser.error(str(error))
 
 
 def experiment_of_run(parser: ArgumentParser, run_dir: Path) -> Experiment:
-    """The experiment that a run's directory says it was; `parser` is the one that complains if it cannot."""
+    """Read the experiment of a run from its directory; errors are reported by `parser`."""
     try:
         read_config(run_dir)
     except FileNotFoundError as error:

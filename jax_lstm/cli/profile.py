@@ -1,8 +1,6 @@
-"""How far gradients reach, for a model that was trained or just drawn.
+"""How far gradients reach in a network: the numbers behind the tables and figures.
 
-    profile_k = mean over sequences of ln ‖∂s_T/∂s_k‖₂      k = 0..T; the last is 0
-
-These are the numbers behind the tables and the figures.
+profile_k = mean over sequences of ln ‖∂s_T/∂s_k‖₂      k = 0..T; the last is 0
 """
 
 import math
@@ -19,16 +17,22 @@ from jax_lstm import gradflow
 
 
 class Profile(NamedTuple):
-    """One seed's gradient flow: natural logs, and steps."""
+    """The gradient norms of one seed.
 
-    log_norms: Float[np.ndarray, " T+1"]  # the mean over sequences
-    horizon: float  # at rest
+    Args:
+        log_norms: (T + 1,) natural logs of ‖∂s_T/∂s_k‖₂, averaged over sequences.
+        horizon: the memory horizon at rest, in steps: where the state and the input are 0.
+    """
+
+    log_norms: Float[np.ndarray, " T+1"]
+    horizon: float
 
     @property
     def data_horizon(self) -> float:
-        """Steps for the norm to fall by e: one over the mean slope over sequences, which is the slope of the mean.
+        """The memory horizon on data: the steps over which the gradient norm falls by a factor of e; inf: it does not.
 
-        Read off the profile, because `gradflow.data_horizon` would measure every sequence a second time.
+        It is 1 / the slope of the mean profile. It is not computed by `gradflow.data_horizon`, which would measure
+        every sequence a second time.
         """
         k = np.flatnonzero(np.isfinite(self.log_norms))
         slope = np.polyfit(k, self.log_norms[k], 1)[0] if len(k) > 1 else math.inf
@@ -39,7 +43,7 @@ class Profile(NamedTuple):
         return float(self.log_norms[len(self.log_norms) - 1 - k]) / math.log(10)
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: None there."""
+        """For JSON; None replaces inf, which JSON does not have."""
         return json_ready(
             {
                 "data_horizon": self.data_horizon,
@@ -50,7 +54,7 @@ class Profile(NamedTuple):
 
 
 def json_ready(value: Any) -> Any:
-    """Arrays as lists, and None for what is not finite."""
+    """Prepare nested data for JSON: arrays become lists, and numbers that are not finite become None."""
     if isinstance(value, dict):
         return {name: json_ready(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
@@ -61,17 +65,26 @@ def json_ready(value: Any) -> Any:
 
 
 def mean_log_norms(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> Float[Array, " T+1"]:
-    """The profile: the mean of `gradflow.sensitivity` over sequences."""
+    """The mean of `gradflow.sensitivity` over N sequences: (T + 1,) natural logs."""
     return jnp.mean(jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))(cell, params, xs), axis=0)
 
 
 def largest_exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"], k: int) -> Float[Array, "B k"]:
-    """The k largest Lyapunov exponents along each sequence, in nats a step; differentiable."""
+    """The k largest Lyapunov exponents along each sequence, in nats per step; differentiable."""
     return jax.vmap(partial(gradflow.lyapunov_spectrum, k=k), (None, None, 0))(cell, params, xs)
 
 
 def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "S N T I"]) -> list[Profile]:
-    """One profile a seed; every leaf of params has a leading axis of seeds, as xs has."""
+    """Measure every seed.
+
+    Args:
+        cell: the cell.
+        params: its params; every leaf has a leading axis over S seeds.
+        xs: inputs (S, N, T, I): N sequences per seed.
+
+    Returns:
+        One Profile per seed.
+    """
 
     @jax.jit
     @jax.vmap

@@ -1,6 +1,6 @@
-"""One page on how gradients flow through a network: figures, numbers, and in words what they mean.
+"""A report on the gradients of one network: figures, numbers, and sentences that say what they mean.
 
-The profile is of every seed, the mean over sequences. The rest looks at one seed and one sequence closely.
+The profile covers every seed and is averaged over sequences. Everything else is for one seed and one sequence.
 """
 
 import math
@@ -19,23 +19,25 @@ from jax_lstm import gradflow
 from jax_lstm.cli.profile import Profile, json_ready
 from jax_lstm.gradflow import plots
 
-VANISHED, EXPLODED = -2.0, 2.0  # decades over the whole sequence, from which on it is called so
-HELD = 0.1  # a unit that keeps more of itself is said to hold
+VANISHED, EXPLODED = -2.0, 2.0  # limits of log₁₀ ‖∂s_T/∂s_0‖
+HELD = 0.1  # a unit holds its memory if more than this share of its gradient remains
 
 
 class Details(NamedTuple):
-    """One seed on one sequence."""
+    """The measurements of one seed on one sequence; natural logs, and Lyapunov exponents in nats per step."""
 
-    leaf: str  # the part of the state that is the memory: c, or h where there is no c
-    retention: Float[np.ndarray, "T+1 H"]  # ln |∂m_T,j/∂m_k,j|, m that part
+    leaf: str  # the measured part of the state: c, or h if there is no c
+    retention: Float[np.ndarray, "T+1 H"]  # ln |∂m_T,j/∂m_k,j|, where m is that part
     spectrum: Float[np.ndarray, "T+1 N"]  # ln σ_i of ∂s_T/∂s_k
     eigenvalues: Mapping[str, Complex[np.ndarray, " N"]]  # of ∂s_t/∂s_{t−1}, at rest and at the last step
     adjoints: Mapping[str, Float[np.ndarray, " T"]]  # ln ‖dL/ds_t‖
-    ways: Mapping[str, Float[np.ndarray, " T+1"]]  # ‖∂c_T/∂c_k‖ "cell" and "hidden"; empty where there is no c
-    exponents: Float[np.ndarray, " N"]  # Lyapunov, nats a step
+    ways: Mapping[
+        str, Float[np.ndarray, " T+1"]
+    ]  # ‖∂c_T/∂c_k‖, along c ("cell") and through h ("hidden"); empty if there is no c
+    exponents: Float[np.ndarray, " N"]  # Lyapunov exponents, nats per step
 
     def as_data(self) -> dict[str, Any]:
-        """For JSON: complex numbers as [real, imaginary]."""
+        """For JSON; complex numbers become [real, imaginary]."""
         clouds = {name: np.stack([z.real, z.imag], axis=1) for name, z in self.eigenvalues.items()}
         return json_ready(
             {
@@ -51,7 +53,14 @@ class Details(NamedTuple):
 
 
 def details(cell: jl.Cell, params: Any, xs: Float[Array, "T I"], loss: Callable) -> Details:
-    """Measure one network on one sequence; `loss` is of the stacked states."""
+    """Measure one network on one sequence.
+
+    Args:
+        cell: the cell.
+        params: its params.
+        xs: the sequence, (T, I).
+        loss: the stacked states over T steps -> a scalar.
+    """
     states = jax.eval_shape(lambda: gradflow.retention(cell, params, xs))
     leaf = "c" if hasattr(states, "c") else "h"
     rest = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
@@ -73,42 +82,44 @@ def details(cell: jl.Cell, params: Any, xs: Float[Array, "T I"], loss: Callable)
 
 
 def words(profile: Profile, one: Details) -> list[str]:
-    """What one seed's numbers mean, a sentence each."""
+    """What the numbers of one seed mean: a list of sentences."""
     T = len(profile.log_norms) - 1
     fall = profile.log10_norm(T)
     if fall < VANISHED:
-        verdict = f"Vanishing: over {T} steps the gradient falls to 10^{fall:.1f} of itself."
+        verdict = f"Vanishing: over {T} steps the gradient norm falls to 10^{fall:.1f} of its value."
     elif fall > EXPLODED:
-        verdict = f"Exploding: over {T} steps the gradient grows to 10^{fall:.1f} times itself."
+        verdict = f"Exploding: over {T} steps the gradient norm grows to 10^{fall:.1f} times its value."
     else:
-        verdict = f"Carried: over {T} steps the gradient changes by a factor of 10^{fall:.1f} only."
+        verdict = f"Preserved: over {T} steps the gradient norm changes only by a factor of 10^{fall:.1f}."
     said = [verdict]
     if math.isfinite(profile.data_horizon):
-        said.append(f"On data it loses a factor e every {profile.data_horizon:.1f} steps; ")
+        said.append(f"On data, the gradient norm falls by a factor of e every {profile.data_horizon:.1f} steps; ")
         said[-1] += (
-            f"at rest it would every {profile.horizon:.1f}." if math.isfinite(profile.horizon) else "at rest never."
+            f"at rest (state and input 0), every {profile.horizon:.1f}."
+            if math.isfinite(profile.horizon)
+            else "at rest (state and input 0), it does not fall."
         )
     else:
-        said.append("On data its norm does not fall, so it has no horizon.")
+        said.append("On data, the gradient norm does not fall, so the horizon is infinite.")
     back = T // 2
     held = int((one.retention[T - back] > math.log(HELD)).sum())
     said.append(
-        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than a tenth of themselves over "
-        f"{back} steps."
+        f"{held} of {one.retention.shape[1]} units of {one.leaf} keep more than {100 * HELD:.0f} % of their own "
+        f"gradient over {back} steps."
     )
     if one.ways:
         cell, hidden = (float(one.ways[name][T - back]) for name in ("cell", "hidden"))
         share = f"{100 * cell / (cell + hidden):.0f} %" if cell + hidden > 0 else "nothing"
-        said.append(f"Of what comes back over {back} steps from c to c, {share} comes along c itself, by norm.")
+        said.append(f"Over {back} steps, {share} of the gradient from c to c (by norm) takes the direct path along c.")
     largest = float(one.exponents[0])
     kind = (
-        "neighbouring states part: chaos"
+        "nearby states move apart (chaos)"
         if largest > 0.01
-        else "neighbouring states meet"
+        else "nearby states converge"
         if largest < -0.01
-        else "they keep their distance"
+        else "nearby states keep their distance"
     )
-    said.append(f"The largest Lyapunov exponent along the sequence is {largest:+.3f} nats a step: {kind}.")
+    said.append(f"The largest Lyapunov exponent along the sequence is {largest:+.3f} nats per step: {kind}.")
     return said
 
 
@@ -120,32 +131,41 @@ def page(
     probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None,
     path: Path,
 ) -> None:
-    """Draw everything on one page."""
+    """Draw all figures on one page and write it as a PNG.
+
+    Args:
+        title: what was measured.
+        seeds: the profile of every seed.
+        seed: the seed that `one` is of.
+        one: its measurements.
+        probed: P training steps, and the profiles (P, T + 1) measured at them; None: there are none.
+        path: where to write the page.
+    """
     figure = Figure(figsize=(15, 13.5), layout="constrained")
     panels = figure.subplots(3, 3) if probed is not None else figure.subplots(3, 2)
     axes = iter(panels.ravel())
-    closely = f"seed {seed}, one sequence"
     plots.plot_profile(
         {f"seed {s}": p.log_norms for s, p in seeds.items()},
-        title="How far the gradient reaches: every seed, mean over sequences",
+        title="Gradient norm of each seed",
         axes=next(axes),
     )
     plots.plot_retention(
-        one.retention, title=f"What each unit keeps of itself ({closely})", axes=next(axes), name=one.leaf
+        one.retention, title=f"Gradient that each unit of {one.leaf} keeps", axes=next(axes), name=one.leaf
     )
-    plots.plot_spectrum(one.spectrum, title=f"All directions ({closely})", axes=next(axes))
-    plots.plot_eigenvalues(one.eigenvalues, title=f"Eigenvalues of one step ({closely})", axes=next(axes))
-    plots.plot_adjoint_norms(one.adjoints, title=f"What the loss feels of every state ({closely})", axes=next(axes))
+    plots.plot_spectrum(one.spectrum, title="Singular values of the Jacobian", axes=next(axes))
+    plots.plot_eigenvalues(one.eigenvalues, title="Eigenvalues of the one-step Jacobian", axes=next(axes))
+    plots.plot_adjoint_norms(one.adjoints, title="Gradient of the loss at each state", axes=next(axes))
     last = next(axes)
     if one.ways:
         plots.plot_path_shares(
-            one.ways["cell"], one.ways["hidden"], title=f"By which way it comes back ({closely})", axes=last
+            one.ways["cell"], one.ways["hidden"], title="Paths of the gradient from c to c", axes=last
         )
     else:
         last.set_axis_off()
     if probed is not None:
-        plots.plot_training(*probed, title=f"While it was trained (seed {seed}, mean over sequences)", axes=next(axes))
+        plots.plot_training(*probed, title=f"Gradient norm of seed {seed} during training", axes=next(axes))
     for empty in axes:
         empty.set_axis_off()
-    figure.suptitle(title + "\n" + "  ".join(words(seeds[seed], one)), fontsize="medium", wrap=True)
+    scope = f"{title}. Gradient norms are means over sequences; all else is for seed {seed} and one sequence."
+    figure.suptitle(scope + "\n" + "  ".join(words(seeds[seed], one)), fontsize="medium", wrap=True)
     figure.savefig(path, format="png", dpi=110)

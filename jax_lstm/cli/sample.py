@@ -1,4 +1,4 @@
-"""`jax-lstm sample`: what a model of bytes goes on with after a prompt."""
+"""`jax-lstm sample`: generate text with a model trained on the task bytes."""
 
 import sys
 from collections.abc import Sequence
@@ -15,29 +15,42 @@ from jax_lstm.tasks import Bytes
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw bytes, one after another, in one compiled scan; write the prompt and them."""
-    parser = ArgumentParser(prog="jax-lstm sample", description="Let a run's best params write, from its first seed.")
-    parser.add_argument("run_dir", type=str, help="a run of task bytes")
-    parser.add_argument("--prompt", type=str, default="def ", help="what to go on from")
-    parser.add_argument("--length", type=int, default=600, help="how many bytes to draw")
+    """Sample bytes after a prompt, in one compiled scan; print the prompt and the sample."""
+    parser = ArgumentParser(
+        prog="jax-lstm sample",
+        description="Generate text with the best "
+        "checkpoint of the first seed of a run of task bytes. Prints the prompt and the sampled bytes as text.",
+    )
+    parser.add_argument("run_dir", type=str, help="directory of a run of task bytes")
+    parser.add_argument("--prompt", type=str, default="def ", help="text to continue, at least one byte")
+    parser.add_argument("--length", type=int, default=600, help="number of bytes to sample")
     parser.add_argument(
-        "--temperature", type=float, default=0.8, help="above 1 wilder, below 1 tamer; 0: the likeliest"
+        "--temperature",
+        type=float,
+        default=0.8,
+        help="softmax temperature: lower is less random; 0 always takes the most likely byte",
     )
     parser.add_argument(
-        "--top_p", type=float, default=0.95, help="draw from the likeliest that together have this much"
+        "--top_p",
+        type=float,
+        default=0.95,
+        help="sample among the most likely bytes with this total probability; 1: among all",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
     values = parse(parser, argv)
     prompt = np.frombuffer(values.prompt.encode(), np.uint8).astype(np.int32)
     if not len(prompt):
-        parser.error("--prompt: wanted at least one byte, but got none")
+        parser.error("--prompt: wanted at least one byte, but got none; give some text")
     if not 0 <= values.seed < 2**32:
         parser.error(f"--seed: wanted a number from 0 to 2³² − 1, but got {values.seed}")
     run_dir = Path(values.run_dir)
     experiment = experiment_of_run(parser, run_dir)
     task = experiment.task.build()
     if not isinstance(task, Bytes):
-        parser.error(f"run_dir: wanted a run of task bytes, but {run_dir} is one of {experiment.task.name}")
+        parser.error(
+            f"run_dir: wanted a run of task bytes, but {run_dir} is a run of {experiment.task.name}; "
+            "train configs/bytes.yaml first"
+        )
     try:
         params = jax.tree.map(lambda p: p[0], restore(experiment, run_dir).best.params)
         _, symbols = jl.sample(

@@ -1,4 +1,4 @@
-"""`jax-lstm train`: one experiment, all its seeds."""
+"""`jax-lstm train`: train one network per seed."""
 
 import sys
 from collections.abc import Sequence
@@ -14,10 +14,15 @@ from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, refuse or train."""
+    """Train an experiment, and print the best validation score of each seed."""
     make_cores_devices()
-    parser = experiment_parser("train", "Train one experiment: jax-lstm train digits.yaml --model.cell gru")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in run_dir")
+    parser = experiment_parser(
+        "train",
+        "Train a network on a task, once per seed. Start from a config file and override any key: jax-lstm train "
+        "digits.yaml --model.cell gru --train.steps 500. Writes config.yaml, run.json, metrics.jsonl and "
+        "checkpoints/ into run_dir.",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in run_dir from its newest checkpoint")
     experiment, values = parse_experiment(parser, argv)
     try:
         devices = count_devices(experiment.train)
@@ -25,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     console = Console()
+    title = f"{experiment.task.name}, {experiment.model.cell.upper()}"
+    console.print(describe("Training", title, experiment), highlight=False, markup=False)
     try:
         state = train(experiment, values.resume, console)
     except NotFiniteError as error:
@@ -35,12 +42,21 @@ def main(argv: Sequence[str]) -> int:
         console.print(f"seed {seed}: best validation {task.metric} {float(score):.4f} at step {int(step)}")
     for name, score in rivals(task, "validation").items():
         console.print(f"{name}: validation {task.metric} {score:.4f}")
-    console.print(f"{experiment.run_dir}: jax-lstm evaluate {experiment.run_dir} reads the test split")
+    console.print(f"Written to {experiment.run_dir}. Next:", soft_wrap=True)
+    console.print(f"  jax-lstm evaluate {experiment.run_dir}  (score on the test split)", soft_wrap=True)
+    console.print(f"  jax-lstm gradflow {experiment.run_dir}  (measure how far gradients reach)", soft_wrap=True)
     return 0
 
 
+def describe(start: str, title: str, experiment: Experiment) -> str:
+    """One line that says what is about to be trained, such as "[1/4] digits, LSTM: 3 seeds, up to 2,000 steps"."""
+    seeds, loop = len(experiment.train.seeds), experiment.train
+    most = "" if loop.patience is None and loop.target is None else "up to "
+    return f"{start} {title}: {seeds} seed{'s' * (seeds != 1)}, {most}{loop.steps:,} steps"
+
+
 def train(experiment: Experiment, resume: bool, console: Console) -> TrainState:
-    """Train into a run's directory that `open_run` has made."""
+    """Train an experiment into its run_dir, which `open_run` has created; returns the last state."""
     return fit(
         build_problem(experiment),
         experiment.opt,

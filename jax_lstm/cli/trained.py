@@ -1,8 +1,8 @@
-"""A model as it is trained on batches of a task.
+"""A model with the loss and score of a task.
 
     s_t = cell over x_1..x_T        y_t = h_t w + b
 
-The loss and the score, by the names that the task gives them, compare y_T, or every y_t, with the target.
+The loss and the score are named by the task. They compare y_T, or every y_t, with the targets.
 """
 
 from functools import partial
@@ -21,7 +21,13 @@ from jax_lstm.train.losses import BY_NAME
 
 
 class Trained(NamedTuple):
-    """A model, and how it is trained; static."""
+    """A model, and how it is trained; static.
+
+    Args:
+        net: cell, readout and embedding.
+        window: truncate gradients after this many steps; None: never.
+        flossed: True if the outputs are the cell's Lyapunov exponents (the task noise).
+    """
 
     net: jl.Model
     window: int | None = None
@@ -29,30 +35,37 @@ class Trained(NamedTuple):
 
     @property
     def cell(self) -> jl.Cell:
-        """The model's cell."""
+        """The cell of the model."""
         return self.net.cell
 
     @property
     def readout(self) -> jl.Readout:
-        """The model's readout."""
+        """The readout of the model."""
         return self.net.readout
 
     def init(self, key: Key[Array, ""]) -> ModelParams:
-        """Draw the params."""
+        """Initialize the params."""
         return self.net.init(key)
 
     def first_states(self, size: int, params: ModelParams) -> Any:
-        """The initial state of so many sequences."""
+        """The initial state of `size` sequences; every leaf is (size, ...)."""
         state = self.cell.initial_state(params.cell)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (size, *a.shape)), state)
 
     def outputs(
         self, params: ModelParams, batch: Batch, state: Any = None, key: Any = None
     ) -> tuple[Any, Float[Array, "B *T O"]]:
-        """The last states, and the readout of them, or of every step where the batch weighs them.
+        """Run the model on a batch.
 
-        Of a cell that is flossed, its largest exponents along each sequence. `state` is the one before the first step;
-        the cell draws from `key` if it draws at all.
+        Args:
+            params: the params of one seed.
+            batch: B sequences.
+            state: the states before the first step, each leaf (B, ...); None: the initial state.
+            key: the key for a cell that needs one, for example for dropout.
+
+        Returns:
+            The last states, and outputs: (B, T, O) if the batch has weights, else (B, O). For the task noise, None and
+            the O largest Lyapunov exponents along each sequence (B, O).
         """
         if self.flossed:
             return None, largest_exponents(self.cell, params.cell, batch.xs, self.readout.output_size)
@@ -66,10 +79,10 @@ class Trained(NamedTuple):
     def values(
         self, names: tuple[str, ...], params: ModelParams, batch: Batch, state: Any = None, key: Any = None
     ) -> tuple[tuple[Float[Array, ""], ...], Any]:
-        """Losses and scores, by their names, and the last states."""
+        """The losses and scores with the given names, and the last states; arguments as in `outputs`."""
         state, ys = self.outputs(params, batch, state, key)
         return tuple(BY_NAME[name](ys, batch.targets, batch.weights) for name in names), state
 
     def features(self, params: ModelParams, xs: Array) -> Float[Array, "S N T I"]:
-        """What the cell reads of xs, for each seed of the params."""
+        """The inputs of the cell for xs, embedded with the params of each of S seeds."""
         return jax.vmap(self.net.embedded, (0, None))(params, xs)

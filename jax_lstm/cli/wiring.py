@@ -1,4 +1,4 @@
-"""One experiment: its choices, and the wiring of task and model into something to train."""
+"""One experiment: its options, and how its task and model become a training problem."""
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -37,8 +37,8 @@ from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainSt
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.run_dir import CHECKPOINTS
 
-PROBED = 4  # validation sequences that train.probe measures, and takes the mean over
-MEASURED = 600  # steps at most that are measured of a sequence that asks for something at every step: streams are long
+PROBED = 4  # validation sequences that train.probe averages over
+MEASURED = 600  # measure at most this many steps of a sequence with targets at every step: streams are long
 
 CELLS = {
     "lstm": "LSTM", "rnn": "RNN", "gru": "GRU", "janet": "JANET", "minlstm": "MinLSTM", "mingru": "MinGRU",
@@ -49,18 +49,20 @@ CellName = Literal["lstm", "rnn", "gru", "janet", "minlstm", "mingru", "slstm"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One recurrent cell, or a stack of equal ones, and a linear readout of its outputs.
+    """Model: one or more recurrent layers and a linear readout.
 
     Args:
-        cell: the recurrent cell.
-        hidden_size: H, its units.
-        forget_bias: the LSTM's forget bias; null: the cell's own default.
-        chrono: the LSTM's chrono initialisation for memories up to this many steps; null: none.
-        options: the cell's other choices, by name: {peephole: true}.
-        layers: how many cells stand on top of each other.
-        dropout: the rate between two layers while training.
-        embedding: E, the features of a symbol, for a task of symbols; null: hidden_size.
-        window: steps that a gradient goes back at most, by truncated backpropagation through time; null: all.
+        cell: Recurrent cell of every layer. rnn is a tanh RNN.
+        hidden_size: H, the number of hidden units per layer.
+        forget_bias: Initial bias of the LSTM's forget gate. null is 1, unless chrono sets the bias.
+        chrono: Chrono initialization of the LSTM's forget and input biases; the value is the longest time dependency
+            of the task, in steps. null turns it off.
+        options: Other options of the cell, as keyword arguments of its class; for example {peephole: true}.
+        layers: Number of recurrent layers.
+        dropout: Dropout rate between layers, in training only. Must be 0 for one layer.
+        embedding: Embedding size, for a task that reads tokens (bytes). null is hidden_size; other tasks need null.
+        window: Truncate gradients after this many time steps (truncated backpropagation through time). null does not
+            truncate.
     """
 
     cell: CellName
@@ -78,8 +80,8 @@ class ModelConfig:
             raise ValueError(f"model.layers: wanted 1 or more, but got {self.layers}")
         if not 0 <= self.dropout < 1 or (self.dropout and self.layers == 1):
             raise ValueError(
-                "model.dropout: wanted a rate from 0 up to, but below 1, and 0 for one layer, which has none to drop "
-                f"between, but got {self.dropout}"
+                "model.dropout: wanted a rate of at least 0 and below 1, and 0 for one layer, but got "
+                f"{self.dropout} for {self.layers} layer{'s' * (self.layers != 1)}"
             )
         if self.embedding is not None and self.embedding < 1:
             raise ValueError(f"model.embedding: wanted 1 or more, or null, but got {self.embedding}")
@@ -87,22 +89,25 @@ class ModelConfig:
             raise ValueError(f"model.window: wanted 1 or more, or null, but got {self.window}")
 
     def build(self, task: Task) -> jl.Cell:
-        """The cell that reads what a task gives."""
+        """The cell, or stack of cells, for the inputs of a task."""
         if isinstance(task, ReadsTokens):
             return self.of_size(self.embedding or self.hidden_size)
         if self.embedding is not None:
-            raise ValueError(f"model.embedding: wanted null for a task without symbols, but got {self.embedding}")
+            raise ValueError(f"model.embedding: wanted null for a task that reads no tokens, but got {self.embedding}")
         return self.of_size(task.input_size)
 
     def of_size(self, input_size: int) -> jl.Cell:
-        """The cell, or the stack."""
+        """The cell, or stack of cells, for inputs with `input_size` features."""
         choices = {"forget_bias": self.forget_bias, "chrono": self.chrono}
         given = {name: value for name, value in choices.items() if value is not None}
         if given and self.cell != "lstm":
-            raise ValueError(f"model.{next(iter(given))}: only the lstm has it, but model.cell is {self.cell}")
+            raise ValueError(
+                f"model.{next(iter(given))}: wanted null, because only the lstm has this option, but model.cell is "
+                f"{self.cell}"
+            )
         sizes = {"cell": CELLS[self.cell], "hidden_size": self.hidden_size}
         if twice := sorted(set(self.options) & {*sizes, *choices, "input_size"}):
-            raise ValueError(f"model.options: {twice[0]} is not one of them; another key of the config says it")
+            raise ValueError(f"model.options: {twice[0]} is set by another key of the config; remove it here")
         try:
             first = jl.from_config(sizes | {"input_size": input_size} | given | self.options)
             if self.layers == 1:
@@ -115,20 +120,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What is learned.
+    """Task: the data, the loss and the score.
 
     Args:
-        name: digits: scanned digits, a pixel a step; adding: the sum of two marked numbers; adding_1997 and
-            multiplication: its original form; temporal_order: in which order rare symbols came; long_lag: two
-            sequences that differ in their first symbol; two_classes: one of two, told by the first steps, in noise;
-            reber: the embedded Reber grammar's outer symbol, and continual_reber: that of endless strings; copy: ten
-            symbols remembered; parity, z60, a5: the product of group elements; lorenz: the next point of its orbit;
-            timing: a delay between two spikes, repeated; bytes: the next byte of the Python library's source; noise:
-            none, the cell's exponents are trained.
-        length: T of adding, copy, long_lag and noise, the least T of adding_1997, multiplication and two_classes; null:
-            100. The symbols of a training stream of continual_reber; null: 500. The bytes of a training step of bytes;
-            null: 128. The others have their own.
-        marks: how many rare symbols temporal_order has, 2 or 3; null: 2.
+        name: digits: classify handwritten digits, one pixel per step.
+            adding: add two marked numbers.
+            adding_1997, multiplication: add or multiply two marked numbers, as in Hochreiter & Schmidhuber (1997).
+            temporal_order: classify the order of rare symbols.
+            long_lag: recall the first symbol.
+            two_classes: classify noisy sequences by their first steps.
+            reber: predict the second-last symbol of embedded Reber strings.
+            continual_reber: the same on an endless stream of strings.
+            copy: remember 10 symbols.
+            parity, z60, a5: track the product of group elements.
+            lorenz: predict the next point of the Lorenz system.
+            timing: measure the delay between two spikes and repeat it.
+            bytes: predict the next byte of Python source code.
+            noise: predict nothing; train the cell's Lyapunov exponents to 0.
+        length: Sequence length, in time steps. adding, noise: the length. copy: the lag; a sequence is 20 steps
+            longer. long_lag: the lag. adding_1997, multiplication, two_classes: the shortest length; the longest is 1.1
+            times that. For all of these, null is 100. continual_reber: symbols per training stream; null is 500.
+            bytes: bytes per training stream and optimizer step; null is 128. Other tasks have a fixed length and need
+            null.
+        marks: Number of rare symbols of temporal_order, 2 or 3. null is 2. Other tasks need null.
     """
 
     name: Literal[
@@ -154,7 +168,7 @@ class TaskConfig:
     marks: int | None = None
 
     def build(self) -> Task:
-        """The task."""
+        """The task with these options."""
         makes, takes = {
             "digits": (Digits, ()),
             "adding": (Adding, ("length",)),
@@ -177,7 +191,9 @@ class TaskConfig:
         given = {key: value for key in ("length", "marks") if (value := getattr(self, key)) is not None}
         for key, value in given.items():
             if key not in takes:
-                raise ValueError(f"task.{key}: wanted null for {self.name}, which has none to choose, but got {value}")
+                raise ValueError(
+                    f"task.{key}: wanted null, because {self.name} does not have this option, but got {value}"
+                )
         try:
             return makes(**given)
         except ValueError as error:
@@ -186,14 +202,14 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All choices of one training run; what they exclude together is refused here.
+    """All options of one training run; contradictory options raise a ValueError.
 
     Args:
-        model: the cell.
-        task: what it learns.
-        opt: the optimiser.
-        train: the loop.
-        run_dir: where the run is written.
+        model: the options of the model.
+        task: the options of the task.
+        opt: the options of the optimizer.
+        train: the options of the training loop.
+        run_dir: the directory that the run is written to.
     """
 
     model: ModelConfig
@@ -207,15 +223,13 @@ class Experiment:
         cell = self.model.build(task)
         if self.task.name == "noise":
             if self.model.window is not None:
-                raise ValueError(
-                    f"model.window: wanted null for noise, which trains exponents, but got {self.model.window}"
-                )
+                raise ValueError(f"model.window: wanted null for the task noise, but got {self.model.window}")
             state = jax.eval_shape(lambda: cell.initial_state(cell.init(jax.random.key(0))))
             size = sum(leaf.size for leaf in jax.tree.leaves(state))
             if size < task.output_size:
                 raise ValueError(
-                    f"model.hidden_size: wanted a state of at least {task.output_size} numbers, whose exponents noise "
-                    f"trains, but got {size}"
+                    f"model.hidden_size: wanted a state of at least {task.output_size} numbers, because noise trains "
+                    f"{task.output_size} exponents, but got {size}; use more hidden units"
                 )
         learning_rate(self.opt, self.train.steps)
         try:
@@ -224,21 +238,21 @@ class Experiment:
             raise ValueError(f"train.batch_size: {error}") from error
 
     def as_data(self) -> dict[str, Any]:
-        """Plain dicts, lists and values, for YAML."""
+        """Nested dicts of plain values, for YAML."""
         data = asdict(self)
         data["train"]["seeds"] = list(self.train.seeds)
         return data
 
 
 def build_model(experiment: Experiment, task: Task) -> Trained:
-    """The model that an experiment trains."""
+    """The model of an experiment, for its task."""
     vocabulary = task.vocabulary if isinstance(task, ReadsTokens) else None
     net = jl.Model(experiment.model.build(task), task.output_size, vocabulary)
     return Trained(net, experiment.model.window, flossed=experiment.task.name == "noise")
 
 
 def build_problem(experiment: Experiment) -> Problem:
-    """The pure functions that the loop trains."""
+    """The pure functions that the training loop needs: task and model combined."""
     task = experiment.task.build()
     model, validation = build_model(experiment, task), task.validation()
     probed = steps_of_all(validation, PROBED)
@@ -262,19 +276,24 @@ def build_problem(experiment: Experiment) -> Problem:
 
 
 def steps_of_all(batch: Batch, count: int) -> Float[Array, "N T I"] | Int[Array, "N T"]:
-    """The first sequences of a batch, over the first steps that all of them have: no padding is measured.
+    """Inputs to measure gradients on: the first sequences of a batch, cut to the shortest of them, without padding.
 
-    Where something is asked for at every step, over the first 600 at most.
+    Args:
+        batch: the batch.
+        count: the number N of sequences, at most.
+
+    Returns:
+        xs (N, T, I), or tokens (N, T). If the batch has targets at every step, T is at most 600.
     """
     xs = batch.xs[:count] if batch.weights is None else batch.xs[:count, :MEASURED]
     return xs if batch.mask is None else xs[:, : int(batch.mask[:count].sum(axis=1).min())]
 
 
 def restore(experiment: Experiment, run_dir: Path) -> TrainState:
-    """The newest state of a run.
+    """Restore the newest state of a run from its checkpoints.
 
     Raises:
-        FileNotFoundError: it has none.
+        FileNotFoundError: the run has no checkpoint.
     """
     tx, problem = optimiser(experiment.opt, experiment.train.steps), build_problem(experiment)
     like = jax.eval_shape(lambda: init_state(problem, tx, experiment.train.seeds))

@@ -1,4 +1,4 @@
-"""What is learned: one task a file, all of one protocol (base.py)."""
+"""Training tasks: one per file, all with the protocol `Task` (base.py)."""
 
 from jax_lstm.tasks.adding import Adding
 from jax_lstm.tasks.base import Batch, Continues, HasRivals, ReadsTokens, Split, Task, rivals

@@ -1,10 +1,10 @@
 """The adding problem (Hochreiter & Schmidhuber 1997), in the form of Arjovsky, Shah & Bengio 2016.
 
     x_t = (v_t, m_t)     v_t ~ U[0, 1];   m_t = 1 at one step of each half, else 0
-    y   = Σ_t m_t v_t    wanted after the last step
+    y   = Σ_t m_t v_t    the target after the last step
 
-The best constant is 1, the mean of y: its squared error is the variance of a sum of two uniforms, 1/12 + 1/12 = 1/6.
-A network beats it only by carrying the first marked value over about T/2 steps.
+The baseline is the best constant prediction, 1, the mean of y. Its squared error is the variance of a sum of two
+uniforms, 1/12 + 1/12 = 1/6. To beat it, a network has to remember the first marked value for about T/2 steps.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Adding(Fresh):
     """The adding problem over sequences of one length.
 
     Args:
-        length: T, at least 2; each half has one mark (the first half is the shorter one of an odd T).
+        length: T, the steps of a sequence, at least 2. Each half has one mark; for an odd T, the first half is shorter.
 
     Raises:
         ValueError: length is less than 2.
@@ -40,10 +40,10 @@ class Adding(Fresh):
 
     def __post_init__(self):
         if self.length < 2:
-            raise ValueError(f"Adding: length must be at least 2, one step for each mark, but is {self.length}")
+            raise ValueError(f"Adding: length must be at least 2, one step per mark, but is {self.length}")
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, T, 2) and targets (size, 1)."""
+        """Draw `size` sequences: xs (size, T, 2) and targets (size, 1)."""
         xs, ys = jax.vmap(lambda k: _one(k, self.length))(jax.random.split(key, size))
         return Batch(xs, ys)
 

@@ -1,10 +1,11 @@
-"""What a task is.
+"""The protocol of a task.
 
     batch = task.train_batch(key, step, size)   a pure function: the same key and step give the same batch
-    batch = task.validation()                   fixed: chooses the checkpoint and stops early
-    batch = task.test()                         fixed: read once, at the end
+    batch = task.validation()                   fixed; used to select checkpoints and to stop early
+    batch = task.test()                         fixed; used once, at the end
 
-Because a batch is a function of (key, step), a run's position in its data is its step: there is no iterator to save.
+A batch is a function of (key, step), so the step alone gives a run's position in its data. There is no iterator to
+save.
 """
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -16,97 +17,104 @@ Split = Literal["test", "validation"]
 
 
 class Batch(NamedTuple):
-    """B sequences of T steps or fewer, and what is wanted of them: after the last step of each, or at every step."""
+    """B sequences of at most T steps, with targets after the last step of each, or at every step."""
 
     xs: Float[Array, "B T I"] | Int[Array, "B T"]
-    """The features of every step, or, of a task that reads tokens, its token: a number below the vocabulary."""
+    """The features at every step; or the token at every step, an int from 0 to vocabulary − 1."""
     targets: Int[Array, "B *T"] | Float[Array, "B *T O"]
+    """Classes, or O numbers: one target per sequence, or one per step."""
     mask: Bool[Array, "B T"] | None = None
-    """True at a sequence's own steps, where sequences have lengths of their own; the rest is padding."""
+    """True at the steps of a sequence, False at padding; None: every sequence has T steps."""
     weights: Float[Array, "B T"] | None = None
-    """How much each step's output counts, where targets are given for every step; None: the last one's only."""
+    """The weight of each step in the loss, if targets are given at every step; None: only the last output counts."""
 
 
 class Task(Protocol):
-    """A task: sizes, how it is scored, and its data. A frozen dataclass: its choices are Python values."""
+    """A task: its sizes, its score and its data. Implement it as a frozen dataclass; its options are Python values."""
 
     @property
     def input_size(self) -> int:
-        """I, the features of one step; of tokens, as if each were one-hot."""
+        """I, the features per step; for tokens, the features of their one-hot codes."""
         ...
 
     @property
     def output_size(self) -> int:
-        """O, the outputs of a step: classes, or numbers."""
+        """O, the outputs per step: classes, or numbers."""
         ...
 
     @property
     def loss(self) -> str:
-        """The name of the loss (train/losses.py): cross_entropy takes a class, mse takes O numbers."""
+        """The name of the loss (train/losses.py). The targets of cross_entropy are classes, those of mse O numbers."""
         ...
 
     @property
     def metric(self) -> str:
-        """The name of the score."""
+        """The name of the score (train/losses.py)."""
         ...
 
     @property
     def maximise(self) -> bool:
-        """Whether a larger score is better."""
+        """True if a larger score is better."""
         ...
 
     @property
     def baseline(self) -> float:
-        """The score of the best predictor that does not look at xs; NaN where nothing is predicted."""
+        """The score of the best prediction that ignores xs; NaN if the task predicts nothing."""
         ...
 
     @property
     def length(self) -> int:
-        """T, the steps of the longest sequence."""
+        """T, the steps of the longest sequence in a batch."""
         ...
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """The batch of `size` sequences that `step` trains on. Pure and traceable; `key` is the run's data key."""
+        """The batch that a step trains on; pure and traceable.
+
+        Args:
+            key: the data key of the run, the same at every step.
+            step: the optimizer step, from 0.
+            size: the number of sequences.
+        """
         ...
 
     def validation(self) -> Batch:
-        """The validation split."""
+        """The validation split, as one batch."""
         ...
 
     def test(self) -> Batch:
-        """The test split."""
+        """The test split, as one batch."""
         ...
 
 
 @runtime_checkable
 class ReadsTokens(Protocol):
-    """What a task also has whose xs are tokens."""
+    """The protocol of a task whose xs are tokens; in addition to `Task`."""
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are: 0 to this less 1."""
+        """The number of tokens: they are the ints from 0 to vocabulary − 1."""
         ...
 
 
 @runtime_checkable
 class Continues(Protocol):
-    """What a task also says whose training sequences go on from step to step: the state after one begins the next."""
+    """The protocol of a task whose training sequences continue from batch to batch; the state is carried over."""
 
     @property
     def continues(self) -> bool:
-        """True."""
+        """Always True."""
         ...
 
 
 @runtime_checkable
 class HasRivals(Protocol):
-    """What a task also has that is not learned by networks only."""
+    """The protocol of a task that also has scores of other models."""
 
     def rivals(self, split: Split) -> dict[str, float]:
-        """By their names, the scores of other models that do look at xs."""
+        """The scores of other models on a split, by the name of the model."""
         ...
 
 
 def rivals(task: Task, split: Split) -> dict[str, float]:
-    """The scores of other models on a split; empty for a task that knows of none."""
+    """The scores of other models on a split, by the name of the model; empty if the task has none."""
     return task.rivals(split) if isinstance(task, HasRivals) else {}

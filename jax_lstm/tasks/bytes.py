@@ -1,20 +1,19 @@
-"""The next byte of the Python standard library's own source.
+"""Predict the next byte of the source code of Python's standard library.
 
-    x_t = byte t of a stream        y_t = byte t + 1        wanted at every step
+    x_t = byte t of a stream        y_t = byte t + 1, the target at every step
 
-The text is that of the .py files of the running interpreter's library, without tests, without installed packages and
-without the manual, which is kept there as strings. Every file is wholly in one split: of ten, by its name's SHA-256,
-eight are trained on, one is for validation and one is the test. A split is its files, one after another in the order of
-their names. Another version of Python has other files, and so other scores; a file stays in its split.
+The text is the .py files of the running interpreter's standard library, without tests, installed packages and
+pydoc_data (the manual as strings). The SHA-256 of a file's name decides its split: 8 of 10 hash values are training, 1
+validation, 1 test. A split is its files in the order of their names. Another version of Python has other files, so its
+scores differ, but a file stays in its split.
 
-    score = cross entropy / ln 2, in bits a byte
+    score = cross entropy / ln 2, in bits per byte
 
-Training streams continue from step to step. At step t, counted from 0, stream b reads
+Training streams continue from step to step. At step t, from 0, stream b reads
 
-    text[o_b + t T .. o_b + t T + T], around the end to the beginning        o_b: drawn once from the run's key
+    text[o_b + t T .. o_b + t T + T], wrapping around at the end        o_b: drawn once from the run's key
 
-so that a network that keeps its state reads one long text (truncated backpropagation through time, Williams & Peng
-1990).
+So a network that carries its state reads one long text (truncated backpropagation through time, Williams & Peng 1990).
 """
 
 import hashlib
@@ -35,13 +34,20 @@ from jax_lstm.tasks import ngram
 from jax_lstm.tasks.base import Batch, Split
 
 BYTES, ORDER = 256, 3
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data"}  # folders, wherever they are
+LEFT_OUT = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "pydoc_data",
+}  # names of folders, at any depth
 STREAM = 2_048
 STREAMS: dict[Split, int] = {"validation": 32, "test": 128}
 
 
 class Texts(NamedTuple):
-    """The bytes of the splits."""
+    """The bytes of the three splits."""
 
     train: UInt8[np.ndarray, " n"]
     validation: UInt8[np.ndarray, " v"]
@@ -49,14 +55,14 @@ class Texts(NamedTuple):
 
 
 def split_of(name: str) -> str:
-    """The split of a file, by its path from the library's folder: it depends on no other file."""
+    """The split of a file, from its path relative to the standard library; independent of all other files."""
     tenth = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % 10
     return {0: "validation", 1: "test"}.get(tenth, "train")
 
 
 @cache
 def library() -> dict[str, bytes]:
-    """The library's source files, by their paths from its folder, in the order of these."""
+    """The source files of the standard library, by relative path, in the order of the paths."""
     root = Path(sysconfig.get_paths()["stdlib"])
     found = []
     for folder, folders, files in os.walk(root):
@@ -70,7 +76,7 @@ def texts() -> Texts:
     """The three splits.
 
     Raises:
-        FileNotFoundError: the interpreter came without its library's source, or with too little of it.
+        FileNotFoundError: the interpreter has no source of its standard library, or too little of it.
     """
     parts = {split: [] for split in Texts._fields}
     for name, content in library().items():
@@ -79,15 +85,16 @@ def texts() -> Texts:
     for split, count in STREAMS.items():
         if len(getattr(made, split)) < count * (STREAM + 1):
             raise FileNotFoundError(
-                f"Bytes: wanted at least {count * (STREAM + 1):,} bytes of library source for {split}, but found "
-                f"{len(getattr(made, split)):,} under {sysconfig.get_paths()['stdlib']}"
+                f"Bytes: wanted at least {count * (STREAM + 1):,} bytes of standard library source for {split}, but "
+                f"found {len(getattr(made, split)):,} under {sysconfig.get_paths()['stdlib']}; use a Python that ships "
+                "its source"
             )
     return made
 
 
 @cache
 def streams(split: Split) -> UInt8[np.ndarray, "B T+1"]:
-    """The streams that are scored: equally far apart in the split's text, and without overlap."""
+    """The streams that are scored: evenly spaced in the split's text, without overlap."""
     text, count = getattr(texts(), split), STREAMS[split]
     starts = np.arange(count) * (len(text) // count)
     return text[starts[:, None] + np.arange(STREAM + 1)]
@@ -100,13 +107,13 @@ def _ngram(split: Split) -> float:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes of source, and the byte that follows each.
+    """Next-byte prediction on Python source.
+
+    Validation has 32 streams and test 128 streams of 2,048 bytes, each from a state of zero. A run can read up to 2³¹
+    bytes of a training stream.
 
     Args:
-        trained: T, the bytes of a training stream at each step; at least 1.
-
-    Scored are 32 validation streams and 128 test streams of 2,048 bytes, each from a state of zero. A run may read up
-    to 2³¹ bytes of a training stream.
+        trained: T, the bytes per training stream and step; at least 1.
 
     Raises:
         ValueError: trained is less than 1.
@@ -128,21 +135,21 @@ class Bytes:
 
     @property
     def baseline(self) -> float:
-        """The entropy of the training text's bytes, in bits: what they cost by their frequencies alone."""
+        """The entropy of the byte frequencies in the training text, in bits per byte."""
         p = np.bincount(texts().train) / len(texts().train)
         return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
 
     @property
     def length(self) -> int:
-        """2,048: a stream that is scored."""
+        """2,048, the bytes of a validation or test stream."""
         return STREAM
 
     def rivals(self, split: Split) -> dict[str, float]:
-        """The n-gram model of order 3 (ngram.py): counted in the training text, scored on the same streams."""
+        """Bits per byte of an order-3 n-gram model (ngram.py), counted on the training text, on the same streams."""
         return {f"order-{ORDER} n-gram": _ngram(split)}
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """The part of `size` endless streams that `step` reads."""
+        """The next T bytes of `size` endless streams: xs, targets and weights (size, T)."""
         text = texts().train
         starts = jax.random.randint(key, (size, 1), 0, len(text), jnp.int32)
         at = starts + (jnp.asarray(step, jnp.int32) * self.trained) % len(text)
@@ -150,11 +157,11 @@ class Bytes:
         return _batch(jnp.asarray(text)[(at + steps[None]) % len(text)])
 
     def validation(self) -> Batch:
-        """32 streams of the validation files."""
+        """32 streams: xs, targets and weights (32, 2048)."""
         return _batch(jnp.asarray(streams("validation")))
 
     def test(self) -> Batch:
-        """128 streams of the test files."""
+        """128 streams: xs, targets and weights (128, 2048)."""
         return _batch(jnp.asarray(streams("test")))
 
 

@@ -1,9 +1,9 @@
-"""The continual embedded Reber grammar (Gers, Schmidhuber & Cummins 2000): strings without an end between them.
+"""The continual embedded Reber grammar (Gers, Schmidhuber & Cummins 2000): an endless stream of strings.
 
     B T [a Reber string] T E B P [a Reber string] P E B …        one-hot, as in reber.py
 
-Nothing says where a string begins: the network has to forget by itself. The symbol before each outer E is asked for,
-after the inner string; these steps alone count. Inner strings may have any length.
+Nothing marks where a string begins, so the network has to learn when to forget. The target that counts is the symbol
+before each outer E, after the inner string; all other steps have weight 0. Inner strings can have any length.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ BEGIN, OUTER, AGAIN, LAST = END, END + 1, END + 2, END + 3  # outside the inner 
 class ContinualReber(Fresh):
     """Streams of embedded Reber strings, from a state of zero.
 
+    Validation streams have 2,000 symbols, test streams 10,000.
+
     Args:
         trained: T, the symbols of a training stream; at least 100.
-
-    Validation streams have 2,000 symbols, test streams 10,000.
 
     Raises:
         ValueError: trained is less than 100.
@@ -49,19 +49,19 @@ class ContinualReber(Fresh):
 
     @property
     def length(self) -> int:
-        """10,000: a test stream."""
+        """10,000, the symbols of a test stream."""
         return 10_000
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` training streams: xs (size, T, 7), targets and weights (size, T)."""
+        """Draw `size` training streams: xs (size, T, 7), targets and weights (size, T)."""
         return _streams(key, size, self.trained)
 
     def validation(self) -> Batch:
-        """Fixed streams of 2,000 symbols."""
+        """16 fixed streams of 2,000 symbols."""
         return _streams(jax.random.key(VALIDATION_SEED), self.validation_size, 2_000)
 
     def test(self) -> Batch:
-        """Fixed streams of 10,000 symbols."""
+        """16 fixed streams of 10,000 symbols."""
         return _streams(jax.random.key(TEST_SEED), self.test_size, self.length)
 
 
@@ -73,7 +73,7 @@ def _streams(key: Key[Array, ""], size: int, steps: int) -> Batch:
 
 
 def _stream(key: Key[Array, ""], steps: int) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """Symbols, and 1 at the ones that the outer symbol at the string's beginning decides."""
+    """Symbols, and weights: 1 at the symbols that the outer symbol at the start of their string decides."""
     symbols, leads_to = jnp.asarray(SYMBOLS), jnp.asarray(LEADS_TO)
 
     def body(at: tuple, coin: Int[Array, ""]) -> tuple[tuple, tuple]:

@@ -1,10 +1,10 @@
 """The copy memory task (Hochreiter & Schmidhuber 1997; in this form Arjovsky, Shah & Bengio 2016).
 
     input     s_1 … s_10    T − 1 blanks    the marker    10 blanks        T + 20 steps, one-hot
-    wanted    T + 10 blanks                               s_1 … s_10       at every step
+    target    T + 10 blanks                               s_1 … s_10       at every step
 
-The ten symbols are drawn from eight. Codes: 0 is the blank, 1 to 8 the symbols, 9 the marker. The loss is the mean over
-all T + 20 steps. Without a memory the best is to know when to answer, and to guess: 10 ln 8 / (T + 20) nats.
+The 10 symbols are drawn from 8. Codes: 0 is the blank, 1 to 8 are the symbols, 9 is the marker. The loss is the mean
+over all T + 20 steps. The baseline knows when to answer and guesses the symbols: 10 ln 8 / (T + 20) nats.
 """
 
 import math
@@ -23,10 +23,10 @@ BLANK, MARKER = 0, 9
 
 @dataclass(frozen=True)
 class CopyMemory(Fresh):
-    """Ten symbols to be remembered.
+    """Remember 10 symbols.
 
     Args:
-        lag: T, at least 1: T − 1 blanks lie between the last symbol and the marker.
+        lag: T, at least 1; there are T − 1 blanks between the last symbol and the marker.
 
     Raises:
         ValueError: a lag below 1.
@@ -47,16 +47,16 @@ class CopyMemory(Fresh):
 
     @property
     def baseline(self) -> float:
-        """Blanks for certain, and each of the ten symbols at a chance of one in eight."""
+        """The cross entropy, in nats, if blanks are certain and each of the 10 symbols is a guess among 8."""
         return COPIED * math.log(SYMBOLS) / self.length
 
     @property
     def length(self) -> int:
-        """T + 20 steps."""
+        """T + 20, the steps of a sequence."""
         return self.lag + 2 * COPIED
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, T + 20, 10), targets and weights (size, T + 20)."""
+        """Draw `size` sequences: xs (size, T + 20, 10), targets and weights (size, T + 20)."""
         s = jax.random.randint(key, (size, COPIED), 1, SYMBOLS + 1)
         blank = jnp.full((size, self.length), BLANK)
         read = blank.at[:, :COPIED].set(s).at[:, COPIED + self.lag - 1].set(MARKER)

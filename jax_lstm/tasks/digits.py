@@ -1,9 +1,9 @@
 """Handwritten digits, read one pixel at a time.
 
-The data are 1,797 real digits, scanned at 8 x 8 pixels (Alpaydin & Kaynak 1998; the copy that scikit-learn ships).
+The data are 1,797 handwritten digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), in scikit-learn's copy.
 
     x_t = pixel t in reading order, from 0 to 1     t = 1..64
-    y   = the digit                                 wanted after the last pixel
+    y   = the digit                                 the target after the last pixel
 
 The split is fixed: 1,297 training, 200 validation and 300 test digits.
 """
@@ -25,7 +25,7 @@ TRAIN, VALIDATION, TEST = slice(0, 1297), slice(1297, 1497), slice(1497, 1797)
 
 @cache
 def _split_order(size: int) -> np.ndarray:
-    """A fixed shuffle: the order of the digits' SHA-256, so that no library's random generator can change the split."""
+    """A fixed shuffle, by the SHA-256 of the digits' indices: independent of any library's random generator."""
     return np.array(sorted(range(size), key=lambda n: hashlib.sha256(f"digit {n}".encode()).digest()))
 
 
@@ -46,32 +46,35 @@ def _part(part: slice) -> Batch:
 
 @dataclass(frozen=True)
 class Digits:
-    """The digits, 64 steps of one feature, ten classes."""
+    """Classify a handwritten digit: 64 steps of 1 feature, 10 classes."""
 
     input_size = 1
     output_size = 10
     loss = "cross_entropy"
     metric = "accuracy"
     maximise = True
-    baseline = 183 / 1797  # the share of the commonest digit
+    baseline = 183 / 1797  # the share of the most frequent digit
 
     @property
     def length(self) -> int:
-        """64 pixels."""
+        """64, the pixels of a digit."""
         return 64
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Batch number `step` of an endless run of epochs, each shuffled anew.
+        """Batch number `step` of an endless sequence of epochs, each with a new shuffle.
 
-        A batch does not straddle epochs: the last few digits of a shuffle, fewer than a batch, wait for the next one.
+        A batch never spans two epochs: the digits left at the end of an epoch, fewer than a batch, are skipped.
+
+        Returns:
+            xs (size, 64, 1) in [0, 1], and targets (size,), the digits 0 to 9.
 
         Raises:
-            ValueError: size is more than the 1,297 training digits.
+            ValueError: size is larger than the number of training digits, 1,297.
         """
         batches = TRAIN.stop // size
         if batches == 0:
             raise ValueError(
-                f"Digits.train_batch: size must be at most {TRAIN.stop}, the training digits, but is {size}"
+                f"Digits.train_batch: size must be at most {TRAIN.stop}, the number of training digits, but is {size}"
             )
         step = jnp.asarray(step)
         order = jax.random.permutation(jax.random.fold_in(key, step // batches), TRAIN.stop)
@@ -80,9 +83,9 @@ class Digits:
         return Batch(train.xs[chosen], train.targets[chosen])
 
     def validation(self) -> Batch:
-        """200 digits."""
+        """200 digits: xs (200, 64, 1), targets (200,)."""
         return _part(VALIDATION)
 
     def test(self) -> Batch:
-        """300 digits."""
+        """300 digits: xs (300, 64, 1), targets (300,)."""
         return _part(TEST)

@@ -1,4 +1,4 @@
-"""What the tasks have in common that draw their sequences: fresh ones to train on, fixed ones to score on."""
+"""The base class of tasks that generate their sequences: new ones for training, fixed ones for validation and test."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -13,29 +13,29 @@ VALIDATION_SEED, TEST_SEED = 1_000_001, 1_000_002
 
 
 class Fresh(ABC):
-    """A task that says how `size` sequences are drawn from a key; everything else follows."""
+    """Base class of generated tasks; a subclass implements `sequences`."""
 
     validation_size = 512
     test_size = 2_560
 
     @abstractmethod
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` sequences."""
+        """Draw `size` sequences from a key."""
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step."""
+        """New sequences at every step."""
         return self.sequences(jax.random.fold_in(key, step), size)
 
     def validation(self) -> Batch:
-        """Fixed sequences."""
+        """`validation_size` fixed sequences."""
         return _sequences(self, jax.random.key(VALIDATION_SEED), self.validation_size)
 
     def test(self) -> Batch:
-        """Fixed sequences, other than the validation ones."""
+        """`test_size` fixed sequences, drawn from another key than those of validation."""
         return _sequences(self, jax.random.key(TEST_SEED), self.test_size)
 
 
-# In one program, and once for equal tasks: op by op every one of them would be compiled, at every call.
+# Jitted, and shared by equal tasks: eagerly, every operation would be compiled on its own.
 @partial(jax.jit, static_argnums=(0, 2))
 def _sequences(task: Fresh, key: Key[Array, ""], size: int) -> Batch:
     return task.sequences(key, size)

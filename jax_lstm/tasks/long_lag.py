@@ -2,8 +2,8 @@
 
     x a_1 a_2 … a_{p−1} x        y a_1 a_2 … a_{p−1} y        one-hot, p + 1 symbols in the order a_1 .. a_{p−1}, x, y
 
-There are these two sequences and no others. The last symbol is asked for after a_{p−1}: it is the first one, p steps
-before. All between is the same in both, so nothing else tells them apart.
+There are only these two sequences. The target, after a_{p−1}, is the last symbol, which is the same as the first, p
+steps earlier. The symbols in between are the same in both sequences.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from jax_lstm.tasks.base import Batch
 
 @dataclass(frozen=True)
 class LongLag:
-    """The two sequences.
+    """Recall the first symbol of one of two sequences.
 
     Args:
-        lag: p, at least 2.
+        lag: p, the steps between the first symbol and the target; at least 2.
 
     Raises:
         ValueError: a lag below 2.
@@ -40,17 +40,17 @@ class LongLag:
 
     @property
     def input_size(self) -> int:
-        """p + 1 symbols."""
+        """p + 1, the symbols."""
         return self.lag + 1
 
     @property
     def output_size(self) -> int:
-        """p + 1 symbols: that the last one is x or y has to be learned too."""
+        """p + 1, all symbols; the network also has to learn that the target is x or y."""
         return self.lag + 1
 
     @property
     def length(self) -> int:
-        """p: what is read before the last symbol."""
+        """p, the steps before the target."""
         return self.lag
 
     def _both(self) -> Batch:
@@ -61,14 +61,14 @@ class LongLag:
         return Batch(jax.nn.one_hot(symbols, p + 1, dtype=jnp.float32), first.astype(jnp.int32))
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Either sequence, by chance."""
+        """`size` random choices of the two sequences: xs (size, p, p + 1), targets (size,)."""
         which = jax.random.randint(jax.random.fold_in(key, step), (size,), 0, 2)
         return jax.tree.map(lambda a: a[which], self._both())
 
     def validation(self) -> Batch:
-        """Both."""
+        """Both sequences."""
         return self._both()
 
     def test(self) -> Batch:
-        """Both: there are no others."""
+        """Both sequences again; there are no others."""
         return self._both()

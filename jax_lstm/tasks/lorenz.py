@@ -1,9 +1,10 @@
-"""The next point of the Lorenz system (Lorenz 1963).
+"""Predict the next point of the Lorenz system (Lorenz 1963).
 
     ẋ = 10 (y − x)    ẏ = x (28 − z) − y    ż = x y − (8/3) z
 
-20,000 points of one orbit on the attractor, dt = 0.01 apart, divided by their largest absolute value. A sequence is 20
-points in a row, at random; each next one is wanted, and those after the first ten points count.
+The data are 20,000 points of one orbit on the attractor, dt = 0.01 apart, divided by their largest absolute value. A
+sequence is 20 successive points, from a random start. The target at every step is the next point. Only the last 10
+steps count.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ Point = tuple[float, float, float]
 
 @cache
 def orbit() -> Float[np.ndarray, "n 3"]:
-    """The points, scaled."""
+    """The 20,000 points of the orbit, scaled to [−1, 1]."""
     s, points = (1.0, 1.0, 20.0), []
     for _ in range(TRANSIENT + POINTS):
         for _ in range(SUBSTEPS):
@@ -36,13 +37,13 @@ def orbit() -> Float[np.ndarray, "n 3"]:
 
 
 def velocity(s: Point) -> Point:
-    """The right-hand side."""
+    """The right-hand side of the equations: (ẋ, ẏ, ż) at a point."""
     x, y, z = s
     return 10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z
 
 
 def _runge_kutta(s: Point, h: float) -> Point:
-    """One step of the classic method; Python floats are faster than arrays of three."""
+    """One step of the classical fourth-order method; Python floats are faster here than arrays of 3."""
 
     def after(t: float, k: Point) -> Point:
         return s[0] + t * k[0], s[1] + t * k[1], s[2] + t * k[2]
@@ -57,7 +58,7 @@ def _runge_kutta(s: Point, h: float) -> Point:
 
 @dataclass(frozen=True)
 class Lorenz(Fresh):
-    """Windows of the orbit: the first 16,000 points to train on, the rest in halves for validation and test."""
+    """Windows of the orbit: 16,000 points for training, then 2,000 for validation and 2,000 for test."""
 
     input_size = 3
     output_size = 3
@@ -69,19 +70,19 @@ class Lorenz(Fresh):
 
     @property
     def baseline(self) -> float:
-        """The variance of a coordinate, in the mean."""
+        """The mean variance of the three coordinates: the squared error of the mean point."""
         return float(orbit().var(axis=0).mean())
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` windows to train on: xs and targets (size, 20, 3), weights (size, 20)."""
+        """Draw `size` training windows: xs and targets (size, 20, 3), weights (size, 20)."""
         return _windows(jax.random.randint(key, (size,), 0, 16_000 - self.length))
 
     def validation(self) -> Batch:
-        """Windows evenly over 2,000 points that are not trained on."""
+        """512 evenly spaced windows of the validation points."""
         return _windows(jnp.linspace(16_000, 18_000 - self.length - 1, self.validation_size).astype(jnp.int32))
 
     def test(self) -> Batch:
-        """Windows evenly over another 2,000."""
+        """512 evenly spaced windows of the test points."""
         return _windows(jnp.linspace(18_000, POINTS - self.length - 1, self.test_size).astype(jnp.int32))
 
 

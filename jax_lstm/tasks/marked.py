@@ -1,15 +1,15 @@
-"""Two marked numbers, added or multiplied (Hochreiter & Schmidhuber 1997, experiments 4 and 5).
+"""Add or multiply two marked numbers (Hochreiter & Schmidhuber 1997, experiments 4 and 5).
 
     x_t = (v_t, m_t)     m_t = 1 at two steps, −1 at the first step and the last, else 0
     sum      v_t ~ U[−1, 1]    y = 1/2 + (X_1 + X_2)/4
     product  v_t ~ U[0, 1]     y = X_1 X_2
 
-A sequence has between T and 1.1 T steps. X_1 is among the first ten, X_2 among the first T/2 − 1. Where the very first
-step would be X_1, it keeps its −1 and X_1 is 0 (1 in the product). The paper does not say whether the first step may be
-X_2; here it is not.
+X_1 and X_2 are the numbers marked with m_t = 1. A sequence has T to 1.1 T steps. X_1 is among the first 10 steps, X_2
+among the first T/2 − 1. If X_1 falls on the first step, the mark stays −1 and X_1 is 0 (1 for the product). The paper
+does not say whether X_2 can be the first step; here it cannot.
 
-The best constant has a squared error of Var(y): about 1/24 for the sum. For the product that is 0.0577, because X_1 is
-1 in one sequence of ten; the paper's 7/144 is without those.
+The squared error of the best constant is Var(y): about 1/24 for the sum. For the product it is 0.0577, because X_1 is 1
+in one of ten sequences; the paper's 7/144 leaves those out.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Key
 from jax_lstm.tasks.base import Batch
 from jax_lstm.tasks.fresh import Fresh
 
-EARLY = 10  # X_1 is among so many first steps
+EARLY = 10  # X_1 is among the first EARLY steps
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Marked(Fresh):
     """The original adding problem, or multiplication.
 
     Args:
-        operation: sum or product.
-        shortest: T, the least length, at least 24; the longest is 1.1 T.
+        operation: "sum" (the adding problem) or "product" (multiplication).
+        shortest: T, the length of the shortest sequence, at least 24; the longest has 1.1 T steps.
 
     Raises:
-        ValueError: another operation, or a T too short for the marks.
+        ValueError: operation is neither, or shortest is less than 24.
     """
 
     operation: Literal["sum", "product"]
@@ -52,17 +52,17 @@ class Marked(Fresh):
 
     @property
     def metric(self) -> Literal["within_0.04", "mse"]:
-        """The paper's: the share of sequences that are less than 0.04 off, or for the product the squared error."""
+        """For the sum, the share of sequences with an error below 0.04, as in the paper; for the product, the mse."""
         return "within_0.04" if self.operation == "sum" else "mse"
 
     @property
     def maximise(self) -> bool:
-        """Whether a larger score is better."""
+        """True if a larger score is better."""
         return self.operation == "sum"
 
     @property
     def baseline(self) -> float:
-        """Of the best constant: P(|X_1 + X_2| < 0.16), or Var(X_1 X_2); one X_1 in ten is fixed."""
+        """The score of the best constant: P(|X_1 + X_2| < 0.16), or Var(X_1 X_2); X_1 is fixed in 1 of 10 sequences."""
         if self.operation == "sum":
             return 0.9 * (0.16 - 0.16**2 / 4) + 0.1 * 0.16
         mean, mean_square = 0.9 / 4 + 0.1 / 2, 0.9 / 9 + 0.1 / 3
@@ -70,11 +70,11 @@ class Marked(Fresh):
 
     @property
     def length(self) -> int:
-        """1.1 T, the longest."""
+        """1.1 T, the steps of the longest sequence."""
         return self.shortest * 11 // 10
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, 1.1 T, 2), targets (size, 1), and the mask of their lengths."""
+        """Draw `size` sequences: xs (size, 1.1 T, 2), targets (size, 1), mask (size, 1.1 T)."""
         return Batch(*jax.vmap(self._one)(jax.random.split(key, size)))
 
     def _one(self, key: Key[Array, ""]) -> tuple[Float[Array, "T 2"], Float[Array, " 1"], Bool[Array, " T"]]:

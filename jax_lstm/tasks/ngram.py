@@ -1,32 +1,46 @@
-"""The n-gram model of bytes: what a next byte costs that is foretold by counting.
+"""An n-gram model of bytes with Witten-Bell smoothing, to compare networks with.
 
     p_k(b | c) = (n(c b) + t(c) p_{k−1}(b | c')) / (n(c) + t(c))        c: the k bytes before b; c': all but the first
     p_{−1}(b)  = 1 / 256
 
-n(c b) counts how often b followed c in the training text, n(c) = Σ_b n(c b), and t(c) how many different bytes did.
-These are the weights of method C of Witten & Bell (1991, "The zero-frequency problem"), mixed with the lower orders
-rather than used instead of them; of a c that was never seen the lower order is kept. The order is k: of 3, a byte is
-foretold from the three before it.
+n(c b) is how often b follows c in the training text, n(c) = Σ_b n(c b), and t(c) is the number of different bytes that
+follow c. The weights are those of method C of Witten & Bell (1991, "The zero-frequency problem"), here used to mix each
+order with the lower ones. For a c that was never seen, p_k is p_{k−1}. The order is k: order 3 predicts a byte from the
+three bytes before it.
 """
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt64
 
-LARGEST = 7  # orders whose k + 1 bytes still fit into 64 bits
+LARGEST = 7  # the largest order whose k + 1 bytes fit into 64 bits
 
 
 def bits_per_byte(train: UInt8[np.ndarray, " n"], streams: UInt8[np.ndarray, "B L"], order: int = 3) -> float:
-    """−log2 p, the mean over the bytes of the streams after the first of each."""
+    """The mean of −log2 p over the bytes of the streams, except the first byte of each.
+
+    Args:
+        train: the training text, (n,) bytes.
+        streams: B streams of L bytes, (B, L).
+        order: the order of the model, 0 to 7.
+    """
     return float(-np.log2(probabilities(train, streams, order)[:, 1:]).mean())
 
 
 def probabilities(
     train: UInt8[np.ndarray, " n"], streams: UInt8[np.ndarray, "B L"], order: int = 3
 ) -> Float[np.ndarray, "B L"]:
-    """p of each byte after the `order` bytes before it, or as many as its stream has.
+    """The probability of each byte, given the `order` bytes before it (fewer at the start of a stream).
+
+    Args:
+        train: the training text, (n,) bytes.
+        streams: B streams of L bytes, (B, L).
+        order: the order of the model, 0 to 7.
+
+    Returns:
+        Probabilities (B, L).
 
     Raises:
-        ValueError: an order that is not from 0 to 7, or a training text of no more bytes than that.
+        ValueError: order is not from 0 to 7, or train has `order` bytes or fewer.
     """
     if not 0 <= order <= LARGEST:
         raise ValueError(f"ngram: order must be from 0 to {LARGEST}, but is {order}")
@@ -45,7 +59,7 @@ def probabilities(
 
 
 def _grams(text: UInt8[np.ndarray, "*B L"], size: int) -> UInt64[np.ndarray, "*B M"]:
-    """Every `size` bytes in a row, as one number whose last eight bits are the last byte."""
+    """Every run of `size` bytes as one integer, whose lowest 8 bits are the last byte."""
     count = text.shape[-1] - size + 1
     grams = np.zeros((*text.shape[:-1], count), np.uint64)
     for i in range(size):
@@ -56,6 +70,6 @@ def _grams(text: UInt8[np.ndarray, "*B L"], size: int) -> UInt64[np.ndarray, "*B
 def _found(
     keys: UInt64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], asked: UInt64[np.ndarray, "*B"]
 ) -> Shaped[np.ndarray, "*B"]:
-    """The values of what was asked for; `keys` ascend; 0 where there is none."""
+    """The value of each asked key; 0 where the key is missing; `keys` are sorted."""
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     return np.where(keys[at] == asked, values[at], 0)

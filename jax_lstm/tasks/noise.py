@@ -1,9 +1,10 @@
-"""Nothing to predict: noise that drives a cell, while its exponents are trained (gradient flossing, Engelken 2023).
+"""Gradient flossing (Engelken 2023): noise drives a cell, and its Lyapunov exponents are trained to 0.
 
-    x_t ~ N(0, 0.1²), eight features
+    x_t ~ N(0, 0.1²), 8 features
 
-What is wanted is that the cell's ten largest Lyapunov exponents along x_1..x_T are 0, so that no direction of the
-gradient shrinks or grows. The loss is the mean of their squares, the score the largest of their absolute values.
+The targets are 0 for the 10 largest Lyapunov exponents of the cell along x_1..x_T, so that gradients neither shrink nor
+grow in these directions. The loss is the mean of their squares, the score the largest of their absolute values, in nats
+per step. Nothing is predicted.
 """
 
 import math
@@ -21,10 +22,10 @@ AMPLITUDE = 0.1
 
 @dataclass(frozen=True)
 class Noise(Fresh):
-    """Sequences of noise.
+    """Sequences of noise, to train the Lyapunov exponents of a cell.
 
     Args:
-        length: T, at least 2.
+        length: T, the steps of a sequence; at least 2.
 
     Raises:
         ValueError: length is less than 2.
@@ -45,6 +46,6 @@ class Noise(Fresh):
             raise ValueError(f"Noise: length must be at least 2, but is {self.length}")
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, T, 8); targets (size, 10) are zeros."""
+        """Draw `size` sequences: xs (size, T, 8); the targets (size, 10) are zeros."""
         xs = AMPLITUDE * jax.random.normal(key, (size, self.length, self.input_size), jnp.float32)
         return Batch(xs, jnp.zeros((size, self.output_size), jnp.float32))

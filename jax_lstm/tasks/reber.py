@@ -2,11 +2,12 @@
 
     B T [a Reber string] T E        B P [a Reber string] P E        one-hot in the order B, T, P, S, X, V, E
 
-The symbol before the last is asked for, after the inner string: it is the second one. The inner string is a walk
+The target, after the inner string, is the symbol before the last, which is the same as the second. The inner string is
+a random walk
 
     B → 1     1 –T→ 2, –P→ 3     2 –S→ 2, –X→ 4     3 –T→ 3, –V→ 5     4 –X→ 3, –S→ 6     5 –P→ 4, –V→ 6     6 –E
 
-with either arrow as likely, of 5 to 16 symbols; longer ones are drawn again.
+in which both arrows of a state are equally likely. It has 5 to 16 symbols; longer strings are drawn again.
 """
 
 from dataclasses import dataclass
@@ -20,16 +21,16 @@ from jax_lstm.tasks.fresh import Fresh
 
 B, T, P, S, X, V, E = range(7)
 END = 7
-# For each of the states 0 to 6 its two arrows: the symbol, and the state that it leads to.
+# The two arrows of each state 0 to 6: their symbols, and the states they lead to.
 SYMBOLS = ((B, B), (T, P), (S, X), (T, V), (X, S), (P, V), (E, E))
 LEADS_TO = ((1, 1), (2, 3), (2, 4), (3, 5), (3, 6), (4, 6), (END, END))
 LONGEST = 16
-DRAWS = 6  # 2.8 % of walks are longer than 16: that all of them are has a chance below 10⁻⁹
+DRAWS = 6  # 2.8 % of walks are longer than 16: the probability that all 6 are is below 10⁻⁹
 
 
 @dataclass(frozen=True)
 class Reber(Fresh):
-    """Embedded Reber strings, up to the symbol that is asked for."""
+    """Embedded Reber strings, up to the target symbol."""
 
     input_size = 7
     output_size = 7
@@ -40,11 +41,11 @@ class Reber(Fresh):
 
     @property
     def length(self) -> int:
-        """18: B, T or P, and the longest inner string."""
+        """18: B, then T or P, then at most 16 symbols of the inner string."""
         return 2 + LONGEST
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, 18, 7), targets (size,), and the mask of their lengths."""
+        """Draw `size` sequences: xs (size, 18, 7), targets (size,), mask (size, 18)."""
         return Batch(*jax.vmap(_one)(jax.random.split(key, size)))
 
 
@@ -60,7 +61,7 @@ def _one(key: Key[Array, ""]) -> tuple[Float[Array, "T 7"], Int[Array, ""], Bool
 
 
 def _walk(key: Key[Array, ""]) -> tuple[Int[Array, " n"], Int[Array, ""]]:
-    """17 symbols of a walk, and how many there are until its E; 17 if it has not ended by then."""
+    """17 symbols of a walk, and the number of symbols up to its E; 17 if it has not ended."""
     symbols, leads_to = jnp.asarray((*SYMBOLS, (E, E))), jnp.asarray((*LEADS_TO, (END, END)))
 
     def body(state: Int[Array, ""], coin: Int[Array, ""]) -> tuple[Int[Array, ""], tuple]:

@@ -1,9 +1,10 @@
-"""Temporal order (Hochreiter & Schmidhuber 1997, experiments 6a and 6b): in which order did the rare symbols come?
+"""Temporal order (Hochreiter & Schmidhuber 1997, experiments 6a and 6b): classify the order of rare symbols.
 
-    B . . . X . . . Y . . . E      the dots are drawn from a, b, c, d; X or Y stands at two or three places
-    class = the order, XX, XY, YX or YY of two, one of eight of three; wanted after E
+    B . . . X . . . Y . . . E      each dot is one of a, b, c, d; each of 2 or 3 rare symbols is X or Y
+    class = the order of the rare symbols, for two XX, XY, YX or YY, for three one of 8; the target after E
 
-A sequence has 100 to 110 symbols, one-hot in the order B, E, a, b, c, d, X, Y. The places, counted from B at 0:
+A sequence has 100 to 110 symbols, one-hot in the order B, E, a, b, c, d, X, Y. The positions of the rare symbols, with
+B at 0, are drawn from:
 
     two     10..20, 50..60
     three   10..20, 33..43, 66..76
@@ -20,18 +21,18 @@ from jax_lstm.tasks.fresh import Fresh
 
 PLACES = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}
 SHORTEST, LONGEST = 100, 110
-B, E, A, X = 0, 1, 2, 6  # where the one-hot codes of these begin
+B, E, A, X = 0, 1, 2, 6  # the one-hot codes of B and E, and the first codes of a..d and of X, Y
 
 
 @dataclass(frozen=True)
 class TemporalOrder(Fresh):
-    """The order of two rare symbols (6a), or of three (6b).
+    """Classify the order of two rare symbols (6a) or three (6b).
 
     Args:
-        marks: 2 or 3.
+        marks: the number of rare symbols, 2 or 3.
 
     Raises:
-        ValueError: another number of marks.
+        ValueError: marks is not 2 or 3.
     """
 
     marks: int = 2
@@ -47,21 +48,21 @@ class TemporalOrder(Fresh):
 
     @property
     def output_size(self) -> int:
-        """One class an order."""
+        """4 or 8: one class per order."""
         return 2**self.marks
 
     @property
     def baseline(self) -> float:
-        """Every order is as likely."""
+        """All orders are equally likely."""
         return 1 / self.output_size
 
     @property
     def length(self) -> int:
-        """110, the longest."""
+        """110, the symbols of the longest sequence."""
         return LONGEST
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs (size, 110, 8), targets (size,), and the mask of their lengths."""
+        """Draw `size` sequences: xs (size, 110, 8), targets (size,), mask (size, 110)."""
         return Batch(*jax.vmap(self._one)(jax.random.split(key, size)))
 
     def _one(self, key: Key[Array, ""]) -> tuple[Float[Array, "T 8"], Int[Array, ""], Bool[Array, " T"]]:

@@ -1,13 +1,14 @@
-"""Timed spikes (Gers & Schmidhuber 2000; Gers, Schraudolph & Schmidhuber 2002): a delay is shown, to be repeated.
+"""Timed spikes (Gers & Schmidhuber 2000; Gers, Schraudolph & Schmidhuber 2002): measure a delay and repeat it.
 
     x_t = 1 at t = s and at t = s + D, else 0      s ~ U{0..29}    D ~ U{30..60}    150 steps
-    y_t = 1 at t = s + 2 D, else 0                 wanted at every step from s + D on
+    y_t = 1 at t = s + 2 D, else 0                 the target at every step from s + D on
 
-The network has to measure the delay D between two spikes and to give the third as long after the second. The papers
-have a network measure a delay, or give spikes at one delay that it was trained for; this is both, in one sequence.
+The network has to measure the delay D between two spikes, and to output a third spike D steps after the second. In the
+papers, a network either measures a delay or outputs spikes at one fixed delay. This task combines both in one sequence.
 
-A sequence counts as right if y_t is above 1/2 at the step of the third spike, and below it at all others from s + D on.
-In the loss the third spike weighs as much as ten silent steps, or the least error for long is to stay silent.
+A sequence is correct if the output is above 1/2 at the step of the third spike, and below 1/2 at all other steps from
+s + D on. In the loss, the third spike has the weight of 10 other steps; otherwise an output of 0 everywhere is hard to
+improve on.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ from jax_lstm.tasks.fresh import Fresh
 
 STARTS = 30
 LEAST, MOST = 30, 60
-WEIGHT = 10.0  # of the third spike's step
+WEIGHT = 10.0  # the weight of the third spike's step
 
 
 @dataclass(frozen=True)
 class Timing(Fresh):
-    """Two spikes, and a third to be given in time."""
+    """Repeat the delay between two spikes: 150 steps, 1 feature, 1 output."""
 
     length = 150
     input_size = 1
@@ -37,11 +38,11 @@ class Timing(Fresh):
 
     @property
     def baseline(self) -> float:
-        """Of one spike at a fixed step: t = 90 is that of s + 2 D for the fifteen even s, each with one D of 31."""
+        """The score of a spike at the fixed step 90: it is right for the 15 even s, each with 1 of 31 delays D."""
         return 15 / (STARTS * (MOST - LEAST + 1))
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences: xs and targets (size, 150, 1), weights (size, 150)."""
+        """Draw `size` sequences: xs and targets (size, 150, 1), weights (size, 150)."""
         key_s, key_D = jax.random.split(key)
         s = jax.random.randint(key_s, (size, 1), 0, STARTS)
         D = jax.random.randint(key_D, (size, 1), LEAST, MOST + 1)

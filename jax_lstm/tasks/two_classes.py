@@ -1,11 +1,11 @@
-"""Two classes told by the first steps, in noise (Hochreiter & Schmidhuber 1997, experiment 3c).
+"""Classify noisy sequences by their first three steps (Hochreiter & Schmidhuber 1997, experiment 3c).
 
     x_t = +1 or −1, the class, plus N(0, 0.2)     t = 1, 2, 3
-    x_t = N(0, 0.2)                               after them
-    y   = 0.2 or 0.8, the class                   wanted after the last step; in training plus N(0, 0.1)
+    x_t = N(0, 0.2)                               t > 3
+    y   = 0.2 or 0.8, the class                   the target after the last step; in training plus N(0, 0.1)
 
-0.2 and 0.1 in N are variances. A sequence has between T and 1.1 T steps. In training even the target is noisy: what has
-to be learned is its mean. That the three telling steps are noisy too is from the paper's experiment 3b.
+The second argument of N is a variance. A sequence has T to 1.1 T steps. In training, the targets are noisy too, so the
+network has to learn their mean. The noise on the first three steps is from the paper's experiment 3b.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class TwoClasses(Fresh):
     """The two-sequence problem with noisy inputs and targets.
 
     Args:
-        shortest: T, the least length, at least 10; the longest is 1.1 T.
+        shortest: T, the length of the shortest sequence, at least 10; the longest has 1.1 T steps.
 
     Raises:
-        ValueError: a shorter T.
+        ValueError: shortest is less than 10.
     """
 
     shortest: int = 100
@@ -40,7 +40,7 @@ class TwoClasses(Fresh):
     loss = "mse"
     metric = "within_0.1"
     maximise = True
-    baseline = 0.5  # a constant can be near one class's target only
+    baseline = 0.5  # a constant can be within 0.1 of one class's target only
 
     def __post_init__(self):
         if self.shortest < 10:
@@ -48,11 +48,11 @@ class TwoClasses(Fresh):
 
     @property
     def length(self) -> int:
-        """1.1 T, the longest."""
+        """1.1 T, the steps of the longest sequence."""
         return self.shortest * 11 // 10
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` fresh sequences with noise-free targets: xs (size, 1.1 T, 1), targets (size, 1), and the mask."""
+        """Draw `size` sequences with noise-free targets: xs (size, 1.1 T, 1), targets (size, 1), mask (size, 1.1 T)."""
         key_class, key_x, key_n = jax.random.split(key, 3)
         second = jax.random.bernoulli(key_class, shape=(size,))
         n = jax.random.randint(key_n, (size,), self.shortest, self.length + 1)
@@ -64,7 +64,7 @@ class TwoClasses(Fresh):
         return Batch(jnp.where(live, x, 0)[..., None], targets[:, None], live)
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step, with noisy targets."""
+        """New sequences at every step, with noisy targets."""
         key_sequences, key_noise = jax.random.split(jax.random.fold_in(key, step))
         batch = self.sequences(key_sequences, size)
         noise = TARGET_NOISE * jax.random.normal(key_noise, batch.targets.shape, jnp.float32)

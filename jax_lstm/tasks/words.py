@@ -1,15 +1,15 @@
-"""State tracking: the product of group elements so far (Barrington 1989; Merrill, Petty & Sabharwal 2024).
+"""State tracking: the running product of group elements (Barrington 1989; Merrill, Petty & Sabharwal 2024).
 
-    x_t = one-hot of g_t, an element of the group drawn at random
+    x_t = one-hot of g_t, a random element of the group
     y_t = g_1 g_2 … g_t
 
     Z2     addition modulo 2: parity (Delétang et al. 2022)
-    Z60    addition modulo 60; it can be computed in parallel, by a sum
-    A5     the even permutations of five things, also 60: the smallest group that is not solvable, so that no model of
-           constant depth with parallel steps tracks it (unless TC⁰ = NC¹)
+    Z60    addition modulo 60; a sum, so it can be computed in parallel
+    A5     the 60 even permutations of 5 elements: the smallest group that is not solvable, so no model of constant
+           depth whose steps run in parallel can track it (unless TC⁰ = NC¹)
 
-Parity is asked for after the last step, and tested at lengths that training did not have. Of the larger groups the
-product is asked for at every step, and training begins with the first steps: a step more counts every so many batches.
+The target of parity comes after the last step, and test lengths are longer than training lengths. For Z60 and A5 the
+target is the product at every step. Training starts with the first two steps, and adds a step every `ramp` batches.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from jax_lstm.tasks.fresh import Fresh
 
 @cache
 def table(group: Literal["Z2", "Z60", "A5"]) -> Int[np.ndarray, "n n"]:
-    """The Cayley table: entry (a, b) is the number of a b; 0 is the neutral element."""
+    """The Cayley table of a group with n elements, (n, n): entry (a, b) is the index of a b; 0 is the identity."""
     if group != "A5":
         n = int(group[1:])
         return (np.arange(n)[:, None] + np.arange(n)) % n
@@ -43,7 +43,7 @@ def _is_even(p: tuple[int, ...]) -> bool:
 
 
 def products(group: Literal["Z2", "Z60", "A5"], elements: Int[Array, "T"]) -> Int[Array, "T"]:
-    """g_1 … g_t for every t."""
+    """The running products g_1 … g_t, for t = 1..T: element indices (T,) -> (T,)."""
     cayley = jnp.asarray(table(group))
 
     def body(product: Int[Array, ""], g: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
@@ -55,10 +55,7 @@ def products(group: Literal["Z2", "Z60", "A5"], elements: Int[Array, "T"]) -> In
 
 @dataclass(frozen=True)
 class Parity(Fresh):
-    """Whether the number of ones is odd, after the last bit.
-
-    Trained on 1 to 40 bits, scored on 41 to 256.
-    """
+    """Whether the number of ones in a bit string is odd; trained on 1 to 40 bits, scored on 41 to 256."""
 
     input_size = 2
     output_size = 2
@@ -70,15 +67,15 @@ class Parity(Fresh):
 
     @property
     def length(self) -> int:
-        """256, the longest."""
+        """256, the bits of the longest sequence."""
         return self.scored[1]
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh short sequences at every step."""
+        """New sequences at every step: xs (size, 40, 2), targets (size,), mask (size, 40)."""
         return _parity(jax.random.fold_in(key, step), size, *self.trained)
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` long sequences: xs (size, 256, 2), targets (size,), and the mask of their lengths."""
+        """Draw `size` sequences for scoring: xs (size, 256, 2), targets (size,), mask (size, 256)."""
         return _parity(key, size, *self.scored)
 
 
@@ -93,16 +90,16 @@ def _parity(key: Key[Array, ""], size: int, shortest: int, longest: int) -> Batc
 
 @dataclass(frozen=True)
 class Words(Fresh):
-    """The word problem of a group of order 60, at every step.
+    """The word problem of a group of 60 elements: the running product at every step.
 
     Args:
-        group: Z60 or A5.
+        group: "Z60" or "A5".
         trained: steps of a training sequence.
         scored: steps of a validation or test sequence.
-        ramp: batches until one step more counts; two do at first.
+        ramp: batches until one more step counts in the loss; the first two count from the start.
 
     Raises:
-        ValueError: another group, or a number below 1.
+        ValueError: group is neither, or a number is below 1.
     """
 
     group: Literal["Z60", "A5"]
@@ -131,13 +128,13 @@ class Words(Fresh):
         return max(self.trained, self.scored)
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """Fresh sequences at every step, of which the first steps count."""
+        """New sequences at every step; the weights are 1 at the steps that count: (size, trained)."""
         batch = self._words(jax.random.fold_in(key, step), size, self.trained)
         counted = jnp.arange(self.trained) < 2 + jnp.asarray(step) // self.ramp
         return batch._replace(weights=jnp.broadcast_to(counted.astype(jnp.float32), batch.targets.shape))
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` sequences: xs (size, scored, 60), targets and weights (size, scored)."""
+        """Draw `size` sequences for scoring: xs (size, scored, 60), targets and weights (size, scored)."""
         return self._words(key, size, self.scored)
 
     def _words(self, key: Key[Array, ""], size: int, steps: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Training: losses -> step -> loop. It trains any pure loss and knows of no cell and no task."""
+"""Training: a pure step (step.py), a loop around it (loop.py), and the files of a run. Takes any pure loss function."""
 
 from jax_lstm.train.checkpoint import Checkpoints
 from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser

@@ -1,4 +1,4 @@
-"""The choices of a training run. Plain values: they are written to YAML and read back to the same."""
+"""The options of a training run: plain values that can be written to YAML and read back unchanged."""
 
 import math
 from collections.abc import Callable
@@ -12,14 +12,15 @@ Schedule = Literal["constant", "cosine", "warmup", "warmup_cosine"]
 
 @dataclass(frozen=True)
 class OptConfig:
-    """Adam, with the gradient's global norm clipped.
+    """Optimizer: Adam with gradient clipping.
 
     Args:
-        lr: the peak learning rate.
-        schedule: constant; cosine falls to 0 over train.steps; warmup rises from 0 over warmup_steps first.
-        warmup_steps: how long the rise takes; only the schedules with warmup in their name take it.
-        clip: the largest global norm that a gradient may keep; null: any.
-        weight_decay: AdamW's: each step also takes lr * weight_decay of every param away; 0: plain Adam.
+        lr: Peak learning rate.
+        schedule: Learning-rate schedule. constant: always lr. cosine: falls from lr to 0 over train.steps. warmup:
+            rises linearly from 0 to lr over warmup_steps, then stays. warmup_cosine: rises, then falls to 0.
+        warmup_steps: Optimizer steps of the warmup. Required by warmup and warmup_cosine; must be 0 otherwise.
+        clip: Largest global norm of a gradient; a larger gradient is scaled down to it. null turns clipping off.
+        weight_decay: Weight decay of AdamW; each step subtracts lr * weight_decay * param. 0 is plain Adam.
     """
 
     lr: float = 3e-3
@@ -37,25 +38,28 @@ class OptConfig:
             _want(self.warmup_steps == 0, "opt.warmup_steps", f"0 for {self.schedule}", self.warmup_steps)
         if self.clip is not None:
             _want(0 < self.clip < math.inf, "opt.clip", "a number above 0, or null", self.clip)
-        _want(0 <= self.weight_decay < math.inf, "opt.weight_decay", "a number from 0 up", self.weight_decay)
+        _want(0 <= self.weight_decay < math.inf, "opt.weight_decay", "0 or more", self.weight_decay)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop.
+    """Training loop.
 
     Args:
-        steps: how many optimiser steps a seed takes at most.
-        batch_size: sequences a step and seed.
-        devices: how many devices share each batch; auto: the most there are that divide batch_size.
-        seeds: one run a seed, all in one program.
-        vmap_seeds: true: all seeds at once by vmap; false: in turn, in the same program; null: in turn on a CPU only.
-        log_every: steps between two lines of metrics.jsonl.
-        eval_every: steps between two validations, each of which is also a checkpoint.
-        probe: steps between two measurements of the gradient's profile, written to metrics.jsonl; null: never.
-        patience: stop after this many validations without a better mean over seeds; null: never.
-        target: stop as soon as every seed's best validation score is as good as this; null: never.
-        tensorboard: also write TensorBoard event files.
+        steps: Optimizer steps per seed. Training can end earlier; see patience and target.
+        batch_size: Sequences per optimizer step and seed.
+        devices: Number of devices that split each batch; it must divide batch_size. Each CPU core counts as one device.
+            auto uses as many as possible.
+        seeds: Random seeds. Each seed trains its own network; all seeds are trained in one program.
+        vmap_seeds: true trains all seeds at once with vmap, false one after another in the same program. null means
+            false on a CPU and true on a GPU or TPU.
+        log_every: Steps between two training records in metrics.jsonl (loss, score, gradient norm, learning rate).
+        eval_every: Steps between two validations; each validation also writes a checkpoint.
+        probe: Steps between two measurements of how far gradients reach (gradient norms over time steps), written to
+            metrics.jsonl. null turns this off.
+        patience: Stop after this many validations in a row without a better mean score over seeds. null never stops.
+        target: Stop once the best validation score of every seed is at least this good. null never stops.
+        tensorboard: Also write TensorBoard event files, into run_dir/tensorboard.
     """
 
     steps: int = 1000
@@ -88,19 +92,26 @@ class TrainConfig:
 
     @property
     def chunk(self) -> int:
-        """Steps in one call of the compiled program: the most that meets every log, validation, probe and the end.
+        """Steps per call of the compiled program: the greatest common divisor of steps and all intervals.
 
-        With steps 1,500, log_every 50 and eval_every 100 it is 50. A prime number of steps makes it 1: right, but
-        each step then pays for a call.
+        With steps 1,500, log_every 50 and eval_every 100 it is 50. A prime number of steps makes it 1: the result is
+        the same, but training is slower, because every step is a call of its own.
         """
         return math.gcd(self.steps, self.log_every, self.eval_every, self.probe or 0)
 
 
 def learning_rate(opt: OptConfig, steps: int) -> Callable:
-    """The learning rate as a function of the step, over a run of `steps`.
+    """The learning-rate schedule.
+
+    Args:
+        opt: the optimizer's options.
+        steps: the length of the run, in optimizer steps.
+
+    Returns:
+        An Optax schedule: step (from 0) -> learning rate.
 
     Raises:
-        ValueError: the rise takes as long as the run, or longer.
+        ValueError: the warmup takes `steps` steps or more.
     """
     if opt.warmup_steps:
         _want(opt.warmup_steps < steps, "opt.warmup_steps", f"fewer than train.steps ({steps})", opt.warmup_steps)
@@ -119,7 +130,16 @@ def learning_rate(opt: OptConfig, steps: int) -> Callable:
 
 
 def optimiser(opt: OptConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by the global norm, then Adam (Kingma & Ba 2015), its decay decoupled (Loshchilov & Hutter 2019)."""
+    """The optimizer: clipping by global norm, then AdamW.
+
+    Args:
+        opt: the optimizer's options.
+        steps: the length of the run, in optimizer steps.
+
+    Returns:
+        An Optax transformation. Without weight decay it is Adam (Kingma & Ba 2015), else AdamW (Loshchilov & Hutter
+        2019).
+    """
     adam = optax.adamw(learning_rate(opt, steps), weight_decay=opt.weight_decay)
     return adam if opt.clip is None else optax.chain(optax.clip_by_global_norm(opt.clip), adam)
 

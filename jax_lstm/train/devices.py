@@ -1,11 +1,11 @@
-"""Which devices train, and what each of them holds.
+"""Data-parallel training: which devices train, and what each device holds.
 
-    the batch, and what is carried from step to step    split: each of N devices has batch_size / N of its sequences
-    everything else                                     whole, and the same on every device
+    the batch, and the carry between steps    split: each of N devices holds batch_size / N sequences
+    everything else                           replicated on every device
 
-The mesh has one axis, `data`, of type Auto: XLA derives the rest from these two, for any number of any devices. The
-loss and its gradient are those of the whole batch, whatever the parts: XLA adds up what is partial, in one all-reduce a
-step, and two numbers of devices differ by rounding only.
+The mesh has one axis, `data`, of type Auto. XLA derives all other shardings from these two. The loss and its gradient
+are those of the whole batch: XLA sums the partial gradients in one all-reduce per step. So results for different
+numbers of devices differ by rounding only.
 """
 
 from typing import Any
@@ -19,40 +19,52 @@ AXIS = "data"
 
 
 def count_devices(train: TrainConfig) -> int:
-    """How many of this process's devices train; for auto the most that can share a batch equally.
+    """The number of local devices that train.
+
+    Args:
+        train: the loop's options. For devices "auto", the result is the largest number of local devices that divides
+            train.batch_size.
 
     Raises:
-        ValueError: train.devices is more than there are.
+        ValueError: train.devices is larger than the number of local devices.
     """
     there = jax.local_device_count()
     if train.devices == "auto":
         return max(n for n in range(1, there + 1) if train.batch_size % n == 0)
     if train.devices > there:
-        hint = f"; JAX_NUM_CPU_DEVICES={train.devices} makes more" if jax.default_backend() == "cpu" else ""
-        raise ValueError(f"train.devices: wanted auto, or at most the {there} there are, but got {train.devices}{hint}")
+        hint = f", or set JAX_NUM_CPU_DEVICES={train.devices}" if jax.default_backend() == "cpu" else ""
+        raise ValueError(
+            f"train.devices: wanted auto, or at most {there} (the local devices), but got {train.devices}; "
+            f"use fewer{hint}"
+        )
     return train.devices
 
 
 def data_mesh(count: int) -> Mesh:
-    """The first `count` of this process's devices."""
+    """A mesh of the first `count` local devices, with one axis, `data`."""
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:count])
 
 
 def whole(mesh: Mesh | None) -> NamedSharding | None:
-    """How what every device holds whole is laid out; None: as it comes."""
+    """The sharding of a replicated array; None if there is no mesh."""
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def split_after_seeds(mesh: Mesh) -> NamedSharding:
-    """How what is split is laid out, where an axis over seeds comes before that over sequences."""
+    """The sharding of an array (seeds, sequences, ...) that is split over its sequences."""
     return NamedSharding(mesh, PartitionSpec(None, AXIS))
 
 
 def split(of_sequences: Any, mesh: Mesh | None, name: str = "Problem.batch") -> Any:
-    """The same, each leaf split along its first axis; under jit. `name` is what a refusal calls it.
+    """Split each leaf along its first axis; call it under jit.
+
+    Args:
+        of_sequences: a pytree; the first axis of every leaf is over sequences.
+        mesh: the devices; None: return the tree unchanged.
+        name: what error messages call the tree.
 
     Raises:
-        ValueError: a leaf has no first axis that the devices can share equally.
+        ValueError: the first axis of a leaf cannot be split equally, or a leaf has no axis.
     """
     if mesh is None or mesh.size == 1:
         return of_sequences
@@ -61,16 +73,22 @@ def split(of_sequences: Any, mesh: Mesh | None, name: str = "Problem.batch") -> 
 
 
 def must_be_shared(of_sequences: Any, count: int, name: str, seeds: int = 0) -> None:
-    """Refuse what `count` devices cannot share; before the axis over sequences there are `seeds` others, none or one.
+    """Check that every leaf can be split over `count` devices.
+
+    Args:
+        of_sequences: a pytree of arrays.
+        count: the number of devices.
+        name: what the error message calls the tree.
+        seeds: the number of axes before the axis over sequences: 1 if there is an axis over seeds, else 0.
 
     Raises:
-        ValueError: a leaf has no axis over sequences that the devices can share equally.
+        ValueError: the axis over sequences of a leaf cannot be split equally, or does not exist.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(of_sequences):
         shape = leaf.shape[seeds:]
         if not shape or shape[0] % count:
             leaf_name = jax.tree_util.keystr(path, simple=True, separator=".") or "it"
             raise ValueError(
-                f"{name}: wanted a first axis over sequences that {count} devices can share equally, but "
-                f"{leaf_name} has shape {shape}; give it one, or set train.devices to 1"
+                f"{name}: wanted a first axis (over sequences) that is a multiple of the {count} devices, but "
+                f"{leaf_name} has shape {shape}; change its size, or set train.devices to 1"
             )

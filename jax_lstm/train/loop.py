@@ -1,10 +1,11 @@
-"""The loop: the one place with a clock, a terminal and a disk."""
+"""The training loop: the only module of `train` that reads a clock and prints."""
 
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -28,9 +29,11 @@ from jax_lstm.train.step import (
     place,
 )
 
+SECONDS_BETWEEN_LINES = 5.0  # at least, between two progress lines where the output is not a terminal
+
 
 class NotFiniteError(ArithmeticError):
-    """A loss, a gradient or a score was NaN or infinite. The newest checkpoint is from before it."""
+    """A loss, a gradient or a score was NaN or infinite. The newest checkpoint is older than that step."""
 
 
 def fit(
@@ -42,30 +45,34 @@ def fit(
     resume: bool = False,
     console: Console | None = None,
 ) -> TrainState:
-    """Train every seed, and give back the last state, on one device; `state.best.params` are the ones to use.
+    """Train every seed; use `state.best.params` of the returned state.
 
     As if by::
 
         state = the newest checkpoint if resume else init_state(problem, optimiser, seeds)
-        while step < steps and not (`target` is reached, or the mean score was no better for `patience` validations):
+        while step < steps and not (`target` is reached, or the mean score has not improved in `patience` validations):
             state = train_step(state)
             every log_every steps:  write loss, score, gradient norm, learning rate, steps per second
             every eval_every steps: validate, keep each seed's best params, write a checkpoint
-            before the first step and every probe steps: write what problem.probe measures of the params
+            before the first step and every probe steps: write problem.probe(params)
 
     Args:
         problem: what to train.
-        opt: the optimiser.
-        train: the loop's choices.
+        opt: the optimizer's options.
+        train: the loop's options.
         run_dir: an existing directory; metrics.jsonl and checkpoints/ are written into it.
-        resume: go on from its newest checkpoint; on as many devices the result is bit for bit that of a run never
-            interrupted, on another number of them it is so to rounding.
-        console: where the progress bar goes; it stays quiet when that is not a terminal.
+        resume: continue from the newest checkpoint in run_dir. With the same number of devices, the result is bit for
+            bit that of an uninterrupted run; with another number it differs by rounding only.
+        console: where to print progress: a live bar in a terminal, elsewhere a plain line every few seconds. None: a
+            live bar if standard output is a terminal, else nothing.
+
+    Returns:
+        The last state, on one device.
 
     Raises:
-        NotFiniteError: names the step, the seed, the loss and the first leaf of the gradient that is not finite.
-        FileNotFoundError: `resume`, and there is no checkpoint.
-        ValueError: train.devices is more than there are, or they cannot share a batch of `problem`, or its carry.
+        NotFiniteError: a loss, gradient or validation score is not finite; the message names step, seed and leaf.
+        FileNotFoundError: `resume` is True and there is no checkpoint.
+        ValueError: train.devices exceeds the local devices, or a batch or carry cannot be split equally over them.
     """
     mesh = data_mesh(count_devices(train))
     tx = optimiser(opt, train.steps)
@@ -75,6 +82,7 @@ def fit(
             state = checkpoints.restore(state)
         step = saved = int(state.step)
         best, stale = jax.device_get((state.best.score, state.best.stale))
+        reason = _why_stop(problem, train, best, stale)
         window, since = [], time.perf_counter()
         # The checkpointed step is in the gcd because train.steps may have been another one then.
         chunk = math.gcd(train.chunk, step)
@@ -83,12 +91,12 @@ def fit(
         probe = None if train.probe is None else compile_probe(problem, train.vmap_seeds)
         with (
             MetricsWriter(run_dir, train.seeds, train.tensorboard, after=step) as metrics,
-            _progress(console) as progress,
+            _Progress(console, step, train.steps) as progress,
         ):
-            bar = progress.add_task("", total=train.steps, completed=step, text="compiling")
+            text = ""
             if probe is not None and step == 0:
                 metrics.write(step, "probe", _probed(probe, state.params, mesh))
-            while step < train.steps and not _done(problem, train, best, stale):
+            while step < train.steps and reason is None:
                 state, report = run_steps(state)
                 report = jax.device_get(report)
                 _check_finite(report, state.params, step, saved, train.seeds)
@@ -100,7 +108,7 @@ def fit(
                     values["lr"] = float(learning_rate(opt, train.steps)(step - 1))
                     values["steps_per_second"] = len(window) * chunk / (now - since)
                     metrics.write(step, "train", values)
-                    progress.update(bar, text=_text(values, problem.metric))
+                    text = _text(values, problem.metric)
                     window, since = [], now
                 if probe is not None and train.probe is not None and step % train.probe == 0:
                     metrics.write(step, "probe", _probed(probe, state.params, mesh))
@@ -109,24 +117,30 @@ def fit(
                     score, best, stale = jax.device_get((score, state.best.score, state.best.stale))
                     if not np.isfinite(score).all():
                         raise NotFiniteError(
-                            f"step {step}: the validation {problem.metric} of seeds {list(train.seeds)} is "
-                            f"{score.tolist()}; {_kept(saved)}"
+                            f"step {step}: wanted a finite validation {problem.metric}, but got {score.tolist()} for "
+                            f"seeds {list(train.seeds)}; try a lower opt.lr; {_kept(saved)}"
                         )
                     metrics.write(step, "validation", {problem.metric: score.tolist(), "best": best.tolist()})
                     checkpoints.save(step, state)
                     saved = step
-                progress.update(bar, completed=step)
+                    reason = _why_stop(problem, train, best, stale)
+                progress.update(step, text, best, last=step == train.steps or reason is not None)
+    if console is not None and reason is not None and step < train.steps:
+        console.print(f"  stopped at step {step:,} of {train.steps:,}: {reason}", highlight=False, soft_wrap=True)
     return jax.device_put(state, mesh.devices[0])
 
 
-def _done(problem: Problem, train: TrainConfig, best: Any, stale: Any) -> bool:
-    """Whether the run may end before its last step."""
-    reached = train.target is not None and (best >= train.target if problem.maximise else best <= train.target).all()
-    return bool(reached) or (train.patience is not None and int(stale) >= train.patience)
+def _why_stop(problem: Problem, train: TrainConfig, best: Any, stale: Any) -> str | None:
+    """The reason to stop before the last step, or None."""
+    if train.target is not None and (best >= train.target if problem.maximise else best <= train.target).all():
+        return f"the best validation {problem.metric} of every seed reached train.target ({train.target:g})"
+    if train.patience is not None and int(stale) >= train.patience:
+        return f"the mean validation {problem.metric} has not improved in {int(stale)} validations (train.patience)"
+    return None
 
 
 def _means(window: list[Report], metric: str) -> dict[str, Any]:
-    """The mean over the window's steps of what was reported: a number a seed."""
+    """The mean of each reported value over the window's steps: one number per seed."""
     names = {"loss": "loss", metric: "score", "grad_norm": "grad_norm"}
     return {
         name: np.concatenate([getattr(report, field) for report in window]).mean(axis=0, dtype=np.float64).tolist()
@@ -135,19 +149,19 @@ def _means(window: list[Report], metric: str) -> dict[str, Any]:
 
 
 def _probed(probe: Callable, params: Any, mesh: Mesh) -> dict[str, Any]:
-    """The log-norms that a probe measured, for JSON: a list a seed, None for a norm of zero."""
+    """The log-norms of a probe, for JSON: one list per seed, None for a norm of zero."""
     log_norms = np.asarray(probe(jax.device_put(params, mesh.devices[0])), np.float64)
     return {"log_norms": [[x if math.isfinite(x) else None for x in seed] for seed in log_norms.tolist()]}
 
 
 def _text(values: dict[str, Any], metric: str) -> str:
-    """What stands before the progress bar: means over seeds."""
+    """Loss, score and speed, for a progress line: means over seeds."""
     loss, score = np.mean(values["loss"]), np.mean(values[metric])
     return f"loss {loss:.4f}  {metric} {score:.4f}  {values['steps_per_second']:.0f} steps/s"
 
 
 def _check_finite(report: Report, params: Any, step: int, saved: int, seeds: tuple[int, ...]) -> None:
-    """Refuse a loss or a gradient that is not finite in the steps after `step`; params name the leaves."""
+    """Check that losses and gradients are finite in the steps after `step`; params name the leaves."""
     # The norm of finite numbers can overflow too.
     bad = ~(np.isfinite(report.loss) & np.isfinite(report.grad_norm) & report.finite.all(axis=-1))  # (n, S)
     if not bad.any():
@@ -156,10 +170,10 @@ def _check_finite(report: Report, params: Any, step: int, saved: int, seeds: tup
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     named = [path for path, finite in zip(paths, report.finite[t, s], strict=True) if not finite]
     leaf = jax.tree_util.keystr(named[0], simple=True, separator=".") if named else None
-    where = f"the gradient's first leaf that is not is {leaf}" if leaf else "every leaf of the gradient is"
+    where = f"the first leaf that is not finite is {leaf}" if leaf else "every leaf of the gradient is finite"
     raise NotFiniteError(
-        f"step {step + t + 1}, seed {seeds[s]}: loss {report.loss[t, s]} and gradient norm "
-        f"{report.grad_norm[t, s]} are not both finite; {where}; a lower opt.lr or opt.clip may help; {_kept(saved)}"
+        f"step {step + t + 1}, seed {seeds[s]}: wanted a finite loss and gradient, but got loss {report.loss[t, s]} "
+        f"and gradient norm {report.grad_norm[t, s]} ({where}); try a lower opt.lr or opt.clip; {_kept(saved)}"
     )
 
 
@@ -167,13 +181,50 @@ def _kept(saved: int) -> str:
     return f"the newest checkpoint is of step {saved}" if saved else "no checkpoint was written"
 
 
-def _progress(console: Console | None) -> Progress:
-    console = console or Console()
+class _Progress:
+    """Print how far training is: a live bar in a terminal; else, on a given console, a plain line every few seconds."""
+
+    def __init__(self, console: Console | None, step: int, steps: int):
+        screen = Console() if console is None else console
+        self._lines = None if screen.is_interactive else console
+        self._bar = _bar(screen) if screen.is_interactive else None
+        self._task = (
+            None if self._bar is None else self._bar.add_task("", total=steps, completed=step, text="compiling")
+        )
+        self._steps = steps
+        self._start = self._printed = time.perf_counter()
+        self._compiled: tuple[int, float] | None = None  # step and time after the first validation: all is compiled
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, text: str, best: Any, last: bool) -> None:
+        """Show that `step` is done, a text, and the mean of the best validation scores; the last step has a line."""
+        now = time.perf_counter()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, text=text)
+        elif self._lines is not None and (last or now - self._printed >= SECONDS_BETWEEN_LINES):
+            score = f"best validation {np.mean(best):.4f}" if np.isfinite(best).all() else ""
+            shown = (f"  step {step:,} of {self._steps:,}", text, score, f"{now - self._start:.0f} s")
+            line = "  ".join(part for part in shown if part)
+            if not last and self._compiled is not None:
+                done, since = self._compiled
+                line += f", about {(now - since) / (step - done) * (self._steps - step):.0f} s left"
+            self._lines.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._printed = now
+        if self._compiled is None and np.isfinite(best).all():
+            self._compiled = step, now
+
+
+def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.fields[text]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        TextColumn("{task.fields[text]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
     )

@@ -1,17 +1,17 @@
-"""Losses and scores of a batch, by name: means over its sequences, or over the steps that count.
+"""Losses and scores of a batch, by name: means over its sequences, or over weighted steps.
 
-    cross_entropy = mean_b −log softmax(y_b)[k_b]     k_b: the class wanted
-    bits_per_byte = cross_entropy / ln 2              of classes that are bytes
+    cross_entropy = mean_b −log softmax(y_b)[k_b]     k_b: the target class
+    bits_per_byte = cross_entropy / ln 2              the classes are bytes
     accuracy      = mean_b [argmax y_b = k_b]
     mse           = mean_b mean_o (y_bo − target_bo)²
     within_0.04   = mean_b [|y_bo − target_bo| < 0.04 for every o]; within_0.1 likewise
-    exact         = mean_b [|y_bto − target_bto| < 1/2 for every o, and every t that counts]
+    exact         = mean_b [|y_bto − target_bto| < 1/2 for every o, and every t with w_bt > 0]
 
     largest_error = max_b max_o |y_bo − target_bo|
 
-With weights (B, T) there is an output and a target at every step, and of each sequence Σ_t w v / Σ_t w is taken; every
-sequence needs a step that counts.
-A task names one of these as its loss and one as its score.
+With weights w (B, T), outputs and targets are given at every step, and a sequence's value is Σ_t w_t v_t / Σ_t w_t.
+Every sequence needs at least one step with a weight above 0.
+Each task names one of these functions as its loss and one as its score.
 """
 
 import math
@@ -24,27 +24,38 @@ from jaxtyping import Array, Float, Int
 
 
 def cross_entropy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """Negative log-likelihood in nats; ys are logits."""
+    """Negative log-likelihood in nats.
+
+    Args:
+        ys: logits (*B, O).
+        classes: target classes (*B), from 0 to O − 1.
+
+    Returns:
+        One value per output, (*B).
+    """
     return -jnp.take_along_axis(jax.nn.log_softmax(ys), classes[..., None], axis=-1)[..., 0]
 
 
 def bits(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """Negative log-likelihood in bits; ys are logits."""
+    """Negative log-likelihood in bits; arguments as in `cross_entropy`."""
     return cross_entropy(ys, classes) / math.log(2)
 
 
 def accuracy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """1 where the largest output is the class wanted."""
+    """1 where the largest logit is that of the target class, else 0; arguments as in `cross_entropy`."""
     return (jnp.argmax(ys, axis=-1) == classes).astype(ys.dtype)
 
 
 def mse(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
-    """Squared error."""
+    """Squared error, averaged over the O outputs: ys and targets (*B, O) -> (*B)."""
     return jnp.mean(jnp.square(ys - targets), axis=-1)
 
 
 def within(limit: float, ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
-    """1 where every number is less than this far off, which in 1997 counted as processed correctly."""
+    """1 where all O outputs differ from their targets by less than `limit`, else 0: (*B, O) -> (*B).
+
+    Hochreiter & Schmidhuber (1997) count such a sequence as processed correctly.
+    """
     return (jnp.abs(ys - targets) < limit).all(axis=-1).astype(ys.dtype)
 
 
@@ -62,14 +73,22 @@ def _mean_of(each: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 
 
 def largest_error(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"], weights: None = None) -> Float[Array, ""]:
-    """The largest of all errors, which no mean hides; of outputs after the last step."""
+    """The largest absolute error over all sequences and outputs; for outputs after the last step, without weights."""
     return jnp.max(jnp.abs(ys - targets))
 
 
 def exact(
     ys: Float[Array, "B *T O"], targets: Float[Array, "B *T O"], weights: Float[Array, "B T"] | None = None
 ) -> Float[Array, ""]:
-    """The share of sequences of which no step that counts is 1/2 off or more: of targets 0 and 1, all are told."""
+    """The share of sequences whose error is below 1/2 at every step with a weight above 0.
+
+    With targets 0 and 1, these are the sequences in which every output is nearer to its target than to the other value.
+
+    Args:
+        ys: outputs (B, T, O), or (B, O) without weights.
+        targets: of the same shape.
+        weights: (B, T), or None.
+    """
     right = within(0.5, ys, targets)
     return jnp.mean(right if weights is None else ((right > 0) | (weights == 0)).all(axis=1).astype(ys.dtype))
 

@@ -1,9 +1,9 @@
-"""What a run reports: one JSON object a line in metrics.jsonl, and TensorBoard events where asked for.
+"""The metrics of a run: one JSON object per line in metrics.jsonl, and optionally TensorBoard events.
 
     {"step": 50, "split": "train", "loss": [0.61, 0.58], ...}
 
-A list has one number a seed, in the order of train.seeds. A record of split "probe" has log_norms, for each seed a list
-over k = 0..T of what train.probe measured, as natural logs.
+A list has one number per seed, in the order of train.seeds. A record with split "probe" has the key log_norms: for each
+seed a list over k = 0..T of the natural logs of the gradient norms ‖∂s_T/∂s_k‖. null is the log of a norm of 0.
 """
 
 import json
@@ -16,19 +16,19 @@ FILE = "metrics.jsonl"
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first."""
+    """Read metrics.jsonl of a run: a list of records, oldest first."""
     with open(run_dir / FILE, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 class MetricsWriter:
-    """Appends records to a run's metrics.jsonl; a context manager.
+    """Append records to a run's metrics.jsonl; a context manager.
 
     Args:
         run_dir: the run's directory.
-        seeds: names the curves in TensorBoard.
-        tensorboard: also write events under run_dir/tensorboard.
-        after: keep the records up to this step and drop later ones, which a resumed run writes again.
+        seeds: the seeds, which name the curves in TensorBoard.
+        tensorboard: also write TensorBoard events to run_dir/tensorboard.
+        after: keep existing records up to this step and drop later ones; a resumed run writes those again.
     """
 
     def __init__(self, run_dir: Path, seeds: Sequence[int], tensorboard: bool, after: int):
@@ -55,7 +55,13 @@ class MetricsWriter:
             self._events.close()
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        """One record, on disk when this returns."""
+        """Write one record and flush it to disk.
+
+        Args:
+            step: the optimizer step.
+            split: "train", "validation" or "probe".
+            values: numbers, or lists with one number per seed, by name.
+        """
         self._line({"step": step, "split": split, **values})
         if self._events is not None and split != "probe":  # not numbers, but curves
             for name, value in values.items():

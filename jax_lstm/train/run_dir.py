@@ -1,11 +1,11 @@
-"""A run's directory.
+"""The directory of a run.
 
-    config.yaml     the effective config, complete
-    run.json        versions, devices there and used, seeds
-    metrics.jsonl   metrics.py writes it
-    checkpoints/    checkpoint.py writes it
+    config.yaml     the complete config, with all defaults and overrides
+    run.json        package versions, devices available and used, seeds
+    metrics.jsonl   written by metrics.py
+    checkpoints/    written by checkpoint.py
 
-`jax-lstm train config.yaml --run_dir elsewhere` does the run again.
+`jax-lstm train RUN/config.yaml --run_dir elsewhere` repeats the run.
 """
 
 import json
@@ -24,31 +24,37 @@ MAY_CHANGE = ("train.steps", "train.patience", "train.target", "train.probe", "t
 
 
 def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devices: int, resume: bool) -> None:
-    """Make the directory and write what is known before the first step; a refusal writes nothing.
+    """Create the directory of a run and write config.yaml and run.json; an error writes nothing.
 
-    A resumed run has the config it began with, but for what MAY_CHANGE names. (More steps stretch a cosine schedule.)
-    `devices` is how many of them it trains on.
+    Args:
+        run_dir: the directory.
+        config: the complete config, as nested dicts.
+        seeds: the seeds.
+        devices: the number of devices that train.
+        resume: continue the run in this directory. Its config must be the same, except for the keys in MAY_CHANGE.
+            (More steps stretch a cosine schedule.)
 
     Raises:
-        FileExistsError: it has checkpoints and `resume` is False, or it is a file.
-        FileNotFoundError: it has none and `resume` is True.
-        ValueError: `resume` with another config; the message names the keys.
+        FileExistsError: run_dir is a file, or it has checkpoints and `resume` is False.
+        FileNotFoundError: `resume` is True and there is no checkpoint.
+        ValueError: `resume` is True and the config has changed; the message names the keys.
     """
     if run_dir.exists() and not run_dir.is_dir():
-        raise FileExistsError(f"run_dir: wanted a directory, but {run_dir} is a file")
+        raise FileExistsError(f"run_dir: wanted a directory, but {run_dir} is a file; name another path")
     step = newest_step(run_dir / CHECKPOINTS)
     if step is not None and not resume:
         raise FileExistsError(
-            f"run_dir: {run_dir} already has step {step}; continue it with --resume, or name another directory"
+            f"run_dir: {run_dir} already has a checkpoint of step {step}; continue it with --resume, or name another "
+            "directory"
         )
     if resume:
         if step is None:
-            raise FileNotFoundError(f"--resume: {run_dir} holds no checkpoint; train without --resume first")
+            raise FileNotFoundError(f"--resume: {run_dir} has no checkpoint; train without --resume first")
         before, now = flat(read_config(run_dir)), flat(config)
         changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in MAY_CHANGE]
         if changed:
             raise ValueError(
-                f"--resume: {run_dir} was made with "
+                f"--resume: the config must be the same, but {run_dir} has "
                 + ", ".join(f"{k}={before.get(k)} (now {now.get(k)})" for k in changed)
                 + "; give the same config, or name another run_dir"
             )
@@ -69,19 +75,19 @@ def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devi
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """The effective config of a run.
+    """Read config.yaml of a run, as nested dicts.
 
     Raises:
-        FileNotFoundError: the directory is not a run's.
+        FileNotFoundError: the directory has no config.yaml.
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{run_dir} is not a run's directory: it has no {CONFIG}")
+        raise FileNotFoundError(f"{run_dir} is not the directory of a run: it has no {CONFIG}")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"opt": {"lr": 1}} as {"opt.lr": 1}."""
+    """Flatten nested dicts: {"opt": {"lr": 1}} becomes {"opt.lr": 1}."""
     leaves = {}
     for key, value in config.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

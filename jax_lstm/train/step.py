@@ -1,13 +1,13 @@
 """One training step as a pure function, for many seeds at once.
 
-    l, c   = loss(params, batch(key, t), c, key_t)      c: what is carried from step to step, where anything is
+    l, c   = loss(params, batch(key, t), c, key_t)      c: the carry between steps, or None
     params = params + optimiser(∇_params l)
 
-The gradient is of params alone: to it the c of the step before is a number, so that it is cut between steps (truncated
-backpropagation through time, Williams & Peng 1990). key_t is the step's own, and no batch is drawn from it.
+The carry is a constant to the gradient, so gradients stop at step boundaries (truncated backpropagation through time,
+Williams & Peng 1990). key_t is the key of step t; no batch is drawn from it.
 
-The state that continues (TrainState) is apart from what is reported (Report). Nothing here reads a clock, prints or
-writes; nothing here knows of cells or tasks.
+TrainState is what the next step needs, Report is what is logged. This module does not read a clock, print or write
+files, and it does not depend on cells or tasks.
 """
 
 from collections.abc import Callable
@@ -28,19 +28,20 @@ NOT_A_STEP = 2**32 - 1  # steps have 31 bits, so that no task folds this number 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is trained: pure functions of one seed's params.
+    """What to train: pure functions of the params of one seed.
 
     Args:
         init: key -> params.
-        batch: (key, step) -> batch; the first axis of every leaf is over its sequences.
-        loss: (params, batch, carry, key) -> (loss to minimise, (score of this batch, carry of the next step)); the key
-            is the step's own, for dropout.
-        score: params -> validation score.
-        maximise: whether a larger score is better.
-        metric: the score's name.
-        carry: params -> carry of the first step; the first axis of every leaf is over a batch's sequences; None: the
-            carry is None, at every step.
-        probe: params -> (K,) logs of norms, what the loop writes down every `train.probe` steps; None: nothing to.
+        batch: (key, step) -> batch; the first axis of every leaf is over sequences.
+        loss: (params, batch, carry, key) -> (loss to minimize, (score of this batch, next carry)); each step gets its
+            own key, for example for dropout.
+        score: params -> validation score, a scalar.
+        maximise: True if a larger score is better.
+        metric: the name of the score.
+        carry: params -> the carry before the first step; the first axis of every leaf is over the sequences of a
+            batch. None: no carry; `loss` gets and returns None.
+        probe: params -> (K,) natural logs of norms, which the loop records every `train.probe` steps. None: nothing to
+            record.
     """
 
     init: Callable[[Any], Any]
@@ -54,17 +55,17 @@ class Problem:
 
 
 class Best(NamedTuple):
-    """The best so far: each seed's own params, chosen on its own validation score, and the best mean over seeds."""
+    """The best results so far: the params of each seed with its best validation score, and the best mean over seeds."""
 
     params: PyTree[Array, "S ..."]
     score: Float[Array, " S"]
     step: Int[Array, " S"]
     mean: Float[Array, ""]
-    stale: Int[Array, ""]  # validations since the mean was last better
+    stale: Int[Array, ""]  # validations since the mean last improved
 
 
 class TrainState(NamedTuple):
-    """All that the next step needs; every leaf but `step` and the mean has a leading axis over S seeds."""
+    """All that the next step needs; every leaf has a leading axis over S seeds, except step, best.mean, best.stale."""
 
     step: Int[Array, ""]
     data_key: Key[Array, " S"]
@@ -75,7 +76,7 @@ class TrainState(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a step saw; after n steps each leaf is (n, S, ...). `finite` is one flag a leaf of the gradient."""
+    """What one step reports; over n steps each leaf is (n, S, ...). `finite` has one bool per leaf of the gradient."""
 
     loss: Float[Array, "*n S"]
     score: Float[Array, "*n S"]
@@ -84,7 +85,16 @@ class Report(NamedTuple):
 
 
 def init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds: tuple[int, ...]) -> TrainState:
-    """The state before the first step. A seed's numbers do not depend on the seeds beside it."""
+    """The state before the first step.
+
+    Args:
+        problem: what to train.
+        optimiser: the optimizer.
+        seeds: S seeds; the numbers of one seed do not depend on the other seeds.
+
+    Returns:
+        The state, with a leading axis over S seeds.
+    """
     return jax.jit(partial(_init_state, problem, optimiser))(jnp.asarray(seeds, jnp.uint32))
 
 
@@ -111,30 +121,38 @@ def _init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
-    """The state on the devices of a mesh, which share its carry.
+    """Put a state on the devices of a mesh: the carry is split over its sequences, the rest is replicated.
 
     Raises:
-        ValueError: they cannot share it equally.
+        ValueError: the carry cannot be split equally over the devices.
     """
     must_be_shared(state.carry, mesh.size, "Problem.carry", seeds=1)
     return jax.device_put(state, _layout(mesh))
 
 
 def _layout(mesh: Mesh) -> Any:
-    """How each field of a state is laid out: a TrainState of shardings."""
+    """The sharding of each field of a state: a TrainState of shardings."""
     fields: dict[str, Any] = dict.fromkeys(TrainState._fields, whole(mesh))
     return TrainState(**fields | {"carry": split_after_seeds(mesh)})
 
 
 def key_of_step(data_key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, ""]:
-    """The key that a step's loss is given."""
+    """The key that the loss gets at a step."""
     return jax.random.fold_in(jax.random.fold_in(data_key, NOT_A_STEP), step)
 
 
 def over_seeds(f: Callable, vmap: bool | None) -> Callable:
-    """`f` for every seed: all at once by `vmap`, or one after another in the same program; None: as suits the device.
+    """Apply `f` to every seed: with `vmap`, or one after another in the same program.
 
-    On CPUs XLA's batched products are slow: three LSTMs of 64 units took 96 ms a step at once, 54 ms in turn.
+    On CPUs XLA's batched products are slow: three LSTMs of 64 units took 96 ms per step with vmap, 54 ms one after
+    another.
+
+    Args:
+        f: a function of one seed's arguments.
+        vmap: True: vmap; False: one after another; None: vmap, except on a CPU.
+
+    Returns:
+        A function of the same arguments, each with a leading axis over seeds.
     """
     if vmap or (vmap is None and jax.default_backend() != "cpu"):
         return jax.vmap(f)
@@ -148,7 +166,7 @@ def compile_steps(
     vmap: bool | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState], tuple[TrainState, Report]]:
-    """Compile n steps of every seed into one program, state -> (state, Report); it donates its argument.
+    """Compile n steps of every seed into one program.
 
     As if by::
 
@@ -159,7 +177,15 @@ def compile_steps(
                 )
             t = t + 1
 
-    On a mesh its devices share each batch and the carry, and all have the whole of the rest.
+    Args:
+        problem: what to train.
+        optimiser: the optimizer.
+        n: the number of steps.
+        vmap: how to run the seeds; see `over_seeds`.
+        mesh: the devices; they split each batch and the carry, and replicate the rest. None: one device.
+
+    Returns:
+        A function state -> (state, Report); it donates its argument. Every leaf of the Report is (n, S, ...).
     """
 
     def one_seed(t, key, params, opt_state, carry):
@@ -188,10 +214,13 @@ def compile_steps(
 def compile_validation(
     problem: Problem, vmap: bool | None = None
 ) -> Callable[[TrainState], tuple[TrainState, Float[Array, " S"]]]:
-    """Compile into one program: score every seed, keep what is best; it donates its argument.
+    """Compile one validation: score every seed, and keep the best params of each.
 
-    Of equal scores the later params win: a small validation set gives many ties, and as the learning rate falls the
-    earlier ones are the luckier. Early stopping counts only what is better than before.
+    Of two equal scores, the later params are kept. A small validation set gives many ties, and while the learning rate
+    falls, an earlier equal score is more likely to be luck. Early stopping counts strict improvements only.
+
+    Returns:
+        A function state -> (state, scores (S,)); it donates its argument.
     """
     better = jnp.greater if problem.maximise else jnp.less
 
@@ -212,16 +241,21 @@ def compile_validation(
 
 
 def compile_probe(problem: Problem, vmap: bool | None = None) -> Callable[[Any], Float[Array, "S K"]]:
-    """Compile what the problem's probe measures of every seed's params.
+    """Compile the problem's probe for every seed.
+
+    Returns:
+        A function params -> (S, K) natural logs of norms.
 
     Raises:
         ValueError: the problem has no probe.
     """
     if problem.probe is None:
-        raise ValueError("train.probe: wanted null, because this problem has no probe, but got a number of steps")
+        raise ValueError(
+            "train.probe: wanted null, because this problem has no probe, but got a number of steps; set it to null"
+        )
     return jax.jit(over_seeds(problem.probe, vmap))
 
 
 def _where(won: Bool[Array, " S"], new: PyTree, old: PyTree) -> PyTree:
-    """Each seed's new leaves where it won, else its old ones."""
+    """The new leaves of each seed where `won` is True, else its old ones."""
     return jax.vmap(lambda w, a, b: jax.tree.map(partial(jnp.where, w), a, b))(won, new, old)

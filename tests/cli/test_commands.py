@@ -49,6 +49,15 @@ def test_a_run_leaves_its_config_versions_device_seeds_metrics_and_checkpoints(r
     assert (run_dir / "checkpoints" / "20").is_dir()
 
 
+def test_training_says_what_it_trains_how_far_it_is_and_where_it_wrote(tmp_path, capsys):
+    assert train(tmp_path / "run", "--train.patience", "9") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Training adding, LSTM: 2 seeds, up to 20 steps"
+    assert [line.split("  ")[1] for line in lines if line.startswith("  step")] == ["step 20 of 20"]
+    assert sum(line.startswith("seed ") for line in lines) == 2
+    assert "jax-lstm evaluate" in " ".join(lines[4:])
+
+
 def test_the_same_config_twice_gives_the_same_bits(run_dir, tmp_path):
     assert main(["train", str(run_dir / "config.yaml"), "--run_dir", str(tmp_path / "again")]) == 0
     chex.assert_trees_all_equal(state_of(tmp_path / "again")[1], state_of(run_dir)[1])
@@ -59,7 +68,7 @@ def test_training_again_into_a_runs_directory_is_refused_and_changes_nothing(run
     with pytest.raises(SystemExit) as left:
         train(run_dir)
     assert left.value.code == 2
-    assert "already has step 20; continue it with --resume" in capsys.readouterr().err
+    assert "already has a checkpoint of step 20; continue it with --resume" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
@@ -149,7 +158,7 @@ def test_the_help_of_train_lists_every_key_with_its_meaning(capsys):
         main(["train", "--help"])
     out = capsys.readouterr().out
     assert all(f"--{key}" in out for key in ("model.cell", "opt.lr", "train.seeds", "task.length", "run_dir"))
-    assert "peak learning rate" in out
+    assert "Peak learning rate" in out
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jax_lstm.cli import main
+from jax_lstm.cli.demo import FILES, NOTES
 
 CONFIGS = str(Path(__file__).parents[2] / "configs")
 SMALL = [
@@ -19,7 +20,13 @@ def test_the_demo_trains_both_cells_on_both_tasks_and_leaves_its_files(tmp_path,
     out = tmp_path / "demo"
     assert main(["demo", *SMALL, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("digits", "adding", "lstm", "rnn"))
+    lines = [line for line in printed.splitlines() if line.startswith(("Training", "[", "  step"))]
+    runs = ["digits, LSTM", "digits, RNN", "adding, LSTM", "adding, RNN"]
+    assert lines[0].startswith("Training an LSTM and a tanh RNN on digits and adding: 4 runs")
+    assert lines[1::2] == [f"[{n}/4] {run}: 2 seeds, 2 steps" for n, run in enumerate(runs, 1)]
+    assert [line.split("  ")[1] for line in lines[2::2]] == ["step 2 of 2"] * 4
+    assert all(line in printed for line in NOTES)
+    assert all((out / name).is_file() for name in FILES if "/" not in name)
     rows = json.loads((out / "demo.json").read_text(encoding="utf-8"))
     assert [(r["task"], r["cell"]) for r in rows] == [
         ("digits", "lstm"),
@@ -45,7 +52,7 @@ def test_the_demo_trains_both_cells_on_both_tasks_and_leaves_its_files(tmp_path,
     with pytest.raises(SystemExit) as left:
         main(["demo", *SMALL, "--out", str(out), "--train.devices", "16", "--train.batch_size", "16"])
     assert left.value.code == 2
-    assert "train.devices: wanted auto, or at most the 8 there are" in capsys.readouterr().err
+    assert "train.devices: wanted auto, or at most 8 (the local devices)" in capsys.readouterr().err
     assert (out / "stale.txt").is_file()  # a refusal deletes nothing
 
 

@@ -35,8 +35,10 @@ def test_a_mark_is_met_by_the_seeds_within_its_bounds():
     assert count({"run": "LSTM", "of": "score", "at_least": 0.95, "at_most": 0.995}, results) == 1
     assert count({"run": "LSTM", "of": "λ", "at_most": 1}, results) == 2
     mark = {"run": "LSTM", "of": "sequences", "at_most": 30000, "seeds": 3}
-    assert say(mark | {"seeds_that_do": 3}) == "LSTM, sequences at most 30,000: wanted of 3 seeds, came of 3: met"
-    assert say(mark | {"seeds_that_do": 2}).endswith("came of 2: NOT met")
+    assert say(mark | {"seeds_that_do": 3}) == (
+        "LSTM: training sequences until solved at most 30,000, required for 3 seeds, reached by 3: met"
+    )
+    assert say(mark | {"seeds_that_do": 2}).endswith("reached by 2: NOT met")
 
 
 def test_a_mark_on_an_order_is_met_where_means_do_not_fall():
@@ -45,7 +47,7 @@ def test_a_mark_on_an_order_is_met_where_means_do_not_fall():
     assert count(ordered | {"runs": ["a", "b", "c"]}, results) == 1
     assert count(ordered | {"runs": ["c", "a"]}, results) == 0
     assert count(ordered | {"runs": ["a", "b"]}, results) == 0, "the last must be worse than the first"
-    assert say(ordered | {"runs": ["a", "c"], "seeds_that_do": 1}) == "mean sequences: a ≤ c: met"
+    assert say(ordered | {"runs": ["a", "c"], "seeds_that_do": 1}) == "mean training sequences until solved: a ≤ c: met"
 
 
 def test_a_mark_on_equality_is_met_where_means_are_no_further_apart_than_the_first_ones_seeds():
@@ -55,10 +57,10 @@ def test_a_mark_on_equality_is_met_where_means_are_no_further_apart_than_the_fir
     assert count(equal | {"runs": ["a", "c"]}, results) == 0, "3 and 7, and the first range is 2, though one is 8"
     assert count(equal | {"runs": ["c", "a"]}, results) == 1
     said = say(equal | {"runs": ["a", "b"], "seeds_that_do": 1})
-    assert said == "mean score: a = b, to the first one's interquartile range: met"
+    assert said == "mean test score: a = b, to within the interquartile range of a: met"
 
 
-def test_the_turning_points_are_the_start_the_end_and_where_the_score_first_beats_blind_by_a_tenth():
+def test_the_turning_points_are_the_start_the_end_and_where_the_score_first_beats_the_baseline():
     def probe(step):
         return {"step": step, "split": "probe", "log_norms": [[-step, 0.0], [-3 * step, 0.0]]}
 
@@ -153,7 +155,7 @@ def test_the_page_of_results_is_made_from_results_that_are_no_trials():
 def test_a_table_of_nothing_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["experiment", "--table", "--configs", str(ROOT / "configs"), "--out", str(tmp_path / "nowhere")])
-    assert "holds no results" in capsys.readouterr().err
+    assert "has no results" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capsys):

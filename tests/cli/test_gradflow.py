@@ -44,7 +44,7 @@ def test_a_drawn_cell_gives_a_table_a_figure_and_its_numbers(tmp_path, capsys):
     flags = ["--cell", "rnn", "--hidden_size", "3", "--input_size", "2", "--steps", "12", "--seeds", "[0, 4]"]
     assert main(["gradflow", *flags, "--sequences", "2", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "rnn at its initialisation, T = 12" in out
+    assert "rnn at initialization, T = 12" in out
     report = json.loads((tmp_path / "out" / "gradflow.json").read_text(encoding="utf-8"))
     assert set(report["seeds"]) == {"0", "4"}
     cell = jl.RNN(2, 3)

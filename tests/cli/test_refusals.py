@@ -58,7 +58,7 @@ def config(**changes):
         (["--model.cell", "transformer"], ["model.cell", "lstm", "rnn", "gru"]),
         (["--model.hidden_size", "0"], ["model", "hidden_size", "at least 1"]),
         (["--model.window", "0"], ["model.window", "1 or more"]),
-        (["--task.name", "noise", "--model.window", "3"], ["model.window", "null for noise"]),
+        (["--task.name", "noise", "--model.window", "3"], ["model.window", "null for the task noise"]),
         (["--task.name", "noise"], ["model.hidden_size", "at least 10 numbers", "got 8"]),
         (["--model.hidden_size", "2.5"], ["model.hidden_size", "int"]),
         (["--model.cell", "rnn", "--model.forget_bias", "1"], ["model.forget_bias", "only the lstm"]),
@@ -77,7 +77,10 @@ def config(**changes):
         (["--train.devices", "1.5"], ["train.devices", "int", "auto"]),
         (["--train.devices", "null"], ["train.devices", "int", "auto"]),
         (["--train.devices", "4"], ["train.devices", "a divisor of train.batch_size (2)", "4"]),
-        (["--train.devices", "16", "--train.batch_size", "16"], ["train.devices", "the 8 there are", "16"]),
+        (
+            ["--train.devices", "16", "--train.batch_size", "16"],
+            ["train.devices", "at most 8 (the local devices)", "16"],
+        ),
         (["--train.seeds", "[1, one]"], ["train.seeds", "int"]),
         (["--train.seeds", "[1, 1]"], ["train.seeds", "each seed once"]),
         (["--opt.schedule", "warmup", "--opt.warmup_steps", "2"], ["opt.warmup_steps", "fewer than train.steps"]),
@@ -154,7 +157,7 @@ def test_an_unknown_command_is_refused_with_the_known_ones(here, capsys):
 @pytest.mark.parametrize("command", ["evaluate", "gradflow"])
 def test_a_directory_that_is_no_run_is_refused(here, capsys, command):
     Path("folder").mkdir()
-    assert "folder is not a run's directory" in refused(capsys, command, "folder")
+    assert "folder is not the directory of a run" in refused(capsys, command, "folder")
 
 
 def test_a_run_directory_that_is_a_file_is_refused(here, capsys):

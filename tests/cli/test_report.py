@@ -65,7 +65,7 @@ def made_up(exponent=0.0):
 
 @pytest.mark.parametrize(
     ("decades", "said"),
-    [(-4.0, "Vanishing: over 4 steps the gradient falls to 10^-4.0"), (4.0, "Exploding"), (-1.0, "Carried")],
+    [(-4.0, "Vanishing: over 4 steps the gradient norm falls to 10^-4.0"), (4.0, "Exploding"), (-1.0, "Preserved")],
 )
 def test_the_first_sentence_says_what_becomes_of_the_gradient(decades, said):
     profile = Profile(np.linspace(decades * math.log(10), 0, 5), 7.0)
@@ -75,13 +75,15 @@ def test_the_first_sentence_says_what_becomes_of_the_gradient(decades, said):
 def test_the_others_say_how_far_by_which_units_which_way_and_whether_it_is_chaotic():
     profile = Profile(np.linspace(-2, 0, 5), 7.0)
     _, horizon, units, ways, chaos = words(profile, made_up(0.3))
-    assert horizon == "On data it loses a factor e every 2.0 steps; at rest it would every 7.0."
-    assert units == "1 of 2 units of c keep more than a tenth of themselves over 2 steps."
-    assert "25 % comes along c itself" in ways
-    assert "+0.300 nats a step: neighbouring states part: chaos" in chaos
-    assert "no horizon" in words(Profile(np.zeros(5), math.inf), made_up())[1]
+    assert horizon == (
+        "On data, the gradient norm falls by a factor of e every 2.0 steps; at rest (state and input 0), every 7.0."
+    )
+    assert units == "1 of 2 units of c keep more than 10 % of their own gradient over 2 steps."
+    assert "25 % of the gradient from c to c (by norm) takes the direct path along c" in ways
+    assert "+0.300 nats per step: nearby states move apart (chaos)" in chaos
+    assert "the horizon is infinite" in words(Profile(np.zeros(5), math.inf), made_up())[1]
     assert "keep their distance" in words(profile, made_up(0.0))[-1]
-    assert "neighbouring states meet" in words(profile, made_up(-0.3))[-1]
+    assert "nearby states converge" in words(profile, made_up(-0.3))[-1]
 
 
 def test_a_probed_run_shows_its_training_too(tmp_path, capsys):

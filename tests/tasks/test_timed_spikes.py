@@ -59,5 +59,5 @@ def test_the_baseline_is_the_share_that_is_right_with_a_spike_at_the_best_step_o
     np.testing.assert_allclose(TASK.baseline, hits.max() / len(pairs))
     assert hits[90] == hits.max()
     batch = drawn()
-    blind = jnp.zeros_like(batch.targets).at[:, 90].set(1)
-    np.testing.assert_allclose(score(blind, batch.targets, batch.weights), TASK.baseline, atol=0.006)
+    fixed = jnp.zeros_like(batch.targets).at[:, 90].set(1)
+    np.testing.assert_allclose(score(fixed, batch.targets, batch.weights), TASK.baseline, atol=0.006)

@@ -183,6 +183,8 @@ def test_after_the_first_call_nothing_is_compiled_or_moved_on_many_devices(caplo
 
 
 def test_a_carry_that_the_devices_cannot_share_is_refused(tmp_path):
-    said = rf"^Problem.carry: wanted .* 2 devices can share equally, but it has shape {re.escape('(7,)')}; give it one"
+    said = (
+        rf"^Problem.carry: wanted .* multiple of the 2 devices, but it has shape {re.escape('(7,)')}; change its size"
+    )
     with pytest.raises(ValueError, match=said):
         fit(replace(DECAY, carry=lambda w: jnp.zeros(7, jnp.float32)), OPT, TRAIN, tmp_path)

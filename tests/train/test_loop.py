@@ -1,5 +1,6 @@
 """The loop: what it writes, how it stops, how it goes on, and what it refuses."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from jax_lstm.train import (
     fit,
     init_state,
     learning_rate,
+    loop,
     optimiser,
     read_metrics,
 )
@@ -91,7 +93,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 
 def test_resuming_an_empty_directory_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         fit(PROBLEM, OPT, TRAIN, tmp_path, resume=True)
 
 
@@ -177,11 +179,14 @@ def finite_gradient_whose_norm_overflows(error, params, now):
 @pytest.mark.parametrize(
     ("poison", "said"),
     [
-        (nan_loss, "loss nan .* first leaf that is not is w;"),
-        (infinite_loss_with_a_finite_gradient, "loss inf .* every leaf of the gradient is;"),
-        (nan_gradient_of_the_offset, "first leaf that is not is b;"),
-        (finite_loss_with_one_infinite_gradient_entry, r"loss \d.* gradient norm inf .* is w;"),
-        (finite_gradient_whose_norm_overflows, r"loss \d.* gradient norm inf .* every leaf of the gradient is;"),
+        (nan_loss, r"loss nan .* first leaf that is not finite is w\)"),
+        (infinite_loss_with_a_finite_gradient, r"loss inf .*every leaf of the gradient is finite\)"),
+        (nan_gradient_of_the_offset, r"first leaf that is not finite is b\)"),
+        (finite_loss_with_one_infinite_gradient_entry, r"loss \d.* gradient norm inf .* is w\)"),
+        (
+            finite_gradient_whose_norm_overflows,
+            r"loss \d.* gradient norm inf .*every leaf of the gradient is finite\)",
+        ),
     ],
 )
 def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_is_named(tmp_path, poison, said):
@@ -202,7 +207,9 @@ def test_a_fault_before_the_first_checkpoint_leaves_none(tmp_path):
 
 def test_a_validation_score_that_is_not_finite_stops_the_run(tmp_path):
     problem = replace(PROBLEM, score=lambda p: jnp.log(-jnp.abs(p.w[0]) - 1))
-    with pytest.raises(NotFiniteError, match=r"step 10: the validation mse of seeds \[0, 1\] is \[nan, nan\]"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 10: wanted a finite validation mse, but got \[nan, nan\] for seeds \[0, 1\]"
+    ):
         fit(problem, OPT, TRAIN, tmp_path)
 
 
@@ -218,16 +225,51 @@ def test_nothing_is_traced_again_after_the_first_chunk_and_validation(tmp_path):
     assert int(traces(60).step) == 60
 
 
-def test_the_progress_bar_is_quiet_where_there_is_no_terminal(tmp_path, capsys):
+def test_without_a_console_nothing_is_printed_off_a_terminal(tmp_path, capsys):
     fit(PROBLEM, OPT, replace(TRAIN, steps=10), tmp_path)
     assert capsys.readouterr() == ("", "")
 
 
+def lines(run_dir, train, **given):
+    """What training prints on a console that is not a terminal."""
+    run_dir.mkdir(exist_ok=True)
+    printed = io.StringIO()
+    fit(PROBLEM, OPT, train, run_dir, console=Console(file=printed, width=40), **given)
+    return printed.getvalue().splitlines()
+
+
+def test_off_a_terminal_every_chunk_after_enough_seconds_has_one_line(tmp_path, monkeypatch):
+    train = replace(TRAIN, steps=20)
+    few = lines(tmp_path / "few", train)
+    assert [line.split("  ")[1] for line in few] == ["step 20 of 20"], "the last step always has a line"
+    assert all(word in few[0] for word in ("loss", "mse", "best validation", "steps/s"))
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LINES", 0.0)
+    many = lines(tmp_path / "many", train)
+    assert [line.split("  ")[1] for line in many] == [f"step {n} of 20" for n in (5, 10, 15, 20)]
+    assert [" s left" in line for line in many] == [False, False, True, False]
+    assert ["best validation" in line for line in many] == [False, True, True, True]
+    resumed = lines(tmp_path / "many", replace(train, steps=30), resume=True)
+    assert [line.split("  ")[1] for line in resumed] == ["step 25 of 30", "step 30 of 30"]
+
+
+def test_a_run_that_stops_early_says_why(tmp_path):
+    *_, step, reason = lines(tmp_path / "target", replace(TRAIN, steps=400, target=0.05))
+    n = step.split()[1]
+    assert reason == (
+        f"  stopped at step {n} of 400: the best validation mse of every seed reached train.target (0.05)"
+    )
+    again = lines(tmp_path / "target", replace(TRAIN, steps=400, target=0.05), resume=True)
+    assert again == [reason]
+    *_, patience = lines(tmp_path / "patience", replace(TRAIN, steps=4000, patience=1, eval_every=5))
+    assert patience.endswith("the mean validation mse has not improved in 1 validations (train.patience)")
+
+
 def test_the_progress_bar_shows_loss_metric_and_speed_on_a_terminal(tmp_path):
-    console = Console(force_terminal=True, width=120)
+    console = Console(force_terminal=True, force_interactive=True, width=120)
     with console.capture() as captured:
         fit(PROBLEM, OPT, replace(TRAIN, steps=10), tmp_path, console=console)
     shown = captured.get()
+    assert "step 10 of 10" not in shown, "the bar is enough"
     assert all(word in shown for word in ("loss", "mse", "steps/s", "10/10"))
 
 
