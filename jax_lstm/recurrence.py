@@ -200,7 +200,7 @@ def _associative(
     choices: Choices, cell: Any, params: Any, s_0: Any, s_restart: Any, xs: Any, flags: Flags
 ) -> tuple[Any, Any]:
     """A parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990): work T log T, depth log T."""
-    if not hasattr(cell, "affine"):
+    if not base.has_part(cell, "affine"):
         raise ValueError(
             f'{choices.where}: engine "associative" takes a cell that is linear in its state and defines `affine`, '
             f'but cell {type(cell).__name__} does not; use engine="hoisted"'

@@ -14,6 +14,7 @@ from programs import HLO, carried_shapes, products, scans
 
 import jax_lstm as jl
 
+ENGINES = ("hoisted", "plain")
 XS = np.random.default_rng(0).normal(size=(6, 3))
 
 
@@ -38,6 +39,53 @@ def test_a_step_that_is_overridden_is_the_one_that_runs():
         by_hand, _ = jl.step(cell, params, by_hand, x)
     np.testing.assert_allclose(state.c, by_hand.c, rtol=0, atol=1e-12)
     assert np.abs(state.c).max() <= 0.1 < np.abs(jl.unroll(jl.LSTM(3, 4), params, XS)[0].c).max()
+
+
+class Slower:
+    """Keeps half of the state before, in `update` only."""
+
+    def update(self, params, state, zx, zh):
+        return jax.tree.map(lambda old, new: (old + new) / 2, state, super().update(params, state, zx, zh))  # pyrefly: ignore
+
+
+@dataclass(frozen=True)
+class SlowerLSTM(Slower, jl.LSTM):
+    pass
+
+
+@dataclass(frozen=True)
+class SlowerRNN(Slower, jl.RNN):
+    pass
+
+
+@dataclass(frozen=True)
+class SlowerJANET(Slower, jl.JANET):
+    pass
+
+
+@dataclass(frozen=True)
+class SlowerMinGRU(Slower, jl.MinGRU):
+    pass
+
+
+def gradient(cell, engine):
+    key = jax.random.key(1) if getattr(cell, "noise", 0) else None
+    return jax.grad(lambda p: jnp.sum(jl.unroll(cell, p, XS, key=key, engine=engine)[1] ** 2))(params_of(cell))
+
+
+@pytest.mark.parametrize(
+    "cell", [SlowerLSTM(3, 4), SlowerRNN(3, 4), SlowerRNN(3, 4, noise=0.1), SlowerJANET(3, 4), SlowerMinGRU(3, 4)], ids=repr
+)
+def test_a_subclass_that_overrides_update_gets_the_derivative_of_its_own_update(cell):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), *(gradient(cell, e) for e in ENGINES))
+    inherited = gradient(type(cell).__mro__[2](3, 4), "plain")  # the update matters
+    assert max(np.abs(a - b).max() for a, b in zip(gradient(cell, "plain"), inherited, strict=True)) > 1e-3
+
+
+def test_a_subclass_that_overrides_update_is_not_run_by_the_inherited_affine_step():
+    cell = SlowerMinGRU(3, 4)
+    with pytest.raises(ValueError, match='engine "associative" takes a cell that is linear.*SlowerMinGRU does not'):
+        jl.unroll(cell, params_of(cell), XS, engine="associative")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,14 @@ from jax_lstm.cells.shapes import params_shapes
 
 PARTS = ("project", "recur", "update")
 OWN_DERIVATIVE = ("linearise", "along", "drive", "recur_along")
+# What each optional part is derived from.
+DERIVED_FROM = {
+    "linearise": ("update",),
+    "along": ("update",),
+    "drive": ("project", "recur"),
+    "recur_along": ("recur",),
+    "affine": ("project", "recur", "update", "mix", "step"),
+}
 
 
 @runtime_checkable
@@ -227,10 +235,25 @@ def is_split(cell: Any) -> bool:
     return not overridden and all(hasattr(cell, part) for part in PARTS)
 
 
+def has_part(cell: Any, part: str) -> bool:
+    """Whether a cell defines an optional part that still describes it.
+
+    A subclass that overrides `update`, say, and inherits `linearise` does not: the inherited part is the derivative of
+    another `update`.
+    """
+
+    classes = type(cell).__mro__
+
+    def depth(name: str) -> int:
+        return next((k for k, cls in enumerate(classes) if name in vars(cls)), len(classes))
+
+    return hasattr(cell, part) and not any(depth(source) < depth(part) < len(classes) for source in DERIVED_FROM[part])
+
+
 def is_linearised(cell: Any) -> bool:
     """Whether a split cell defines its own derivative; a field `own_derivative` that is False turns that off."""
     return (
-        is_split(cell) and all(hasattr(cell, part) for part in OWN_DERIVATIVE) and getattr(cell, "own_derivative", True)
+        is_split(cell) and all(has_part(cell, part) for part in OWN_DERIVATIVE) and getattr(cell, "own_derivative", True)
     )
 
 

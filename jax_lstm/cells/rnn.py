@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from jax_lstm.cells import door
 from jax_lstm.cells.activations import ACTIVATIONS
 from jax_lstm.cells.affine import AffineCell
-from jax_lstm.cells.base import Drawn, SplitCell, check_fields, zeros
+from jax_lstm.cells.base import Drawn, SplitCell, check_fields, is_linearised, zeros
 from jax_lstm.cells.weights import at_least_float32, draw_per_gate, lecun_normal, orthogonal
 
 
@@ -163,6 +163,10 @@ class _Noisy(SplitCell):
     @property
     def hidden_size(self) -> int:
         return self.rnn.hidden_size
+
+    @property
+    def own_derivative(self) -> bool:
+        return is_linearised(self.rnn)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> RNNParams:
         return self.rnn.init(key, dtype)

@@ -270,7 +270,7 @@ class _AffineDropped(_Dropped):
 
 
 def _dropped(dropout: Dropout) -> _Dropped:
-    return (_AffineDropped if hasattr(dropout.cell, "affine") else _Dropped)(dropout)
+    return (_AffineDropped if base.has_part(dropout.cell, "affine") else _Dropped)(dropout)
 
 
 def _zoned(keep: dict[str, Any], state: Any, state_t: Any) -> Any:
