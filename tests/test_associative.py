@@ -57,7 +57,7 @@ def assert_equal(ours, theirs, dtype):
 
 @EACH
 @pytest.mark.parametrize("flags", slow_except(["both"], FLAGGED))
-def test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start(name, flags):
+def test_values_and_gradients_equal_the_loop_for_any_flags(name, flags):
     params, xs, state = given(name)
     flags = [None if f is None else f[0] for f in FLAGGED[flags]]
     args = params, xs[0], jax.tree.map(lambda a: a[0], state), *flags
@@ -66,7 +66,7 @@ def test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start(n
 
 @TWO_OF_THEM
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-def test_it_gives_the_loops_numbers_from_last_to_first_in_each_dtype(name, dtype):
+def test_reverse_runs_equal_the_loop_in_each_dtype(name, dtype):
     params, xs, state = given(name, dtype)
     args = params, xs[1], jax.tree.map(lambda a: a[1], state), MASK[1], RESET[1]
     ours, theirs = (with_gradient(name, engine, *args, reverse=True) for engine in ("associative", "hoisted"))
@@ -121,7 +121,7 @@ def test_forward_mode_and_curvature_are_the_loops():
     assert_equal(curvature("associative"), curvature("hoisted"), "float64")
 
 
-def test_nan_at_a_dead_step_moves_no_bit():
+def test_nan_at_a_masked_step_changes_no_bit():
     params, xs, state = given("MinGRU")
     args = jax.tree.map(lambda a: a[0], (xs, state, MASK, RESET))
     clean = with_gradient("MinGRU", "associative", params, *args)
@@ -130,7 +130,7 @@ def test_nan_at_a_dead_step_moves_no_bit():
 
 
 @pytest.mark.parametrize("name", ["MinLSTM", "MinGRU", "stack"])
-def test_it_has_no_loop_forwards_or_backwards_where_the_other_engine_has(name):
+def test_it_has_no_loop_in_the_forward_or_backward_pass(name):
     params, xs, state = given(name)
     args = params, xs[0], jax.tree.map(lambda a: a[0], state), MASK[0], RESET[0]
     loops = [
@@ -142,7 +142,7 @@ def test_it_has_no_loop_forwards_or_backwards_where_the_other_engine_has(name):
 @pytest.mark.parametrize(
     "cell", [jl.LSTM(I, H), jl.Stack((jl.MinGRU(I, H), jl.LSTM(H, H)))], ids=["LSTM", "in a stack"]
 )
-def test_a_cell_that_is_not_linear_in_its_state_is_refused_by_name(cell):
+def test_a_cell_not_linear_in_its_state_is_refused_by_name(cell):
     params = cell.init(jax.random.key(0), jnp.float64)
     for call in (jl.unroll, jl.unroll_states, partial(jl.tbptt, window=5)):
         with pytest.raises(ValueError, match=r'engine "associative" takes a cell that is linear.*cell LSTM does not'):

@@ -52,7 +52,7 @@ def test_a_second_eager_call_compiles_nothing(cell, call):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(results))
 
 
-def test_a_second_eager_call_of_the_plain_lstm_and_of_its_gates_compiles_nothing():
+def test_a_second_eager_lstm_or_gates_of_call_compiles_nothing():
     cell = jl.LSTM(I, H)
     params, other = params_of(cell), jax.tree.map(lambda p: -p, params_of(cell))
     for call in (jl.lstm, partial(jl.gates_of, cell)):
@@ -62,7 +62,7 @@ def test_a_second_eager_call_of_the_plain_lstm_and_of_its_gates_compiles_nothing
         assert seen == []
 
 
-def test_what_is_new_is_compiled_and_seen():
+def test_a_new_shape_or_option_is_compiled_and_noticed():
     cell = jl.GRU(I, 7)  # a size of its own: no other test has compiled it
     params = params_of(cell)
     jl.unroll(cell, params, XS[0])
@@ -81,7 +81,7 @@ def train_step(cell, params, xs, mask, reset):
     return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), value
 
 
-def test_a_hundred_training_steps_with_ragged_masks_are_one_trace(cell):
+def test_100_training_steps_with_ragged_masks_trace_once(cell):
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(train_step, n=1))
     params, values = params_of(cell), set()
@@ -105,7 +105,7 @@ class Counting(jl.GRU):
 
 
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
-def test_a_hundred_eager_calls_with_ragged_masks_trace_the_cell_as_one_does(engine):
+def test_later_eager_calls_with_ragged_masks_trace_nothing(engine):
     cell = Counting(I, H)
     params, batched = params_of(cell), jl.batched(partial(jl.unroll, engine=engine))
     batched(cell, params, XS, None, *ragged(0))
@@ -141,7 +141,7 @@ def train_step_over(steps, cell, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"remat_every": 20}, {"engine": "plain"}], ids=str)
-def test_the_program_of_two_thousand_steps_is_as_long_as_that_of_forty(cell, options):
+def test_a_program_of_2000_steps_has_the_size_of_one_of_40(cell, options):
     def length(steps):
         step, args = train_step_over(steps, cell, options)
         traced = step.trace(*args)
@@ -154,7 +154,7 @@ def test_the_program_of_two_thousand_steps_is_as_long_as_that_of_forty(cell, opt
     assert compiled > 50
 
 
-def test_a_loop_in_python_is_seen_to_grow_with_the_steps():
+def test_the_program_of_a_python_loop_grows_with_the_steps():
     cell = jl.RNN(I, H)
 
     def loss(params, xs):

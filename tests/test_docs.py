@@ -79,7 +79,7 @@ def test_the_first_example_has_at_most_twelve_statements():
     assert len(statements) <= 12
 
 
-def test_the_readme_is_short_and_begins_with_the_commands_and_a_picture():
+def test_the_readme_is_short_and_starts_with_commands_and_a_plot():
     assert len(README.split()) <= 1300
     top = "\n".join(README.splitlines()[:40])
     assert "make demo" in top

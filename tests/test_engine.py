@@ -74,7 +74,7 @@ def test_no_loop_carries_anything_of_a_parameters_shape(name, flags):
 
 
 @pytest.mark.parametrize("cell", [jl.LSTM(32, 64), jl.RNN(32, 128)], ids=["LSTM", "RNN"])
-def test_a_large_batch_takes_its_input_product_into_the_forward_loop(cell):
+def test_large_batches_multiply_inputs_inside_the_forward_loop(cell):
     rows, steps = 16, 128
     params = cell.init(jax.random.key(0), jnp.float32)
     xs = jax.random.normal(jax.random.key(1), (rows, steps, cell.input_size), jnp.float32)
@@ -87,19 +87,19 @@ def test_a_large_batch_takes_its_input_product_into_the_forward_loop(cell):
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
-def test_all_other_products_stand_outside_the_loops(name):
+def test_all_other_products_are_outside_the_loops(name):
     # x w_x before; x̄ = z̄ w_xᵀ, w̄_x = xᵀ z̄ and w̄_h = hᵀ z̄ after.
     jaxpr = jaxpr_of(name, True)
     assert products(jaxpr) - sum(products(scan.params["jaxpr"]) for scan in scans(jaxpr)) == 4
 
 
-def test_the_plain_engine_is_seen_to_do_it_otherwise():
+def test_the_plain_engine_has_weight_gradients_in_its_loop():
     assert max(products(scan.params["jaxpr"]) for scan in scans(jaxpr_of("LSTM", True, "plain"))) > 1
     assert max(products_per_loop("LSTM", True, "plain")) > 1
     assert parameter_shaped_carries("LSTM", True, "plain") == {(I, 4 * H), (H, 4 * H), (4 * H,)}
 
 
-def test_the_gradient_of_a_mean_over_a_batch_makes_no_weight_gradient_per_example():
+def test_a_batch_gradient_makes_no_weight_gradient_per_example():
     cell, args = CELLS["LSTM"], batch(CELLS["LSTM"], True)
 
     def per_example(size):
@@ -128,15 +128,15 @@ def collectives_per_loop(engine):
     return [sum(hlo.count(body, kind) for kind in kinds) for body in hlo.loop_bodies()]
 
 
-def test_no_collective_stands_in_a_loop_when_the_batch_is_sharded():
+def test_a_sharded_batch_has_no_collective_in_a_loop():
     assert collectives_per_loop("hoisted") == [0, 0]
 
 
-def test_the_plain_engine_is_seen_to_communicate_in_its_loop():
+def test_the_plain_engine_has_a_collective_in_its_loop():
     assert max(collectives_per_loop("plain")) > 0
 
 
-def test_a_hessian_vector_product_carries_nothing_of_a_parameters_shape():
+def test_hessian_vector_products_carry_nothing_of_a_params_shape():
     cell = CELLS["LSTM"]
     params, *data = batch(cell, True)
 
@@ -148,7 +148,7 @@ def test_a_hessian_vector_product_carries_nothing_of_a_parameters_shape():
     assert not carried & {a.shape for a in jax.tree.leaves(params)}
 
 
-def test_with_remat_every_the_loop_over_segments_has_the_only_weight_gradients():
+def test_with_remat_every_each_inner_loop_has_one_product():
     cell = CELLS["LSTM"]
     params, xs, *_ = batch(cell, False)
 
@@ -161,7 +161,7 @@ def test_with_remat_every_the_loop_over_segments_has_the_only_weight_gradients()
 
 
 @pytest.mark.parametrize("remat_every", [None, 4])
-def test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient(remat_every):
+def test_a_cell_with_params_in_every_method_gets_all_gradients(remat_every):
     cell = CELLS["Everything"]
     params, xs, mask, reset = batch(cell, True, jnp.float64)
     xs, mask, reset = (a[3] for a in (xs, mask, reset) if a is not None)

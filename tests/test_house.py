@@ -91,7 +91,7 @@ def forbidden(source):
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_no_file_serialises_code_or_reaches_into_jax(file):
+def test_no_file_runs_code_it_reads_or_uses_private_jax(file):
     assert forbidden(file.read_text(encoding="utf-8")) == []
 
 
@@ -118,7 +118,7 @@ def test_no_file_serialises_code_or_reaches_into_jax(file):
         "np.load(f, allow_pickle=trusted)",
     ],
 )
-def test_what_is_forbidden_is_noticed(source):
+def test_forbidden_code_is_noticed(source):
     assert len(forbidden(source)) == 1
 
 
@@ -129,3 +129,15 @@ def test_safe_readers_are_not_forbidden():
 def test_torch_is_installed_where_its_tests_must_run():
     required = os.environ.get("REQUIRE_TORCH") == "1"
     assert importlib.util.find_spec("torch") is not None or not required
+
+
+def test_names_of_tests_have_at_most_60_characters():
+    names = {
+        f"{file.relative_to(ROOT)}: {node.name}": len(node.name)
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    assert names
+    long = [name for name, length in names.items() if length > 60]
+    assert not long, "\n".join(long)

@@ -110,7 +110,7 @@ def test_many_keys_draw_many_params_under_vmap(cell):
         (jax.eval_shape(lambda: jax.random.split(jax.random.key(0))), "ShapeDtypeStruct|array"),
     ],
 )
-def test_what_is_no_key_is_refused_by_name(cell, key, came):
+def test_an_invalid_key_is_refused_by_name(cell, key, came):
     from jaxtyping import config
 
     config.update("jaxtyping_disable", True)  # the library's own message speaks, as it does for users
@@ -130,7 +130,7 @@ def test_many_keys_are_not_one_key(cell):
             cell.init(keys)
 
 
-def test_no_key_has_a_default_but_the_one_that_may_be_left_out(cell):
+def test_init_needs_a_key_and_deterministic_runs_refuse_one(cell):
     assert inspect.signature(cell.init).parameters["key"].default is inspect.Parameter.empty
     params = cell.init(jax.random.key(0))
     _, hs = jl.unroll(cell, params, XS, key=None)

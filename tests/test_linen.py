@@ -65,7 +65,7 @@ def assert_close(actual, desired, tolerance):
 
 
 @each_cell
-def test_states_and_outputs_are_the_cores_with_every_argument_in_use(cell):
+def test_states_and_outputs_equal_the_cores_with_all_arguments(cell):
     lstm, params, xs = layer(cell), weights(cell), draw(B, T, IN)
     variables = {"params": params._asdict()}
     state, choices = everything(cell)
@@ -97,7 +97,7 @@ def test_gradients_under_jit_are_the_cores(cell):
 
 @each_cell
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_weights_move_both_ways_unchanged(cell, dtype):
+def test_weights_can_be_set_and_read_unchanged(cell, dtype):
     lstm, params = layer(cell, param_dtype=dtype), cell.init(jax.random.key(7), dtype)
     variables = {"params": params._asdict()}
     assert_equal(lstm.bind(variables).params, params)
@@ -206,7 +206,7 @@ def test_flaxs_own_cell_with_the_same_weights_gives_the_same(cell, flaxs, weight
 
 
 @each_cell
-def test_the_layer_runs_on_an_explicit_mesh_and_flaxs_rnn_too_given_a_carry(cell):
+def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
     lstm, params, xs = layer(cell), weights(cell), draw(B, T, IN)
     variables = {"params": params._asdict()}
     want = lstm.apply(variables, xs)
@@ -236,7 +236,7 @@ def test_a_step_takes_any_batch_axes(cell):
 
 
 @each_cell
-def test_the_first_carry_is_the_cells_initial_state_with_and_without_weights(cell):
+def test_the_initial_carry_is_the_cells_initial_state(cell):
     zero = jnp.zeros((5, H))
     want = (zero, zero) if isinstance(cell, jl.LSTM) else zero
     one = jl_linen.LSTMCell(cell, param_dtype=jnp.float64)
@@ -265,7 +265,7 @@ class Learned:
         return {"now": now, "last": state["now"]}, now
 
 
-def test_any_cell_with_the_three_methods_goes_in():
+def test_the_layers_accept_any_cell_with_the_three_methods():
     cell, xs = Learned(), draw(B, T, IN)
     lstm, rnn = layer(cell, param_dtype=jnp.float64), flaxs_rnn(cell, return_carry=True)
     variables = lstm.init(jax.random.key(0), xs)

@@ -229,7 +229,7 @@ def test_jacobians_equal_the_complex_step_derivative(case, jacobian):
 
 
 @TRANSFORMED
-def test_a_hessian_vector_product_is_the_derivative_of_the_gradient(case):
+def test_hessian_vector_products_equal_the_gradients_derivative(case):
     expected = numpy_curvature(first(case), as_numpy(second(case).args))
     assert max(np.abs(a).max() for a in expected) > 0.1
     assert_close(every(case)["hvp"], expected, max(1e-9, DERIVATIVES[case[2]]))
@@ -248,7 +248,7 @@ def test_vmap_of_grad_equals_a_python_loop_of_gradients(case):
 
 
 @table(NESTED, ONE_PER_PATH)
-def test_grad_of_vmap_of_grad_of_vmap_is_the_derivative_of_its_square(case):
+def test_nested_grad_and_vmap_give_the_numpy_second_derivative(case):
     p, q = first(case), second(case)
     params, _, state = jax.tree.map(lambda a: np.asarray(a, np.float64), p.args)
     still = jax.tree.map(np.zeros_like, (params, state))
@@ -267,7 +267,7 @@ def test_grad_of_vmap_of_grad_of_vmap_is_the_derivative_of_its_square(case):
 
 
 @EVERY_CELL
-def test_nothing_at_a_masked_step_moves_a_bit(case):
+def test_inputs_at_masked_steps_change_no_bit(case):
     p = first(case)
     mask = np.asarray(p.flags.mask)
     assert not mask.all()
@@ -295,7 +295,7 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
 
 
 @EVERY_PATH
-def test_params_of_bfloat16_give_finite_gradients_near_those_of_the_same_numbers_in_float64(case):
+def test_bfloat16_gradients_are_finite_and_near_float64(case):
     p = first(case)
     narrow, wide = (
         jax.tree.map(lambda a, dtype=dtype: a.astype(jnp.bfloat16).astype(dtype), (p.args, p.weights))
@@ -345,7 +345,7 @@ def batch_of(case, copies=2):
 
 
 @EVERY_PATH
-def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(case):
+def test_a_batch_sharded_over_an_explicit_mesh_equals_one_device(case):
     p, ((params, *data), expected) = first(case), batch_of(case)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
@@ -355,7 +355,7 @@ def test_a_batch_sharded_over_an_explicit_mesh_has_the_numbers_of_one_device(cas
 
 
 @EVERY_PATH
-def test_inside_a_shard_map_a_batch_has_the_numbers_of_one_device(case):
+def test_a_batch_in_a_shard_map_equals_one_device(case):
     p, (args, expected) = first(case), batch_of(case)
     data, all_of_it = PartitionSpec("data"), PartitionSpec()
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -398,7 +398,7 @@ def test_vmap_over_one_argument_equals_a_python_loop(case, over):
 @table([("LSTM", mode, jnp.float64) for mode in MODES], ONE_PER_PATH[:1])
 @pytest.mark.parametrize("default_state", [True, False])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
-def test_on_any_mesh_with_any_state_the_numbers_are_those_of_one_device(case, axis_type, default_state):
+def test_any_mesh_and_any_state_give_the_numbers_of_one_device(case, axis_type, default_state):
     p, ((params, xs, state, *flags), _) = first(case), batch_of(case)
     args = params, xs, None if default_state else state, *flags
     value_and_grad = jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1))
@@ -422,7 +422,7 @@ def test_the_gradient_of_a_shard_map_is_that_of_one_device(case):
     assert_close(jax.jit(outside)(*args), (value, gradient), DERIVATIVES[case[2]])
 
 
-def test_the_numpy_side_is_sensitive_to_everything_the_table_compares():
+def test_the_numpy_side_notices_gates_flags_and_direction():
     p = first(("LSTM", "flags", jnp.float64))
     leaves = as_numpy(p.args)
     clean = numpy_run(p)(*leaves)

@@ -39,7 +39,7 @@ MUTANTS = {
         "trajectory.py",
         "return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
         "return jvp(mixed, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
-        "tests/test_engine.py::test_every_parameter_of_a_cell_with_parameters_everywhere_gets_its_gradient[None]",
+        "tests/test_engine.py::test_a_cell_with_params_in_every_method_gets_all_gradients[None]",
     ),
     "forget bias dropped": (
         "cells/lstm.py",
@@ -63,7 +63,7 @@ MUTANTS = {
         "recurrence.py",
         "cut_off = jax.lax.stop_gradient(s_next)",
         "cut_off = s_next",
-        "tests/test_tbptt.py::test_an_output_feels_its_window_and_nothing_before_it[False]",
+        "tests/test_tbptt.py::test_a_gradient_reaches_its_window_and_nothing_before_it[False]",
     ),
     "weight gradient in the loop": (
         "recurrence.py",
@@ -99,8 +99,7 @@ MUTANTS = {
         "recurrence.py",
         "a = enter(Flags(None, flags.restart), jax.tree.map(jnp.zeros_like, a), a)",
         "pass",
-        "tests/test_associative.py::test_it_gives_the_loops_numbers_and_gradients_with_any_flags_and_any_start"
-        "[reset-MinGRU]",
+        "tests/test_associative.py::test_values_and_gradients_equal_the_loop_for_any_flags[reset-MinGRU]",
     ),
 }
 
@@ -119,14 +118,14 @@ def run(folder, test):
 
 
 @pytest.mark.slow
-def test_an_untouched_copy_is_green(tmp_path):
+def test_an_unchanged_copy_passes(tmp_path):
     copy_of_the_project(tmp_path)
     result = run(tmp_path, OUTPUT.format("LSTM-flags"))
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("name", slow_except(["no mask in the tangent"], MUTANTS))
-def test_a_fault_in_the_package_turns_a_test_red(tmp_path, name):
+def test_a_fault_in_the_package_fails_a_test(tmp_path, name):
     file, stands, put, test = MUTANTS[name]
     copy_of_the_project(tmp_path)
     source = (tmp_path / "jax_lstm" / file).read_text()

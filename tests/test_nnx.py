@@ -54,7 +54,7 @@ def assert_close(actual, desired, tolerance):
 
 
 @each_cell
-def test_states_and_outputs_are_the_cores_with_every_argument_in_use(cell):
+def test_states_and_outputs_equal_the_cores_with_all_arguments(cell):
     lstm, xs = module(cell), draw(B, T, IN)
     state, choices = everything(cell)
     ours = lstm(xs, state, **choices)
@@ -84,7 +84,7 @@ def test_gradients_are_the_cores(cell):
 
 @each_cell
 @pytest.mark.parametrize("cls", [jl_nnx.LSTM, jl_nnx.LSTMCell])
-def test_there_is_one_param_for_every_leaf_drawn_as_the_core_draws_it(cell, cls):
+def test_each_leaf_is_one_param_with_the_cores_initial_values(cell, cls):
     m = cls(cell, rngs=nnx.Rngs(params=5))
     names = {path[0]: leaf for path, leaf in nnx.to_flat_state(nnx.state(m, nnx.Param))}
     assert set(names) == set(m.params._fields)
@@ -98,7 +98,7 @@ def test_there_is_one_param_for_every_leaf_drawn_as_the_core_draws_it(cell, cls)
 
 @each_cell
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_weights_move_both_ways_unchanged(cell, dtype):
+def test_weights_can_be_set_and_read_unchanged(cell, dtype):
     params = cell.init(jax.random.key(7), dtype)
     m: Any = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0))
     held = m.w_x
@@ -201,7 +201,7 @@ def test_modules_are_clean_in_graph_mode_and_in_tree_mode(graph, cls):
             np.testing.assert_allclose(got[name][...], leaf, rtol=1e-10, atol=1e-10)
 
 
-def test_a_training_step_under_nnx_jit_changes_the_module_in_place():
+def test_nnx_jit_training_changes_the_module_in_place():
     m, xs = module(CELLS[0]), draw(B, T, IN)
 
     @nnx.jit
@@ -230,7 +230,7 @@ def test_many_seeds_at_once_are_a_vmap_over_modules():
 
 
 @each_cell
-def test_the_layer_runs_on_an_explicit_mesh_and_flaxs_rnn_too_given_a_carry(cell):
+def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
     lstm, one, xs = module(cell), module(cell, jl_nnx.LSTMCell), draw(B, T, IN)
     want = lstm(xs)
     mesh = jax.make_mesh((min(B, jax.device_count()),), ("data",), (AxisType.Explicit,))
@@ -284,7 +284,7 @@ class Learned:
         return {"now": now, "last": state["now"]}, now
 
 
-def test_any_cell_with_the_three_methods_goes_in():
+def test_the_layers_accept_any_cell_with_the_three_methods():
     cell, xs = Learned(), draw(B, T, IN)
     lstm = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
     one = jl_nnx.LSTMCell(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)

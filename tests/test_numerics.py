@@ -40,7 +40,7 @@ def with_gradient(cell, **knobs):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
 
 
-def test_products_in_a_range_that_the_params_overflow_are_refused():
+def test_a_compute_dtype_of_wider_range_than_params_is_refused():
     cell = jl.LSTM(3, 4, compute_dtype="bfloat16")
     with pytest.raises(TypeError, match=r"float16.*compute_dtype bfloat16"):
         jl.unroll(cell, cell.init(jax.random.key(0), jnp.float16), jnp.zeros((2, 3), jnp.float16))
@@ -138,7 +138,7 @@ def test_ten_thousand_steps_stay_near_those_in_float64(kind, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_gradient_of_ten_thousand_steps_is_finite_and_near_that_in_float64(mode):
+def test_gradients_of_10000_steps_are_finite_and_near_float64(mode):
     cell, params, xs, wide = long_case("LSTM", mode, seed=0)
     _, (ours, _, _) = with_gradient(cell)(params, cell.initial_state(params), xs)
     params, xs = as_float64((params, xs))
@@ -195,7 +195,7 @@ def test_state_and_outputs_have_the_params_dtype(cell, dtype):
     ("params_dtype", "xs_dtype"),
     [("float32", "bfloat16"), ("float32", "float16"), ("float64", "float32"), ("float64", "bfloat16")],
 )
-def test_narrow_inputs_into_wide_params_are_exact_and_get_a_gradient_of_their_own_dtype(cell, params_dtype, xs_dtype):
+def test_narrow_inputs_are_exact_and_their_gradients_are_narrow(cell, params_dtype, xs_dtype):
     params, xs = params_of(cell, params_dtype), jnp.asarray(normal(1, T, 3), xs_dtype)
     state = cell.initial_state(params)
     (_, narrow), (d_params, _, d_xs) = with_gradient(cell)(params, state, xs)
@@ -242,7 +242,7 @@ def lstm_with_rounded_products(params, xs):
     return np.stack(hs)
 
 
-def test_a_compute_dtype_rounds_the_operands_of_products_and_nothing_else():
+def test_a_compute_dtype_rounds_only_operands_of_products():
     cell, xs = jl.LSTM(3, 4, compute_dtype="bfloat16"), normal(1, T, 3).astype(np.float32)
     params = jax.tree.map(np.asarray, params_of(cell, "float32"))
     state, hs = jl.unroll(cell, params, xs)
@@ -254,7 +254,7 @@ def test_a_compute_dtype_rounds_the_operands_of_products_and_nothing_else():
 
 @pytest.mark.parametrize("kind", ["LSTM", "RNN", "GRU"])
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
-def test_a_compute_dtype_keeps_the_gradients_in_the_params_dtype_and_near(kind, engine):
+def test_compute_dtype_gradients_are_close_and_in_params_dtype(kind, engine):
     cell: Any = getattr(jl, kind)(3, 4, compute_dtype="bfloat16")
     exact: Any = getattr(jl, kind)(3, 4)
     params, xs = params_of(cell, "float32"), normal(1, T, 3).astype(np.float32)

@@ -76,13 +76,13 @@ def gradient(cell, engine):
 @pytest.mark.parametrize(
     "cell", [SlowerLSTM(3, 4), SlowerRNN(3, 4), SlowerRNN(3, 4, noise=0.1), SlowerJANET(3, 4), SlowerMinGRU(3, 4)], ids=repr
 )
-def test_a_subclass_that_overrides_update_gets_the_derivative_of_its_own_update(cell):
+def test_a_subclass_with_its_own_update_gets_its_own_derivative(cell):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), *(gradient(cell, e) for e in ENGINES))
     inherited = gradient(type(cell).__mro__[2](3, 4), "plain")  # the update matters
     assert max(np.abs(a - b).max() for a, b in zip(gradient(cell, "plain"), inherited, strict=True)) > 1e-3
 
 
-def test_a_subclass_that_overrides_update_is_not_run_by_the_inherited_affine_step():
+def test_a_subclass_with_its_own_update_is_not_run_as_affine():
     cell = SlowerMinGRU(3, 4)
     with pytest.raises(ValueError, match='engine "associative" takes a cell that is linear.*SlowerMinGRU does not'):
         jl.unroll(cell, params_of(cell), XS, engine="associative")
@@ -106,7 +106,7 @@ class NonlinearRecur(jl.RNN):
 @pytest.mark.parametrize(
     ("cls", "error", "says"), [(IntegerPart, TypeError, "project.*int"), (NonlinearRecur, ValueError, "recur.*linear")]
 )
-def test_parts_that_the_engine_cannot_differentiate_are_refused_and_run_plain(cls, error, says):
+def test_parts_the_engine_cannot_differentiate_run_plain_only(cls, error, says):
     cell = cls(3, 4)
     params = params_of(cell)
     with pytest.raises(error, match=says + r'.*engine="plain"'):
@@ -136,7 +136,7 @@ def test_a_step_takes_the_bools_that_environments_give(flag):
     assert np.array_equal(jl.unroll(cell, params, XS, reverse=flag)[1], jl.unroll(cell, params, XS, reverse=True)[1])
 
 
-def test_turning_float64_off_and_on_again_spoils_nothing():
+def test_float64_still_works_after_being_turned_off_and_on():
     cell = jl.LSTM(3, 6)
     params = params_of(cell)
     with jax.enable_x64(False), pytest.raises(TypeError, match=r"float64.*jax_enable_x64"):
@@ -211,7 +211,7 @@ def test_a_documented_cell_has_two_loops_with_one_product_each(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_documented_cell_runs_masked_and_reset_as_its_equation_says(page):
+def test_a_documented_cell_with_flags_matches_its_equation(page):
     cell, (xs, mask, reset) = documented_cell(page), flagged()
     params = params_of(cell)
     state, hs = jl.batched(jl.unroll)(cell, params, xs, None, mask, reset)

@@ -166,7 +166,7 @@ def test_constraints_pin_everything_that_is_asked_for(python):
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, but {pinned[name]} is pinned"
 
 
-def test_the_floors_of_the_jax_stack_are_what_python_3_11_installs():
+def test_the_lower_bounds_of_the_jax_stack_are_the_3_11_pins():
     pinned = pins("3.11")
     for name in ("jax", "jaxlib", "jaxtyping", "flax", "optax", "chex", "orbax-checkpoint"):
         floors = {s.version for r in requirements("3.11") if r.name == name for s in r.specifier if s.operator == ">="}
@@ -213,7 +213,7 @@ def test_an_existing_file_wins_over_a_packaged_config(empty):
 @pytest.mark.parametrize(
     "name", ["nothing.yaml", "digits", "../configs/digits.yaml", "experiments/reber.yaml", "a" * 300, "opt: {lr: 1}"]
 )
-def test_a_name_that_is_found_nowhere_is_refused_with_the_packaged_names(empty, capsys, name):
+def test_an_unknown_config_is_refused_with_the_packaged_names(empty, capsys, name):
     with pytest.raises(SystemExit) as left:
         main(["train", name])
     assert left.value.code == 2

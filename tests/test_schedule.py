@@ -47,7 +47,7 @@ def loss(cell, engine, params, xs, mask, reset):
 
 
 @pytest.mark.parametrize(("name", "flags"), [("LSTM", True), ("RNN", False)])
-def test_every_layout_gives_the_plain_engines_value_gradient_and_curvature(laid_out, name, flags):
+def test_each_layout_equals_the_plain_engine_to_second_order(laid_out, name, flags):
     cell, params, xs, *masks = problem(name)
     masks = masks if flags else (None, None)
     along = jax.tree.map(jnp.cos, params)
@@ -109,7 +109,7 @@ def test_a_vmap_shows_how_many_sequences_it_runs_at_once():
     assert seen == [1, 3, 6, 3, 3, 1]
 
 
-def test_the_sequences_of_a_run_are_its_batch_axes_times_the_vmaps_around_it():
+def test_sequences_multiplies_batch_axes_and_enclosing_vmaps():
     seen = []
 
     def f(xs):
@@ -126,7 +126,7 @@ def test_the_sequences_of_a_run_are_its_batch_axes_times_the_vmaps_around_it():
     assert seen[-1] is None
 
 
-def test_the_input_product_is_hoisted_where_it_is_small_or_alone_and_inline_where_it_is_large():
+def test_only_large_input_products_of_batches_are_inlined():
     cell = jl.LSTM(32, 64)
 
     def of(rows, steps):
@@ -142,7 +142,7 @@ def test_the_input_product_is_hoisted_where_it_is_small_or_alone_and_inline_wher
     assert plan(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
 
 
-def test_time_and_batch_are_merged_with_one_device_or_inside_a_shard_map_over_all():
+def test_many_devices_merge_only_in_a_shard_map_over_all_axes():
     assert jax.device_count() > 1
     assert not schedule.merges()
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
@@ -159,14 +159,14 @@ def test_time_and_batch_are_merged_with_one_device_or_inside_a_shard_map_over_al
     assert seen[-1] is False
 
 
-def test_segments_are_about_the_square_root_long_and_divide_the_sequence_where_they_can():
+def test_segments_have_about_the_square_root_of_the_steps():
     assert [schedule.segment_length(steps) for steps in (0, 1, 7, 100, 10_000, 100_000)] == [1, 1, 1, 10, 100, 250]
     for steps in range(1, 400):
         n = schedule.segment_length(steps)
         assert steps**0.5 / 2 - 1 <= n <= 2 * steps**0.5 + 1
 
 
-def test_auto_remat_gives_the_numbers_of_none_in_the_memory_of_few():
+def test_auto_remat_keeps_the_numbers_and_uses_less_memory():
     cell, params, xs, mask, reset = problem("LSTM")
     weights = jnp.asarray(np.random.default_rng(2).normal(size=(T, H)))
 

@@ -138,7 +138,7 @@ def test_remat_changes_no_number(cell, knobs):
 
 
 @pytest.mark.parametrize("n", [1, 8, 50])
-def test_segments_of_one_step_of_all_and_of_more_steps_give_the_same(n):
+def test_segments_of_any_length_give_the_same_numbers(n):
     cell = CELLS["GRU"]
     args = (cell, params_of(cell), normal(1, T, I), state_of(cell), MASKS["gaps"], RESET)
     for reverse in (False, True):
@@ -166,7 +166,7 @@ def test_a_reset_starts_a_sequence_of_its_own(cell):
     assert not np.allclose(hs[3:], jl.unroll(cell, params, xs, s_0)[1][3:], atol=1e-3)
 
 
-def test_a_reset_on_a_masked_step_is_dropped_and_does_not_wait():
+def test_a_reset_on_a_masked_step_has_no_effect():
     cell = CELLS["LSTM"]
     params, xs, s_0 = params_of(cell), normal(1, T, I), state_of(cell)
     mask = np.arange(T) != 2
@@ -233,7 +233,7 @@ def test_a_sequence_of_length_0_is_its_initial_state_bit_for_bit(cell, knobs):
 
 
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
-def test_no_steps_at_all_give_the_initial_state_and_gradients_of_zero(cell, engine):
+def test_zero_steps_keep_the_state_and_give_params_no_gradient(cell, engine):
     params, s_0, xs, flags = params_of(cell), state_of(cell), np.zeros((0, I)), np.zeros(0, bool)
 
     @jax.jit
@@ -262,7 +262,7 @@ def test_no_steps_at_all_without_a_state_are_the_cells_own_state(cell):
 
 
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
-def test_a_nan_in_one_row_at_step_3_stays_in_that_row_from_step_3(cell, engine):
+def test_a_nan_affects_only_its_own_row_from_its_step_on(cell, engine):
     params = params_of(cell, dtype=np.float32)
     xs = normal(4, 4, T, I, dtype=np.float32)
     sick = xs.copy()
@@ -288,7 +288,7 @@ def test_a_live_nan_is_in_the_loss_and_in_every_gradient(cell):
         assert all(np.isnan(a).any() for a in jax.tree.leaves(out["d_params"]))
 
 
-def test_a_live_nan_before_a_reset_leaves_later_outputs_clean_and_the_weights_gradient_nan(cell):
+def test_a_reset_clears_a_nan_in_outputs_but_not_in_gradients(cell):
     xs = normal(2, T, I, dtype=np.float32)
     xs[1, 1] = np.nan
     out, clean = (run(cell, "hoisted", ALWAYS, RESET, xs=x) for x in (xs, None))
@@ -394,7 +394,7 @@ def a_batch(cell):
 
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("by", ["position", "keyword"])
-def test_batched_with_as_many_sequences_as_steps_is_a_loop_over_the_sequences(cell, by, time_major):
+def test_batched_equals_a_loop_over_sequences_when_b_equals_t(cell, by, time_major):
     params, batch = params_of(cell), a_batch(cell)
     want = [
         loop(cell, params, *(jax.tree.map(lambda a, b=b: a[b], batch[n]) for n in ("xs", "state", "mask", "reset")))
@@ -414,7 +414,7 @@ def test_batched_with_as_many_sequences_as_steps_is_a_loop_over_the_sequences(ce
     assert not np.allclose(wrong, want_hs, atol=1e-3)
 
 
-def test_a_bare_vmap_turns_a_keyword_mask_and_batched_does_not():
+def test_a_time_major_keyword_mask_works_in_batched_but_not_vmap():
     cell = CELLS["LSTM"]
     params, batch = params_of(cell), a_batch(cell)
     xs, mask = batch["xs"].swapaxes(0, 1), batch["mask"].T

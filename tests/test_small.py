@@ -108,7 +108,7 @@ def test_mask_and_reset_and_their_gradient_are_those_of_the_loop(cell):
     assert_close(*each(lambda r: jax.grad(partial(loss, r, cell)), run, twin)(*case(cell)))
 
 
-def test_remat_and_reverse_give_the_gradient_of_the_reversed_loop(cell):
+def test_remat_and_reverse_give_the_reversed_loops_gradient(cell):
     params, state, xs = case(cell)
 
     def backwards(cell, params, state, xs):
@@ -143,7 +143,7 @@ def test_a_drawn_cell_acts_step_by_step_as_it_unrolls(cell):
     assert_close(jl.batched(jl.unroll)(cell, params, XS[None])[1][0], jnp.stack(hs))
 
 
-def test_the_gates_open_and_close_as_the_states_say():
+def test_the_gates_reproduce_the_cell_states():
     cell = jl.LSTM(I, H)
     params, state, xs = case(cell)
     gates = jl.gates_of(cell, params, xs, state)

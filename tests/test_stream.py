@@ -68,7 +68,7 @@ def test_the_same_cell_gives_the_same_compiled_functions():
     assert seen == []
 
 
-def test_what_is_no_cell_is_refused_before_any_call():
+def test_stream_refuses_invalid_arguments_before_any_call():
     with pytest.raises(TypeError, match="cell must have init"):
         jl.stream(3)
     with pytest.raises(TypeError, match="batch must be True or False"):

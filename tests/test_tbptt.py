@@ -58,7 +58,7 @@ def test_value_and_gradients_are_those_of_the_loop_over_windows(name, window, st
 
 
 @pytest.mark.parametrize("window", [T, 2 * T])
-def test_a_window_over_everything_gives_unrolls_gradient(window):
+def test_a_full_window_gives_the_gradient_of_unroll(window):
     cell, params, xs, state, mask, reset, weights = problem(flags=True)
     runs = (partial(jl.tbptt, window=window), jl.unroll)
     ours, theirs = (
@@ -69,7 +69,7 @@ def test_a_window_over_everything_gives_unrolls_gradient(window):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_masks_resets_and_reverse_mean_what_they_mean_to_unroll(reverse):
+def test_outputs_with_flags_and_reverse_equal_unroll(reverse):
     cell, params, xs, state, mask, reset, _ = problem(flags=True)
     ours = jl.tbptt(cell, params, xs, state, mask, reset, window=6, stride=2, reverse=reverse)
     theirs = jl.unroll(cell, params, xs, state, mask, reset, reverse=reverse)
@@ -77,7 +77,7 @@ def test_masks_resets_and_reverse_mean_what_they_mean_to_unroll(reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_an_output_feels_its_window_and_nothing_before_it(reverse):
+def test_a_gradient_reaches_its_window_and_nothing_before_it(reverse):
     cell, params, xs, state, _, _, _ = problem()
     window, stride = 6, 3
     run = partial(jl.tbptt, cell, params, window=window, stride=stride, reverse=reverse)

@@ -148,7 +148,7 @@ def test_an_initial_carry_of_a_stack_is_the_tuple_of_its_states(rnn):
 @pytest.mark.parametrize("both", [nnx_both, linen_both])
 @each_step
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
-def test_two_of_them_in_flaxs_bidirectional_are_ours(name, both, lengths):
+def test_flax_bidirectional_of_two_cells_equals_ours(name, both, lengths):
     cell, xs = STEPPED[name], draw(B, T, I)
     params = jl.BothWays(weights(cell), weights(cell, seed=20))
     mask = None if lengths is None else MASK
@@ -205,7 +205,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", list(NAMES))
-def test_names_are_those_of_the_params_a_dict_a_level_and_the_same_in_both(name):
+def test_param_names_are_one_dict_per_level_in_linen_and_nnx(name):
     cell = LAYERS[name]
     variables = jl_linen.LSTM(cell).init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))
     module = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0))
@@ -279,7 +279,7 @@ def test_a_cell_that_looks_at_later_inputs_is_no_flax_cell(name):
 
 
 @each_way
-def test_a_key_for_a_cell_that_draws_nothing_and_what_is_no_key_are_refused(wrapped):
+def test_an_unused_key_or_an_invalid_key_is_refused(wrapped):
     xs = draw(B, T, I)
     plain, stack = (wrapped(cell, weights(cell)) for cell in (STEPPED["LSTM"], LAYERS["Stack"]))
     with pytest.raises(ValueError, match="key was given, but cell LSTM draws nothing"):

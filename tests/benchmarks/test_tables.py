@@ -35,7 +35,7 @@ def test_the_picture_is_drawn_from_the_results(tmp_path):
     assert np.abs(imread(tmp_path / "speed.png") - imread(tables.PICTURE)).mean() < 0.02
 
 
-def test_what_the_readme_says_of_speed_is_what_was_measured():
+def test_the_readme_claims_about_speed_match_the_measurements():
     text = " ".join(tables.FILES[0].read_text().split())
     assert "A train step is faster than in Flax, Haiku, Equinox and Keras at every shape that we measured." in text
     assert "PyTorch is faster at every shape on one CPU device." in text

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import timing
 
 
-def test_results_are_merged_to_the_least_of_every_number_and_the_spread_of_every_time():
+def test_merged_keeps_minima_and_adds_the_spread_of_times():
     results = [
         {"ours": {"train": {"ms": 4.0}, "bytes": 10}, "rows": [{"T": 7, "ms": 2.0}]},
         {"ours": {"train": {"ms": 5.0}, "bytes": 10}, "rows": [{"T": 7, "ms": 1.0}]},
@@ -21,7 +21,7 @@ def test_results_are_merged_to_the_least_of_every_number_and_the_spread_of_every
     }
 
 
-def test_a_call_is_timed_by_its_fastest_round_and_every_call_has_its_rounds():
+def test_each_call_runs_twice_untimed_and_twice_timed():
     calls = dict.fromkeys("ab", 0)
 
     def call(name):

@@ -18,7 +18,7 @@ B, T, I, H = 3, 6, 2, 4
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_the_hand_written_twin_has_our_outputs_and_every_gradient(inline):
+def test_the_hand_written_twin_has_our_outputs_and_gradients(inline):
     cell = jl.LSTM(I, H)
     params = cell.init(jax.random.key(0), jnp.float64)
     rng = np.random.default_rng(0)

@@ -106,7 +106,7 @@ def test_a_cell_is_static_frozen_and_equal_by_value(cell):
     np.testing.assert_allclose(hs, jl.unroll(cell, params, xs)[1], atol=1e-12)
 
 
-def test_the_initial_state_is_zero_and_takes_the_batch_of_the_data(cell):
+def test_the_initial_state_is_zero_and_has_the_batch_axes(cell):
     params = params_of(cell, dtype=np.float32)
     for like, shape in [(None, (H,)), (normal(0, 5, T, I), (5, H)), (normal(0, 2, 5, 0, I), (2, 5, H))]:
         like = None if like is None else jnp.asarray(like, jnp.float32)
@@ -129,7 +129,7 @@ def drawn(request):
     return gates, jax.tree.map(np.asarray, cell.init(jax.random.key(3), jnp.float64))
 
 
-def test_the_input_weights_have_the_variance_of_lecun_and_no_offset(drawn):
+def test_input_weights_have_lecun_variance_and_zero_mean(drawn):
     gates, params = drawn
     for w in np.split(params.w_x, gates, axis=1):
         # 25,600 draws a gate: the variance is known to 1 %, and another fan (H, or all gates) would be far off.
@@ -168,13 +168,13 @@ def test_biases_are_zero_but_for_the_forget_gates_one(drawn):
 
 @pytest.mark.usefixtures("as_users_call")
 @pytest.mark.parametrize("forget_bias", [0.0, -2.5, 3])
-def test_the_forget_bias_is_where_it_is_asked_to_be(forget_bias):
+def test_the_forget_bias_has_the_given_value(forget_bias):
     b_i, b_f, b_g, b_o = np.split(jl.LSTM(I, H, forget_bias=forget_bias).init(jax.random.key(0)).b, 4)
     np.testing.assert_array_equal(b_f, np.full(H, forget_bias))
     np.testing.assert_array_equal([b_i, b_g, b_o], np.zeros((3, H)))
 
 
-def test_chrono_biases_spread_the_memories_from_one_step_to_the_longest():
+def test_chrono_forget_biases_are_logs_of_uniform_numbers():
     T_max, width = 1000.0, 4000
     # Only b is looked at, so the weights' products are never made: jit drops them.
     b = jax.jit(lambda key: jl.LSTM(1, width, chrono=T_max).init(key).b)
@@ -200,7 +200,7 @@ def test_weights_are_drawn_wide_and_then_cast(cell):
     assert not np.array_equal(wide.w_x, wide.w_x.astype(jnp.bfloat16).astype(jnp.float32))
 
 
-def test_another_key_gives_other_weights_and_the_same_key_the_same(cell):
+def test_only_equal_keys_draw_equal_weights(cell):
     params, again, other = cell.init(jax.random.key(1)), cell.init(jax.random.key(1)), cell.init(jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, params, again)
     for name in ("w_x", "w_h"):
@@ -262,7 +262,7 @@ def test_the_textbooks_equations_on_h_and_x_are_the_lstm():
 
 
 @pytest.mark.parametrize("other", [{"W_f": "W_i", "W_i": "W_f"}, {"b_C": "b_o", "b_o": "b_C"}])
-def test_the_comparison_with_the_textbook_notices_gates_that_are_swapped(other):
+def test_the_textbook_comparison_notices_swapped_gates(other):
     book = a_textbook(1)
     swapped = book._replace(**{name: getattr(book, source) for name, source in other.items()})
     with pytest.raises(AssertionError, match="Not equal to tolerance"):

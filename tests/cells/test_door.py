@@ -156,7 +156,7 @@ FAULTS: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_array_is_named_with_what_was_wanted_and_what_came(fault, way):
+def test_an_array_error_names_the_array_the_wanted_and_the_given(fault, way):
     wrong, error, words = FAULTS[fault]
     message = refusal(error, lambda: way(unroll, list((RIGHT | wrong).values())))
     assert_says(message, "unroll:", *words)
@@ -220,7 +220,7 @@ def test_a_step_takes_one_observation_and_one_bool():
     assert_says(refusal(TypeError, lambda: CELL.step(PARAMS, tuple(state), x)), "state", "LSTMState", "tuple")
 
 
-def test_lstm_reads_its_sizes_from_params_that_agree_with_each_other():
+def test_lstm_refuses_params_of_the_wrong_type_or_shape():
     assert_says(refusal(TypeError, lambda: jl.lstm(RNN_PARAMS, XS)), "params", "LSTMParams", "RNNParams", "jl.unroll")
     for name, wrong, words in [
         ("w_h", PARAMS.w_h[:3], ("(H, 4H)", "(3, 16)")),
@@ -257,7 +257,7 @@ def test_a_traced_knob_is_refused_with_advice(knob, value):
 
 
 @pytest.mark.parametrize("transform", [jax.jit, partial(jax.vmap, in_axes=(None, 0))])
-def test_a_name_for_a_keyword_under_a_transformation_is_a_type_error_and_partial_mends_it(transform):
+def test_a_string_keyword_under_jit_or_vmap_needs_partial(transform):
     xs = XS if transform is jax.jit else XS[None]
     with pytest.raises(TypeError):
         transform(partial(jl.unroll, CELL))(PARAMS, xs, engine="plain")
@@ -348,13 +348,13 @@ class Unhashable(jl.LSTM):
         (Unhashable(I, H), ("Unhashable", "hash", "params")),
     ],
 )
-def test_what_is_no_cell_is_refused(value, words):
+def test_a_value_that_is_not_a_cell_is_refused(value, words):
     assert_says(refusal(TypeError, lambda: jl.unroll(value, PARAMS, XS)), "unroll: cell", *words)
     assert_says(refusal(TypeError, lambda: jl.step(value, PARAMS, STATE, XS[0])), "step: cell", *words)
 
 
 @pytest.mark.parametrize("missing", ["init", "initial_state", "step", "input_size", "hidden_size"])
-def test_what_a_cell_lacks_is_named(missing):
+def test_a_missing_part_of_a_cell_is_named(missing):
     parts = {
         n: getattr(Duck, n) for n in ("init", "initial_state", "step", "input_size", "hidden_size") if n != missing
     }
@@ -397,7 +397,7 @@ def test_a_cell_that_closes_over_a_tracer_is_refused(cell_class, transform):
 
 
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
-def test_a_cell_that_closes_over_a_number_or_an_array_that_nothing_traces_runs(engine):
+def test_a_cell_may_close_over_numbers_and_concrete_arrays(engine):
     shift = np.full(I, 0.25, np.float32)
     for s in (shift, jnp.asarray(shift), 0.25):
         np.testing.assert_allclose(
@@ -416,7 +416,7 @@ class EqualDuck(Duck):
         return hash(EqualDuck)
 
 
-def test_a_cell_that_closes_over_a_tracer_is_refused_after_an_equal_cell_has_run():
+def test_a_closed_over_tracer_is_refused_after_an_equal_cell_ran():
     shift = jnp.full(I, 0.25, np.float32)
     assert np.isfinite(closes(EqualDuck, shift))
     # A program compiled for the equal cell must not be run in its place: the gradient would be 0, without a word.
@@ -490,7 +490,7 @@ BATCH = {
         ),
     ],
 )
-def test_batched_names_the_argument_whose_batch_is_not_that_of_xs(wrong, error, words):
+def test_batched_names_the_argument_that_does_not_fit_the_batch(wrong, error, words):
     message = refusal(error, lambda: jl.batched(jl.unroll)(CELL, PARAMS, **(BATCH | wrong)))
     assert_says(message, "batched", *words)
 
@@ -504,7 +504,7 @@ def test_batched_takes_the_functions_over_sequences_and_a_bool():
 
 @pytest.mark.parametrize("name", ["mask", "reset"])
 @pytest.mark.parametrize("sharded", ["the flags alone", "xs alone"])
-def test_flags_sharded_unlike_xs_on_an_explicit_mesh_are_refused_by_name(name, sharded):
+def test_flags_sharded_unlike_xs_on_an_explicit_mesh_are_refused(name, sharded):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         over, whole = PartitionSpec("data"), PartitionSpec()
@@ -521,7 +521,7 @@ def test_flags_sharded_unlike_xs_on_an_explicit_mesh_are_refused_by_name(name, s
         assert_says(refusal(ValueError, lambda: jl.unroll(CELL, PARAMS, one, **{name: flags})), name, "sharded")
 
 
-def test_flags_that_vary_inside_shard_map_where_xs_does_not_are_refused_by_name():
+def test_flags_that_vary_in_shard_map_unlike_xs_are_refused():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     over, whole = PartitionSpec("data"), PartitionSpec()
 

@@ -41,7 +41,7 @@ def test_outputs_and_every_gradient_are_those_of_the_equation():
 
 
 @pytest.mark.parametrize("beta", [-0.5, 0.0, 1.0, 3])
-def test_one_step_and_its_derivative_are_those_of_the_equation_for_every_beta(beta):
+def test_a_step_and_its_derivative_match_numpy_for_every_beta(beta):
     cell = jl.JANET(I, H, beta=beta)
     zx, zh, dz, dh = (jnp.asarray(normal(*a)) for a in ((3, 2 * H), (4, 2 * H), (5, 2 * H), (3, H)))
 
@@ -79,7 +79,7 @@ def test_the_output_stays_below_e_to_the_beta_and_comes_near_it():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("size", [100, 1e4])
-def test_a_gate_at_its_end_keeps_the_state_or_writes_a_new_one_with_finite_gradients(dtype, size):
+def test_saturated_gates_give_exact_states_and_finite_gradients(dtype, size):
     signs = np.array([[1, 1, -1, -1], [1, -1, 1, -1]])  # of z_f and z_g, a unit each
     drawn = PARAMS._replace(b=size * signs.ravel())
     params, xs, state = jax.tree.map(lambda a: jnp.asarray(a, dtype), (drawn, XS, STATE))
@@ -89,7 +89,7 @@ def test_a_gate_at_its_end_keeps_the_state_or_writes_a_new_one_with_finite_gradi
     np.testing.assert_array_equal(h, jnp.where(signs[0] > 0, 0, jnp.asarray(signs[1], dtype)))  # reset, then kept
 
 
-def test_the_forget_bias_is_one_or_where_it_is_asked_to_be():
+def test_the_forget_bias_is_one_or_the_given_value():
     for cell, b_f in ((CELL, 1.0), (jl.JANET(I, H, forget_bias=-2), -2.0), (jl.JANET(I, H, forget_bias=0.0), 0.0)):
         params = cell.init(jax.random.key(0))
         np.testing.assert_array_equal(params.b, np.repeat([b_f, 0.0], H))
@@ -97,7 +97,7 @@ def test_the_forget_bias_is_one_or_where_it_is_asked_to_be():
             np.testing.assert_allclose(w.T @ w, np.eye(H), atol=1e-6)
 
 
-def test_chrono_biases_spread_the_memories_from_one_step_to_the_longest():
+def test_chrono_forget_biases_are_logs_of_uniform_numbers():
     T_max, width = 1000.0, 4000
     b = jax.jit(lambda key: jl.JANET(1, width, chrono=T_max).init(key).b)  # jit drops the rest
     b_f, b_g = np.split(np.asarray(b(jax.random.key(5)), np.float64), 2)

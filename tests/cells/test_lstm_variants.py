@@ -26,7 +26,7 @@ def drawn(cell) -> Any:
 
 
 @EACH
-def test_only_what_a_variant_has_is_drawn_and_it_starts_as_documented(name):
+def test_a_variant_has_its_own_params_with_documented_values(name):
     cell = VARIANTS[name]
     params = drawn(cell)
     gates = 4 - cell.coupled - (cell.without is not None)
@@ -59,7 +59,7 @@ def test_a_projection_is_drawn_with_variance_one_over_its_inputs():
 
 
 @EACH
-def test_its_gates_are_those_of_its_step_and_one_that_is_left_out_is_open(name):
+def test_the_gates_match_the_step_and_an_absent_gate_is_one(name):
     cell = VARIANTS[name]
     params = cell.init(jax.random.key(0), jnp.float64)
     i, f, g, o = jl.gates_of(cell, params, XS)
@@ -72,7 +72,7 @@ def test_its_gates_are_those_of_its_step_and_one_that_is_left_out_is_open(name):
 
 
 @EACH
-def test_each_choice_is_another_cell_and_goes_to_plain_data_and_back(name):
+def test_each_variant_is_distinct_and_its_config_restores_it(name):
     cell = VARIANTS[name]
     assert cell != jl.LSTM(I, H)
     assert jl.from_config(jl.to_config(cell)) == cell
@@ -80,7 +80,7 @@ def test_each_choice_is_another_cell_and_goes_to_plain_data_and_back(name):
     assert is_linearised(jl.LSTM(I, H))
 
 
-def test_a_peephole_of_zeros_and_a_clip_that_nothing_reaches_are_the_plain_lstm():
+def test_neutral_peepholes_clip_and_projection_change_nothing():
     plain = jl.LSTM(I, H)
     params = plain.init(jax.random.key(0), jnp.float64)
     expected = jl.unroll(plain, params, XS)
@@ -94,7 +94,7 @@ def test_a_peephole_of_zeros_and_a_clip_that_nothing_reaches_are_the_plain_lstm(
         )
 
 
-def test_chrono_biases_of_a_variant_stand_at_its_own_gates():
+def test_a_variant_has_chrono_biases_at_its_own_gates():
     for options, at_f, at_i in (({"coupled": True}, 0, None), ({"without": "output_gate"}, 1, 0)):
         b = np.asarray(jl.LSTM(I, 50, chrono=100, **options).init(jax.random.key(0)).b).reshape(3, 50)
         assert 0 <= b[at_f].min() < b[at_f].max() <= np.log(99)
@@ -103,7 +103,7 @@ def test_chrono_biases_of_a_variant_stand_at_its_own_gates():
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(10, 1.0), (100, 0.1), (1000, 1.0)])
-def test_a_layer_norm_in_float32_keeps_its_digits_far_from_zero(mean, spread):
+def test_layer_norm_in_float32_is_accurate_far_from_zero(mean, spread):
     """c counts, so that its units may all be far from zero; what tells them apart must not be rounded away."""
     cell = jl.LSTM(1, 64, layer_norm=True)
     params = cell.init(jax.random.key(0), jnp.float32)
@@ -113,7 +113,7 @@ def test_a_layer_norm_in_float32_keeps_its_digits_far_from_zero(mean, spread):
     np.testing.assert_allclose(h, np.tanh(reference.normalised(c.astype(np.float64))), rtol=0, atol=2e-3)
 
 
-def test_a_layer_norm_in_float16_squares_what_a_float16_cannot_hold():
+def test_layer_norm_in_float16_does_not_overflow():
     cell = jl.LSTM(1, 8, layer_norm=True)
     params = cell.init(jax.random.key(0), jnp.float16)
     c = jnp.asarray(2000 * np.arange(-4, 4), jnp.float16)
@@ -154,7 +154,7 @@ def test_a_layer_norm_in_float16_squares_what_a_float16_cannot_hold():
         ({"gate_activation": "softmax"}, ValueError, "LSTM: gate_activation must be one of.*softmax"),
     ],
 )
-def test_choices_that_exclude_each_other_or_are_out_of_range_are_refused_by_name(choices, error, says):
+def test_invalid_or_conflicting_choices_are_refused_by_name(choices, error, says):
     from jaxtyping import config
 
     config.update("jaxtyping_disable", True)  # the library's own message speaks, as it does for users

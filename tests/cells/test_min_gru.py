@@ -81,7 +81,7 @@ def test_the_maps_of_many_steps_compose_to_the_run(cell):
 
 @BOTH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_gates_at_their_ends_are_finite_with_finite_gradients(cell, dtype):
+def test_saturated_gates_give_finite_outputs_and_gradients(cell, dtype):
     params, state = params_of(cell), state_of(cell, normal(1, H))
     gates = len(params.b) // H
     signs = np.sign((np.arange(8) >> np.arange(gates)[:, None]) % 2 - 0.5)  # of every gate, a unit each
@@ -96,7 +96,7 @@ def test_gates_at_their_ends_are_finite_with_finite_gradients(cell, dtype):
             np.testing.assert_array_equal(outputs[1][1], jnp.where(signs[0] > 0, z_g, args[2].h))
 
 
-def test_weights_are_drawn_a_gate_at_a_time_and_the_bias_is_zero():
+def test_weights_are_drawn_per_gate_and_the_bias_is_zero():
     params = jl.MinGRU(400, 64).init(jax.random.key(3))
     w_z, w_g = np.split(params.w_x, 2, axis=1)
     for w in (w_z, w_g):

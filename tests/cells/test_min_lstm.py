@@ -35,7 +35,7 @@ def test_the_outputs_are_those_of_the_equations():
     np.testing.assert_allclose(stepped.h, state.h, rtol=1e-12)
 
 
-def test_gradients_are_those_of_the_plain_engine_with_mask_reset_and_vmap():
+def test_gradients_with_flags_and_vmap_match_the_plain_engine():
     mask, reset = jnp.array([1, 1, 0, 1, 1, 1], bool), jnp.array([0, 0, 0, 1, 0, 0], bool)
 
     def loss(params, xs, engine):
@@ -48,7 +48,7 @@ def test_gradients_are_those_of_the_plain_engine_with_mask_reset_and_vmap():
     np.testing.assert_allclose(many[0], fast[1], rtol=1e-10, atol=1e-14)
 
 
-def test_its_jacobian_is_a_diagonal_of_gates_that_only_the_input_moves():
+def test_the_step_jacobian_is_diagonal_and_ignores_the_state():
     keep, _, _ = gates(XS)
     for state in (None, jl.MinLSTMState(jnp.full(H, 0.7))):
         jacobians = gradflow.step_jacobians(CELL, PARAMS, XS, state)

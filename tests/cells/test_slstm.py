@@ -65,7 +65,7 @@ def test_outputs_and_every_gradient_are_those_of_the_equations(gate, start):
 
 
 @BOTH
-def test_without_the_stabiliser_the_outputs_are_the_same(gate):
+def test_without_the_stabilizer_the_outputs_are_the_same(gate):
     w_x, w_h, b = PARAMS
     blocks = np.zeros((H, 4, H))  # w_h as one matrix, gates apart
     for k, at in enumerate((slice(0, H // 2), slice(H // 2, H))):
@@ -85,7 +85,7 @@ def test_without_the_stabiliser_the_outputs_are_the_same(gate):
 
 
 @BOTH
-def test_a_state_scaled_with_its_stabiliser_is_the_same_state(gate):
+def test_scaling_a_state_and_its_stabilizer_keeps_the_outputs(gate):
     moved = STATE._replace(c=STATE.c * np.exp(-2.5), n=STATE.n * np.exp(-2.5), m=STATE.m + 2.5)
     (_, ours), (_, theirs) = (with_gradient(gate, PARAMS, XS, s, MASK, RESET)[0] for s in (moved, STATE))
     np.testing.assert_allclose(ours[-1], theirs[-1], rtol=0, atol=1e-12)
@@ -98,7 +98,7 @@ def first_step(gate, params, x):
 
 @NARROW
 @pytest.mark.parametrize("size", [0.5, 100, 1e4, 6e4])
-def test_the_first_step_writes_the_candidate_whatever_the_gates_are(gate, dtype, size):
+def test_the_first_step_writes_the_candidate_for_any_gates(gate, dtype, size):
     params = cast(PARAMS._replace(b=size * SIGNS.ravel()), dtype)
     state = first_step(gate, params, jnp.zeros(I, dtype))
     z_i, _, z_g, z_o = jnp.split(params.b, 4)
@@ -110,7 +110,7 @@ def test_the_first_step_writes_the_candidate_whatever_the_gates_are(gate, dtype,
 
 
 @NARROW
-def test_gates_far_out_give_finite_states_and_gradients(gate, dtype):
+def test_saturated_gates_give_finite_states_and_gradients(gate, dtype):
     for size in (100, 1e4, 6e4):
         params, xs, state = cast((PARAMS._replace(b=size * SIGNS.ravel()), XS, STATE), dtype)
         for s in (state, CELLS[gate].initial_state(params)):
@@ -120,7 +120,7 @@ def test_gates_far_out_give_finite_states_and_gradients(gate, dtype):
 
 
 @NARROW
-def test_the_normaliser_is_never_below_one_and_the_output_never_above(gate, dtype):
+def test_the_normalizer_is_at_least_1_and_the_output_at_most_1(gate, dtype):
     b = PARAMS.b + 1e4 * (np.arange(4 * H) == H)  # one unit whose m rises for ever where f = exp(z_f)
     params, xs = cast((PARAMS._replace(b=b), 20 * normal(5, 300, I)), dtype)
     states = jl.unroll_states(CELLS[gate], params, xs)
@@ -129,7 +129,7 @@ def test_the_normaliser_is_never_below_one_and_the_output_never_above(gate, dtyp
     assert (jnp.abs(states.h) <= 1).all()
 
 
-def test_the_gradient_by_a_large_normaliser_does_not_vanish_in_float16():
+def test_float16_gradients_by_a_large_normalizer_match_float64():
     def h(n, dtype):
         args = cast((PARAMS, STATE, PARAMS.b), dtype)
         z = jl.Gates(*jnp.split(args[2], 4))
@@ -162,7 +162,7 @@ def test_two_heads_are_two_cells_side_by_side():
         state = after
 
 
-def test_weights_are_drawn_a_gate_and_a_head_at_a_time():
+def test_weights_are_drawn_separately_per_gate_and_head():
     params = jax.jit(partial(jl.SLSTM(400, 8, heads=2).init, dtype=jnp.float64))(jax.random.key(3))
     for w in np.split(params.w_x, 4, axis=1):
         np.testing.assert_allclose(w.var() * 400, 1, atol=0.1)
@@ -179,7 +179,7 @@ def test_weights_are_drawn_a_gate_and_a_head_at_a_time():
 @pytest.mark.parametrize(
     ("choices", "b_f"), [({}, 1), ({"forget_gate": "exp"}, 0), ({"forget_gate": "exp", "forget_bias": -2}, -2)]
 )
-def test_the_forget_bias_is_that_of_its_gate_or_where_it_is_asked_to_be(choices, b_f):
+def test_the_forget_bias_is_as_given_or_the_default_of_its_gate(choices, b_f):
     b = jax.jit(lambda key: jl.SLSTM(I, 4, **choices).init(key).b)(jax.random.key(0))  # jit drops the rest
     np.testing.assert_array_equal(b, np.repeat([0, b_f, 0, 0], 4))
 

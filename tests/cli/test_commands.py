@@ -38,7 +38,7 @@ def run_dir(tmp_path_factory):
     return run_dir
 
 
-def test_a_run_leaves_its_config_versions_device_seeds_metrics_and_checkpoints(run_dir):
+def test_a_run_writes_config_versions_metrics_and_checkpoints(run_dir):
     assert read_config(run_dir)["train"]["seeds"] == [0, 5]
     info = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
     assert info["seeds"] == [0, 5]
@@ -49,7 +49,7 @@ def test_a_run_leaves_its_config_versions_device_seeds_metrics_and_checkpoints(r
     assert (run_dir / "checkpoints" / "20").is_dir()
 
 
-def test_training_says_what_it_trains_how_far_it_is_and_where_it_wrote(tmp_path, capsys):
+def test_train_prints_the_task_progress_seeds_and_next_command(tmp_path, capsys):
     assert train(tmp_path / "run", "--train.patience", "9") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Training adding, LSTM: 2 seeds, up to 20 steps"
@@ -63,7 +63,7 @@ def test_the_same_config_twice_gives_the_same_bits(run_dir, tmp_path):
     chex.assert_trees_all_equal(state_of(tmp_path / "again")[1], state_of(run_dir)[1])
 
 
-def test_training_again_into_a_runs_directory_is_refused_and_changes_nothing(run_dir, capsys):
+def test_training_refuses_a_used_directory_and_changes_nothing(run_dir, capsys):
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit) as left:
         train(run_dir)
@@ -87,7 +87,7 @@ def test_a_shorter_run_resumed_equals_the_whole_run(run_dir, tmp_path):
     chex.assert_trees_all_equal(state_of(tmp_path / "two")[1], state_of(run_dir)[1])
 
 
-def test_a_run_goes_on_with_the_same_losses_on_another_number_of_devices(run_dir, tmp_path):
+def test_resuming_with_another_device_count_keeps_the_losses(run_dir, tmp_path):
     assert train(tmp_path / "two", "--train.steps", "10", "--train.devices", "2") == 0
     assert train(tmp_path / "two", "--resume", "--train.devices", "1") == 0
     assert json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))["device"]["used"] == 1
@@ -105,7 +105,7 @@ def test_evaluation_scores_the_best_params_of_each_seed(run_dir, capsys):
     assert report["best_step"] == state.best.step.tolist()
 
 
-def test_the_scores_of_other_models_stand_beside_those_of_the_seeds(run_dir, tmp_path, monkeypatch, capsys):
+def test_train_and_evaluate_report_the_scores_of_rivals(run_dir, tmp_path, monkeypatch, capsys):
     from jax_lstm.tasks import Adding
 
     monkeypatch.setattr(

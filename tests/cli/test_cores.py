@@ -46,7 +46,7 @@ def test_each_core_is_a_device():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_a_core_that_the_process_may_not_use_is_no_device():
+def test_only_cores_the_process_may_use_are_devices():
     assert devices_after("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})") == 1
 
 
@@ -82,7 +82,7 @@ def test_training_on_a_cpu_uses_every_core(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(tmp_path):
+def test_a_run_on_many_devices_resumes_and_evaluates_on_one(tmp_path):
     run_dir = str(tmp_path / "run")
     argv = ["train", *TINY, "--train.batch_size", "8", "--run_dir", run_dir]
     assert main(argv) == 0
@@ -101,7 +101,7 @@ def test_a_run_made_on_many_devices_goes_on_and_is_evaluated_where_there_is_one(
     "name",
     slow_except(["digits", "bytes"], ["digits", "adding", "copy", "bytes", "timing", "continual_reber", "a5"]),
 )
-def test_the_only_collective_of_a_config_is_one_all_reduce_a_step_and_seed(name):
+def test_all_reduce_is_the_only_collective_and_in_no_inner_loop(name):
     path = ROOT / "configs" / f"{name}.yaml"
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
     devices = max(n for n in (2, 4) if experiment.train.batch_size % n == 0)

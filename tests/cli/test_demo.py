@@ -16,7 +16,7 @@ SMALL = [
 ]
 
 
-def test_the_demo_trains_both_cells_on_both_tasks_and_leaves_its_files(tmp_path, capsys):
+def test_the_demo_trains_two_cells_on_two_tasks_and_writes_files(tmp_path, capsys):
     out = tmp_path / "demo"
     assert main(["demo", *SMALL, "--out", str(out)]) == 0
     printed = capsys.readouterr().out

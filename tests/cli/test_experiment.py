@@ -22,7 +22,7 @@ CURVE = [
 ]
 
 
-def test_the_sequences_counted_are_those_before_the_first_validation_that_is_good_enough():
+def test_first_solved_counts_sequences_up_to_a_good_score():
     assert first_solved(CURVE, "mse", False, 0.2, 8) == [160, 80, None]
     assert first_solved(CURVE, "mse", True, 0.4, 8) == [80, 160, 80]
     assert first_solved(CURVE, "mse", False, None, 8) == [None] * 3
@@ -50,7 +50,7 @@ def test_a_mark_on_an_order_is_met_where_means_do_not_fall():
     assert say(ordered | {"runs": ["a", "c"], "seeds_that_do": 1}) == "mean training sequences until solved: a ≤ c: met"
 
 
-def test_a_mark_on_equality_is_met_where_means_are_no_further_apart_than_the_first_ones_seeds():
+def test_equality_marks_use_the_interquartile_range_of_run_one():
     results = {"a": {"score": [1, 2, 3, 4, 5]}, "b": {"score": [1, 4, 5, 6, 9]}, "c": {"score": [2, 3, 7, 11, 12]}}
     equal = {"of": "score", "apart": "interquartile range", "seeds": 1}
     assert count(equal | {"runs": ["a", "b"]}, results) == 1, "5 and 3, and ranges of 2"
@@ -60,7 +60,7 @@ def test_a_mark_on_equality_is_met_where_means_are_no_further_apart_than_the_fir
     assert said == "mean test score: a = b, to within the interquartile range of a: met"
 
 
-def test_the_turning_points_are_the_start_the_end_and_where_the_score_first_beats_the_baseline():
+def test_turning_points_are_start_end_and_leaving_the_plateau():
     def probe(step):
         return {"step": step, "split": "probe", "log_norms": [[-step, 0.0], [-3 * step, 0.0]]}
 
@@ -76,7 +76,7 @@ def test_the_turning_points_are_the_start_the_end_and_where_the_score_first_beat
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
-def test_every_experiment_says_all_that_its_table_shows_and_marks_runs_that_it_has(path):
+def test_every_experiment_spec_has_all_fields_and_valid_marks(path):
     spec = read_spec(path)
     texts = {"title", "part", "source", "published", "reproduction", "deviations"}
     assert set(spec) - {"measure", "overnight"} == texts | {"minutes", "runs", "solved", "marks"}
@@ -135,7 +135,7 @@ def test_the_list_names_every_experiment_with_its_minutes(capsys):
     assert len(SPECS) >= 4
 
 
-def test_the_page_of_results_is_made_from_results_that_are_no_trials():
+def test_the_results_pages_are_made_from_full_runs_only():
     results = sorted(RESULTS.glob("*.json"))
     assert {path.stem for path in results} == {p.stem for p in SPECS if not read_spec(p).get("overnight")}
     for path in results:

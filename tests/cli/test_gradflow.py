@@ -17,7 +17,7 @@ CELL = jl.LSTM(2, 3)
 XS = np.random.default_rng(1).normal(size=(4, 12, 2)).astype(np.float32)
 
 
-def test_a_profile_is_the_mean_over_sequences_of_each_seeds_sensitivity():
+def test_a_profile_is_each_seeds_mean_sensitivity_over_sequences():
     params = [CELL.init(jax.random.key(s)) for s in (0, 1)]
     measured = profiles(CELL, jax.tree.map(lambda *p: jnp.stack(p), *params), jnp.stack([XS, XS]))
     for p, profile in zip(params, measured, strict=True):
@@ -34,7 +34,7 @@ def test_log10_norms_are_counted_back_from_the_last_state():
     assert [profile.log10_norm(k) for k in range(4)] == pytest.approx([0, -1, -2, -3])
 
 
-def test_a_norm_that_does_not_fall_has_an_infinite_horizon_and_null_in_json():
+def test_a_flat_norm_gives_an_infinite_horizon_and_null_in_json():
     flat = Profile(np.zeros(5), math.inf)
     assert flat.data_horizon == math.inf
     assert flat.as_data() == {"data_horizon": None, "horizon": None, "ln_norm_ds_T_ds_k": [0.0] * 5}
@@ -56,7 +56,7 @@ def test_a_drawn_cell_gives_a_table_a_figure_and_its_numbers(tmp_path, capsys):
     assert (tmp_path / "out" / "gradflow.png").stat().st_size > 1000
 
 
-def test_a_run_is_measured_in_its_best_params_on_its_validation_sequences(tmp_path, capsys):
+def test_gradflow_measures_a_trained_run_and_writes_a_figure(tmp_path, capsys):
     run = ["--model.cell", "gru", "--model.hidden_size", "3", "--task.name", "adding", "--task.length", "6"]
     loop = ["--train.steps", "2", "--train.batch_size", "2", "--run_dir", str(tmp_path / "run")]
     assert main(["train", *run, *loop]) == 0

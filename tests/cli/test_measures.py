@@ -12,7 +12,7 @@ from jax_lstm.layers import ModelParams, ReadoutParams
 from jax_lstm.tasks import Batch
 
 
-def test_the_exponents_of_a_network_that_reads_itself_are_those_of_the_map(monkeypatch):
+def test_closed_loop_exponents_match_a_diagonal_linear_map(monkeypatch):
     """A linear network with w_x diagonal: each exponent is the log of an entry."""
     monkeypatch.setattr(measures, "BURN_IN", 10)
     monkeypatch.setattr(measures, "STEPS", 200)
@@ -27,7 +27,7 @@ def test_the_exponents_of_a_network_that_reads_itself_are_those_of_the_map(monke
         np.testing.assert_allclose(found[f"exponent {i + 1}"], [np.log(w_i) / measures.DT] * 2, rtol=1e-4)
 
 
-def test_a_cell_without_a_forget_gate_adds_up_and_shuts_its_way_in(monkeypatch):
+def test_with_f_equal_to_1_c_grows_linearly_and_tanh_saturates(monkeypatch):
     """One unit, i = ½, g = tanh(1), f = 1: |c| grows by as much at every step."""
     monkeypatch.setattr(measures, "AFTER", (10, 20, 40))
     model = Trained(jl.Model(jl.LSTM(1, 1), 1))

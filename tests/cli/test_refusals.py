@@ -137,7 +137,7 @@ def test_a_key_without_a_default_must_be_given(here, capsys, missing):
     ],
     ids=["python object", "python name", "binary", "empty", "a list", "a string", "cut short"],
 )
-def test_a_file_that_is_not_plain_data_is_refused_and_nothing_runs(here, capsys, content, said):
+def test_unsafe_or_malformed_configs_are_refused_and_run_no_code(here, capsys, content, said):
     Path("config.yaml").write_bytes(content)
     assert said in refused(capsys, "train", "config.yaml")
     assert not Path("pwned").exists()

@@ -67,12 +67,12 @@ def made_up(exponent=0.0):
     ("decades", "said"),
     [(-4.0, "Vanishing: over 4 steps the gradient norm falls to 10^-4.0"), (4.0, "Exploding"), (-1.0, "Preserved")],
 )
-def test_the_first_sentence_says_what_becomes_of_the_gradient(decades, said):
+def test_the_first_sentence_states_how_the_gradient_changes(decades, said):
     profile = Profile(np.linspace(decades * math.log(10), 0, 5), 7.0)
     assert words(profile, made_up())[0].startswith(said)
 
 
-def test_the_others_say_how_far_by_which_units_which_way_and_whether_it_is_chaotic():
+def test_the_report_states_horizon_units_paths_and_chaos():
     profile = Profile(np.linspace(-2, 0, 5), 7.0)
     _, horizon, units, ways, chaos = words(profile, made_up(0.3))
     assert horizon == (

@@ -32,7 +32,7 @@ def test_a_run_of_bytes_is_scored_beside_an_ngram(run_dir, capsys):
     assert read_metrics(run_dir)[-1]["bits_per_byte"][0] < 9
 
 
-def test_a_sample_begins_with_its_prompt_and_is_the_same_for_the_same_seed(run_dir, capsys):
+def test_a_sample_starts_with_its_prompt_and_depends_on_the_seed(run_dir, capsys):
     def sampled(*arguments):
         assert main(["sample", str(run_dir), "--prompt", "class ", "--length", "30", *arguments]) == 0
         return capsys.readouterr().out
@@ -75,7 +75,7 @@ def experiment(**model):
     return Experiment(config, TaskConfig("bytes", 7), OptConfig(), TrainConfig(steps=2, batch_size=4), "nowhere")
 
 
-def test_the_state_goes_on_from_step_to_step_and_the_streams_with_it():
+def test_state_and_streams_continue_from_one_step_to_the_next():
     problem = build_problem(experiment())
     params, key = problem.init(jax.random.key(0)), jax.random.key(1)
     assert problem.carry is not None
@@ -95,7 +95,7 @@ def test_the_state_goes_on_from_step_to_step_and_the_streams_with_it():
     np.testing.assert_allclose(np.mean(losses), expected, rtol=1e-5)
 
 
-def test_dropout_between_layers_is_drawn_from_the_steps_key_in_training_and_not_in_validation():
+def test_dropout_uses_the_step_key_and_is_off_in_validation():
     problem = build_problem(experiment(dropout=0.5))
     params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
     assert problem.carry is not None
@@ -117,6 +117,6 @@ def test_dropout_between_layers_is_drawn_from_the_steps_key_in_training_and_not_
         ({"options": {"peepholes": True}}, "adding", "model: .*peepholes"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused_by_the_key_that_says_so(model, task, says):
+def test_an_invalid_model_is_refused_by_the_name_of_its_key(model, task, says):
     with pytest.raises(ValueError, match=says):
         Experiment(ModelConfig("lstm", 5, **model), TaskConfig(task), OptConfig(), TrainConfig(), "nowhere")

@@ -24,7 +24,7 @@ def model_params():
     return MODEL.init(jax.random.key(0))
 
 
-def test_the_readout_is_of_the_last_live_step_or_of_every_step_where_they_are_weighed():
+def test_without_weights_only_the_last_live_step_is_read_out():
     _, last = MODEL.outputs(model_params(), Batch(XS, jnp.zeros((B, 2)), MASK))
     _, every = MODEL.outputs(model_params(), Batch(XS, jnp.zeros((B, T, 2)), MASK, jnp.ones((B, T))))
     assert last.shape == (B, 2)
@@ -32,7 +32,7 @@ def test_the_readout_is_of_the_last_live_step_or_of_every_step_where_they_are_we
     np.testing.assert_allclose(last, [every[0, 5], every[1, 3]], rtol=1e-5)
 
 
-def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_nothing_else():
+def test_a_window_truncates_the_gradient_and_keeps_the_loss():
     batch = Batch(XS, jnp.ones((B, T, 2), jnp.float32), None, jnp.ones((B, T), jnp.float32))
     cut = MODEL._replace(window=2)
 
@@ -53,7 +53,7 @@ def test_a_window_changes_the_gradient_to_that_of_truncated_backpropagation_and_
     assert np.abs(truncated.cell.w_h - whole.cell.w_h).max() > 1e-3
 
 
-def test_what_noise_trains_are_the_exponents_of_the_cell_themselves():
+def test_the_noise_loss_is_the_mean_square_lyapunov_exponent():
     experiment = Experiment(
         ModelConfig("rnn", 10), TaskConfig("noise", 5), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
     )
@@ -65,7 +65,7 @@ def test_what_noise_trains_are_the_exponents_of_the_cell_themselves():
     np.testing.assert_allclose(score, np.abs(exponents).max(), rtol=1e-4)
 
 
-def test_what_is_measured_of_sequences_is_no_padding_and_600_steps_of_a_stream_at_most():
+def test_steps_of_all_drops_padding_and_cuts_streams_at_600():
     assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 2).shape == (2, 4, I)
     assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 1).shape == (1, T, I)
     long = jnp.zeros((3, 700, I))
@@ -73,7 +73,7 @@ def test_what_is_measured_of_sequences_is_no_padding_and_600_steps_of_a_stream_a
     assert steps_of_all(Batch(long, jnp.zeros(3)), 2).shape == (2, 700, I)
 
 
-def test_a_task_whose_sequences_have_lengths_of_their_own_can_be_probed():
+def test_a_task_with_sequences_of_unequal_lengths_can_be_probed():
     experiment = Experiment(
         ModelConfig("rnn", 4), TaskConfig("reber"), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
     )

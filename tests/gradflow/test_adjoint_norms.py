@@ -38,7 +38,7 @@ def nudged(cell, params, xs, state):
     return jax.tree.map(lambda *leaves: np.log([np.linalg.norm(leaf) for leaf in leaves]), *grads)
 
 
-def test_they_are_the_gradients_by_a_nudge_of_every_state(cell):
+def test_adjoint_norms_are_gradient_norms_of_each_state(cell):
     params, xs, state = problem(cell)
     got = adjoint_norms(loss, cell, params, xs, state)
     assert type(got) is type(state)
@@ -51,7 +51,7 @@ def test_they_are_the_gradients_by_a_nudge_of_every_state(cell):
     assert np.abs(a_step_late.h - nudged(cell, params, xs, state).h).max() > 1e-2
 
 
-def test_the_way_from_c_to_h_inside_a_step_is_not_counted():
+def test_the_path_from_c_to_h_within_a_step_is_not_counted():
     """A loss of the last h alone: dL/dc_T is zero with c_T apart, and is not if c_T also moves h_T."""
     cell = jl.LSTM(I, H)
     params, xs, state = problem(cell)
@@ -79,7 +79,7 @@ def test_a_gradient_far_below_float32_is_still_there():
     np.testing.assert_allclose(got.b[reached], back[reached] * np.log(1e-3), rtol=1e-5, atol=1e-6)
 
 
-def test_a_loss_that_feels_nothing_gives_minus_infinity():
+def test_a_loss_with_zero_gradient_gives_minus_infinity():
     cell = Diagonal()
     params = cell.init(None, jnp.float64)
     got = adjoint_norms(lambda s: 0.0 * s.a.sum(), cell, params, jnp.ones((3, 2)))
@@ -114,7 +114,7 @@ def test_a_batch_with_its_own_targets_is_a_vmap(cell):
         (3.0, TypeError, r"adjoint_norms: loss must be a function of the stacked states, but is a float"),
     ],
 )
-def test_a_loss_that_is_none_is_refused(wrong, error, message):
+def test_an_invalid_loss_is_refused(wrong, error, message):
     cell = jl.LSTM(I, H)
     with pytest.raises(error, match=message):
         adjoint_norms(wrong, cell, *problem(cell))

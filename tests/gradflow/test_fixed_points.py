@@ -31,7 +31,7 @@ def test_a_linear_network_rests_where_its_equation_says():
         np.testing.assert_allclose(sorted_complex(z), sorted_complex(np.linalg.eigvals(W)), atol=1e-8)
 
 
-def test_one_bistable_unit_has_two_stable_points_and_an_unstable_one_between():
+def test_a_bistable_unit_has_two_stable_and_one_unstable_point():
     """h = tanh(2 h): 0 and ±0.9575, with slopes 2 and 2 (1 − h²)."""
     cell = jl.RNN(1, 1)
     params = jl.RNNParams(jnp.zeros((1, 1)), jnp.full((1, 1), 2.0), jnp.zeros(1))
@@ -41,7 +41,7 @@ def test_one_bistable_unit_has_two_stable_points_and_an_unstable_one_between():
     np.testing.assert_allclose(found.eigenvalues[:, 0].real, [2 * (1 - h * h), 2, 2 * (1 - h * h)], atol=1e-8)
 
 
-def test_an_lstm_at_rest_has_the_eigenvalues_of_its_forget_gate_and_candidate():
+def test_lstm_eigenvalues_at_rest_match_the_closed_form():
     """O3: σ(b_f) + λ(U_g)/4, and H zeros."""
     cell = jl.LSTM(I, H)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -71,7 +71,7 @@ def test_narrow_params_are_searched_in_float32():
     np.testing.assert_allclose(found.points.h, [[0.957504]], atol=1e-5)
 
 
-def test_where_there_is_no_fixed_point_the_speed_says_so():
+def test_without_a_fixed_point_the_speed_is_not_zero():
     """h ↦ h + 1."""
     cell = jl.RNN(1, 1, "linear")
     params = jl.RNNParams(jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.ones(1))

@@ -32,7 +32,7 @@ def farthest(got, want):
 
 
 @pytest.mark.parametrize("b_f", [0.0, 1.0])
-def test_the_lstm_at_rest_has_the_eigenvalues_of_its_forget_gate_and_candidate(b_f):
+def test_lstm_eigenvalues_at_rest_match_the_closed_form(b_f):
     """O3: σ(b_f) + λ(U_g)/4, H times, and H zeros."""
     cell = jl.LSTM(I, H, forget_bias=b_f)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -45,7 +45,7 @@ def test_the_lstm_at_rest_has_the_eigenvalues_of_its_forget_gate_and_candidate(b
     assert horizon(cell, params) <= -1 / np.log(sigmoid(b_f) + 0.25) + 1e-9
 
 
-def test_the_gru_at_rest_has_the_eigenvalues_of_half_its_candidate():
+def test_gru_eigenvalues_at_rest_match_the_closed_form():
     """O3: ½ + λ(U_n)/4."""
     cell = jl.GRU(I, H)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -55,7 +55,7 @@ def test_the_gru_at_rest_has_the_eigenvalues_of_half_its_candidate():
 
 
 @pytest.mark.parametrize(("b_f", "stable"), [(1.09, True), (1.11, False)])
-def test_the_lstm_at_rest_is_stable_up_to_a_forget_bias_of_log_three(b_f, stable):
+def test_the_lstm_at_rest_is_stable_below_a_forget_bias_of_log_3(b_f, stable):
     """Where 1 is an eigenvalue of U_g, the radius is σ(b_f) + ¼."""
     cell = jl.LSTM(I, H, forget_bias=b_f)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -67,12 +67,12 @@ def test_the_lstm_at_rest_is_stable_up_to_a_forget_bias_of_log_three(b_f, stable
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_an_orthogonal_tanh_rnn_remembers_for_ever_at_rest(dtype):
+def test_an_orthogonal_tanh_rnn_has_an_infinite_horizon_at_rest(dtype):
     cell = jl.RNN(I, H)
     assert horizon(cell, cell.init(jax.random.key(0), dtype)) == jnp.inf
 
 
-def test_a_radius_of_one_is_met_up_to_rounding_and_no_further():
+def test_the_horizon_is_infinite_only_if_the_radius_reaches_one():
     cell, N = jl.RNN(I, H, "linear"), H
     params = cell.init(jax.random.key(0), jnp.float64)
     eps = np.finfo(np.float64).eps
@@ -101,7 +101,7 @@ def test_float32_gives_the_horizon_of_float64(cell):
     np.testing.assert_allclose(horizon(cell, params), wide, rtol=1e-4)
 
 
-def test_it_is_taken_where_it_is_asked_for_and_maps(cell):
+def test_the_horizon_works_at_any_state_under_jit_and_vmap(cell):
     params = cell.init(jax.random.key(0), jnp.float64)
     state = jax.tree.map(lambda s: s + 0.5, cell.initial_state(params))
     xs = jax.random.normal(jax.random.key(1), (3, 3))
@@ -112,7 +112,7 @@ def test_it_is_taken_where_it_is_asked_for_and_maps(cell):
     np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
-def test_at_rest_is_a_state_of_zeros_whatever_the_cell_starts_from():
+def test_at_rest_the_state_is_zero_for_any_initial_state():
     cell = Diagonal()
     params = cell.init(None, jnp.float64)
     assert horizon(cell, params) == 0

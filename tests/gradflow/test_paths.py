@@ -21,7 +21,7 @@ def problem(cell, dtype=jnp.float64):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_way_along_c_and_the_ways_through_h_are_all_ways(name):
+def test_the_paths_along_c_and_through_h_sum_to_all_paths(name):
     """O11; each of the three is a recursion of its own."""
     cell = CELLS[name]
     every, cell_path, hidden = (paths(cell, *problem(cell), through=w) for w in ("all", "cell", "hidden"))
@@ -30,7 +30,7 @@ def test_the_way_along_c_and_the_ways_through_h_are_all_ways(name):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_all_ways_are_the_product_of_jacobians(name):
+def test_all_paths_equal_the_product_of_jacobians(name):
     cell = CELLS[name]
     params, xs, state = problem(cell)
     J, every = np.asarray(step_jacobians(cell, params, xs, state)), paths(cell, params, xs, state)
@@ -40,7 +40,7 @@ def test_all_ways_are_the_product_of_jacobians(name):
         product = product @ J[k - 1]
 
 
-def test_the_way_along_c_is_the_product_of_the_forget_gates():
+def test_the_path_along_c_is_the_product_of_the_forget_gates():
     cell = CELLS["LSTM"]
     params, xs, state = problem(cell)
     f = jl.gates_of(cell, params, xs, state).f
@@ -48,7 +48,7 @@ def test_the_way_along_c_is_the_product_of_the_forget_gates():
     np.testing.assert_allclose(paths(cell, params, xs, state, through="cell"), want, rtol=1e-12)
 
 
-def test_at_forget_bias_one_most_of_what_survives_comes_through_h():
+def test_at_forget_bias_1_most_of_the_gradient_passes_through_h():
     """After 99 steps the largest product of forget gates is some ten decades below the whole."""
     cell = jl.LSTM(8, 64)
     params = cell.init(jax.random.key(0), jnp.float64)

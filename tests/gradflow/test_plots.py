@@ -18,14 +18,14 @@ def panel(figure) -> Any:
     return figure.axes[0]
 
 
-def test_a_units_row_shows_its_decades_from_the_last_state_back_and_the_longest_memory_is_on_top():
+def test_the_retention_plot_has_the_longest_memory_on_top():
     logs = LN10 * np.array([[-np.inf, -1.0, -9.0], [-4.0, -0.5, -3.0], [0.0, 0.0, 0.0]])
     image = panel(plots.plot_retention(logs)).images[0]
     np.testing.assert_allclose(image.get_array(), [[0, -0.5, -1], [0, -3, -6], [0, -4, -6]], atol=1e-12)
     assert image.get_clim() == (-6, 0)
 
 
-def test_every_singular_value_is_a_line_and_the_largest_is_the_thickest():
+def test_singular_values_are_lines_and_the_largest_is_thickest():
     logs = LN10 * np.array([[-2.0, -np.inf], [-1.0, -5.0], [0.0, 0.0]])
     lines = panel(plots.plot_spectrum(logs)).get_lines()[1:]
     np.testing.assert_allclose(lines[0].get_ydata(), [0, -1, -2], atol=1e-12)
@@ -33,7 +33,7 @@ def test_every_singular_value_is_a_line_and_the_largest_is_the_thickest():
     assert lines[0].get_linewidth() > lines[1].get_linewidth()
 
 
-def test_eigenvalues_stand_at_their_places_beside_the_unit_circle():
+def test_eigenvalues_are_drawn_with_the_unit_circle():
     z = np.array([0.5 + 0.5j, -1.0, 0.2j])
     axes = panel(plots.plot_eigenvalues({"at rest": z}))
     np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([z.real, z.imag], axis=1))
@@ -42,7 +42,7 @@ def test_eigenvalues_stand_at_their_places_beside_the_unit_circle():
     assert axes.get_aspect() == 1
 
 
-def test_adjoint_norms_are_drawn_against_the_step_that_made_the_state():
+def test_adjoint_norms_are_plotted_against_their_time_step():
     lines = panel(plots.plot_adjoint_norms({"h": LN10 * np.array([-3.0, -1.0]), "c": np.zeros(2)})).get_lines()
     np.testing.assert_array_equal(lines[0].get_xdata(), [1, 2])
     np.testing.assert_allclose(lines[0].get_ydata(), [-3, -1])
@@ -80,7 +80,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_figure_has_named_axes_a_title_and_is_written_as_a_picture(name, tmp_path):
+def test_every_figure_has_axis_labels_and_a_title_and_is_saved(name, tmp_path):
     figure = ALL[name](path=tmp_path / "figure.png", title="a title")
     axes = figure.axes[0]
     assert axes.get_title() == "a title"
@@ -119,6 +119,6 @@ def test_every_figure_can_be_one_panel_of_several(name):
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(call, error, message):
+def test_invalid_plot_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -13,7 +13,7 @@ def lines(figure):
     return {line.get_label(): line for line in figure.axes[0].get_lines() if not line.get_label().startswith("_")}
 
 
-def test_a_line_is_the_decades_against_the_steps_back():
+def test_a_line_shows_decades_against_steps_back():
     log_norms = np.log(10.0) * np.array([-9.0, -5.0, -2.0, 0.0])
     figure = plot_profile({"falls": log_norms, "stays": jnp.zeros(3)})
     np.testing.assert_array_equal(lines(figure)["falls"].get_xdata(), [0, 1, 2, 3])
@@ -46,6 +46,6 @@ def test_the_file_is_a_picture(tmp_path):
         ({"a": [0.0, 1.0]}, TypeError, r"plot_profile: profiles\['a'\] must be a JAX or NumPy array"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(wrong, error, message):
+def test_invalid_plot_arguments_are_refused(wrong, error, message):
     with pytest.raises(error, match=message):
         plot_profile(wrong)

@@ -33,7 +33,7 @@ def test_it_is_the_diagonal_of_the_product_of_jacobians(cell):
         product = product @ J[k - 1]
 
 
-def test_cut_as_in_1997_an_lstm_keeps_what_its_forget_gates_let_through():
+def test_truncated_retention_is_the_product_of_forget_gates():
     cell = jl.LSTM(I, H)
     params, xs = problem(cell)
     log_f = np.log(jl.gates_of(cell, params, xs).f)
@@ -43,7 +43,7 @@ def test_cut_as_in_1997_an_lstm_keeps_what_its_forget_gates_let_through():
     assert np.abs(retention(cell, params, xs).c - want).max() > 0.01, "the whole gradient must not pass"
 
 
-def test_two_thousand_steps_in_float32_neither_underflow_nor_overflow():
+def test_2000_steps_in_float32_do_not_underflow_or_overflow():
     x = np.stack([np.full(2000, 0.5), np.full(2000, 2.0)], axis=1)
     cell = Diagonal()
     state = jax.tree.map(jnp.zeros_like, cell.initial_state(cell.init(None, jnp.float32)))
@@ -53,7 +53,7 @@ def test_two_thousand_steps_in_float32_neither_underflow_nor_overflow():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_unit_that_others_dwarf_is_as_exact_as_they_are(dtype):
+def test_a_unit_with_tiny_retention_is_as_exact_as_the_others(dtype):
     """[[0.9, 0.3], [0, 0.1]]: unit 1 keeps 0.1^k, sixty decades below what comes to unit 0; and both ways round."""
     J = np.array([[0.9, 0.3], [0.0, 0.1]])
     for order in ([0, 1], [1, 0]):
@@ -61,7 +61,7 @@ def test_a_unit_that_others_dwarf_is_as_exact_as_they_are(dtype):
         np.testing.assert_allclose(got[0], 60 * np.log(np.array([0.9, 0.1])[order]), rtol=1e-5)
 
 
-def test_a_unit_that_gives_all_to_another_keeps_nothing_of_itself():
+def test_a_unit_that_passes_its_state_on_retains_nothing():
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
     got = retention(*fed(np.stack([swap] * 3))).h
     np.testing.assert_array_equal(np.isneginf(got[0]), True)

@@ -55,7 +55,7 @@ def test_two_thousand_steps_in_float32_do_not_underflow():
         assert naive(step_jacobians(cell, params, xs[-400:]))[0] == -np.inf, "the plain product must underflow"
 
 
-def test_a_direction_that_had_fallen_behind_takes_over_when_the_first_dies():
+def test_a_tiny_direction_counts_once_the_largest_becomes_zero():
     """J_t = diag(x_t): backwards, unit 1 falls to 10⁻⁶⁰ while unit 0 stands; then unit 0 dies."""
     cell = Diagonal()
     params = cell.init(jax.random.key(0), jnp.float32)
@@ -115,7 +115,7 @@ def test_a_batch_is_a_vmap_and_a_jit_changes_nothing(cell):
     np.testing.assert_allclose(together, one_by_one, rtol=1e-12, atol=1e-12)
 
 
-def test_of_no_steps_it_is_zero(cell):
+def test_the_log_norm_of_zero_steps_is_zero(cell):
     params, xs = problem(cell)
     np.testing.assert_array_equal(sensitivity(cell, params, xs[:0]), [0])
 

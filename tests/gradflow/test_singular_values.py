@@ -43,7 +43,7 @@ def test_the_first_is_the_sensitivity_and_no_other_is_larger(cell):
     np.testing.assert_array_equal(singular_values(cell, params, xs, k=2), got[:, :2])
 
 
-def test_those_of_the_product_and_of_the_adjoint_product_are_the_same():
+def test_the_product_and_its_adjoint_have_equal_singular_values():
     """O12: of A_T ⋯ A_1 and of A_1ᵀ ⋯ A_Tᵀ; 300 steps, past the range of float64."""
     A = matrices(300)
     forward = singular_values(*fed(A))[0]
@@ -67,7 +67,7 @@ def test_close_ones_are_told_apart_from_equal_ones():
     np.testing.assert_allclose(got, np.log([1.01, 1.0, 1.0, 1 / 1.01]), atol=1e-13)
 
 
-def test_what_is_lost_altogether_is_minus_infinity():
+def test_a_lost_direction_has_log_singular_value_minus_infinity():
     A = matrices(4)
     A[1] = np.diag([1.0, 1.0, 0.0, 1.0, 0.0])
     A[2:] = np.eye(5)
@@ -91,7 +91,7 @@ def test_a_batch_is_a_vmap(cell):
     np.testing.assert_allclose(together, one_by_one, rtol=1e-9, atol=1e-12)
 
 
-def test_more_than_there_are_is_refused():
+def test_k_above_the_state_size_is_refused():
     cell = jl.LSTM(I, H)
     with pytest.raises(ValueError, match="singular_values: k must be at most 8, the size of the state, but is 9"):
         singular_values(cell, *problem(cell), k=9)

@@ -91,7 +91,7 @@ def test_the_lstms_determinant_is_that_of_its_gates():
     assert np.abs(got - np.array(without_f)).min() > 0.1
 
 
-def test_the_tanh_rnns_determinant_is_that_of_its_slope_and_weights():
+def test_the_tanh_rnn_determinant_matches_slopes_and_weights():
     cell = jl.RNN(I, H)
     params, xs, state = problem(cell)
     hs = jl.unroll(cell, params, xs, state)[1]
@@ -101,7 +101,7 @@ def test_the_tanh_rnns_determinant_is_that_of_its_slope_and_weights():
 
 
 @pytest.mark.parametrize("b_f", [0.0, 1.0, 2.0])
-def test_without_weights_the_cell_state_keeps_exactly_sigma_b_f_a_step(b_f):
+def test_without_weights_c_keeps_exactly_sigma_b_f_per_step(b_f):
     """O4."""
     cell = jl.LSTM(I, H, forget_bias=b_f)
     params = jax.tree.map(jnp.zeros_like, problem(cell)[0])

@@ -37,7 +37,7 @@ def test_the_numbers_stay_the_same():
     )
 
 
-def test_a_steps_jacobian_has_the_forget_gate_for_c_and_nothing_for_h():
+def test_the_truncated_jacobian_is_f_for_c_and_zero_for_h():
     J = step_jacobians(CELL, cell_params(), XS, truncate="1997")
     whole = step_jacobians(CELL, cell_params(), XS)
     np.testing.assert_array_equal(J[:, :, :H], 0)
@@ -60,7 +60,7 @@ def test_the_constant_error_carousel_keeps_everything():
     [sensitivity, singular_values, lyapunov_spectrum, retention, step_jacobians,
      partial(adjoint_norms, lambda s: s.c.sum()), partial(weight_gradient_by_step, lambda s: s.c.sum())],
 )  # fmt: skip
-def test_the_switch_is_the_cell_that_is_cut_and_changes_the_measurement(measure):
+def test_truncate_equals_the_truncated_cell_and_changes_results(measure):
     params = cell_params()
     cut, plain = measure(CELL, params, XS, truncate="1997"), measure(CELL, params, XS)
     of_cut_cell = measure(Truncated(CELL), params, XS)
@@ -68,12 +68,12 @@ def test_the_switch_is_the_cell_that_is_cut_and_changes_the_measurement(measure)
     assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(plain), strict=True))
 
 
-def test_the_cut_is_felt_at_every_step():
+def test_truncation_changes_the_sensitivity_at_every_step():
     plain, cut = sensitivity(CELL, cell_params(), XS), sensitivity(CELL, cell_params(), XS, truncate="1997")
     assert np.abs(plain - cut)[:-1].min() > 1e-3
 
 
-def test_a_loss_of_c_alone_reaches_the_earlier_states_through_the_forget_gates():
+def test_a_loss_of_c_flows_back_only_through_the_forget_gates():
     loss = lambda states: states.c[-1].sum()  # noqa: E731
     got = adjoint_norms(loss, CELL, cell_params(), XS, truncate="1997")
     assert np.isneginf(got.h).all(), "a loss of c alone never reaches an h"

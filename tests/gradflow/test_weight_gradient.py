@@ -44,7 +44,7 @@ def test_the_parts_add_up_to_the_gradient(cell):
     close(jax.tree.map(lambda a: a.sum(axis=0), parts), whole)
 
 
-def test_cut_as_in_1997_they_add_up_to_the_gradient_of_the_cell_that_is_cut():
+def test_truncated_parts_sum_to_the_truncated_cells_gradient():
     cell = jl.LSTM(I, H)
     params, xs, state = problem(cell)
     parts = weight_gradient_by_step(loss, cell, params, xs, state, truncate="1997")
@@ -61,7 +61,7 @@ def test_a_batch_is_a_vmap_and_a_jit_changes_nothing(cell):
     close(jax.jit(jax.vmap(f))(batch), jax.tree.map(lambda *a: np.stack(a), *map(f, batch)))
 
 
-def test_what_is_no_loss_is_refused():
+def test_an_invalid_loss_is_refused():
     cell = jl.LSTM(I, H)
     with pytest.raises(ValueError, match="weight_gradient_by_step: loss must return a scalar"):
         weight_gradient_by_step(lambda states: states.h, cell, *problem(cell))

@@ -46,14 +46,14 @@ def each_alone(xs, episodes, reverse=False):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", list(MASKS))
-def test_under_any_mask_each_direction_is_run_by_hand_on_the_live_steps(name, reverse):
+def test_masked_directions_equal_separate_runs_on_the_live_steps(name, reverse):
     mask = np.array(MASKS[name], bool)
     (there, back), ys = each_alone(XS, [np.flatnonzero(mask)], reverse)
     jax.tree.map(close, run(cell_params(), XS, None, mask, reverse=reverse), (jl.BothWays(there, back), ys))
 
 
 @pytest.mark.parametrize("name", ["gaps", "left padding", "none"])
-def test_what_stands_at_dead_steps_moves_no_bit(name):
+def test_inputs_at_masked_steps_change_no_bit(name):
     mask = np.array(MASKS[name], bool)
     reset = np.array(RESETS["inside"], bool)
     clean = value_and_grad(cell_params(), XS, None, mask, reset)
@@ -77,7 +77,7 @@ def test_with_resets_every_episode_is_run_alone_both_ways(mask, reset, reverse):
     jax.tree.map(close, run(cell_params(), XS, None, mask, reset, reverse=reverse), expected)
 
 
-def test_an_initial_state_is_that_of_each_direction_at_its_own_end():
+def test_each_direction_starts_from_its_own_initial_state():
     state = jax.tree.map(lambda s: s + 0.5, CELL.initial_state(cell_params()))
     end, ys = run(cell_params(), XS, state)
     there, hs = jl.unroll(CELL.forward, cell_params().forward, XS, state.forward)
@@ -114,7 +114,7 @@ NOT_CAUSAL = {"it": CELL, "in a stack": jl.Stack((CELL, jl.RNN(H + 2, 2))), "lea
 
 
 @pytest.mark.parametrize("cell", list(NOT_CAUSAL.values()), ids=list(NOT_CAUSAL))
-def test_what_goes_step_by_step_is_refused_and_says_why(cell):
+def test_step_tbptt_and_stream_are_refused_with_the_reason(cell):
     params = jax.eval_shape(cell.init, jax.random.key(0))
     state = jax.eval_shape(cell.initial_state, params)
     calls = {

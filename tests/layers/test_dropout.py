@@ -41,7 +41,7 @@ def distance(ours, theirs):
 
 
 @EACH
-def test_one_key_gives_one_run_another_key_another_and_none_the_deterministic_one(name):
+def test_the_key_determines_the_run_and_no_key_is_deterministic(name):
     cell, params = CELLS[name], params_of(name)
     run = jax.jit(lambda key: jl.unroll(cell, params, XS, key=key))
     jax.tree.map(np.testing.assert_array_equal, run(jax.random.key(0)), run(jax.random.key(0)))
@@ -89,7 +89,7 @@ def linear(**rates):
     return cell, jl.RNNParams(np.eye(n), np.eye(n), np.zeros(n)), np.ones((T, n))
 
 
-def test_dropped_inputs_are_the_same_ones_at_every_step_at_the_rate_asked_for():
+def test_input_dropout_keeps_one_mask_and_has_the_given_rate():
     cell, params, xs = linear(inputs=0.25)
     runs = jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
     steps = np.diff(np.asarray(runs), axis=1, prepend=0)
@@ -98,7 +98,7 @@ def test_dropped_inputs_are_the_same_ones_at_every_step_at_the_rate_asked_for():
     assert abs(steps[:, 0].mean() - 1) < 5 * (0.25 / 0.75 / steps[:, 0].size) ** 0.5
 
 
-def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
+def test_hidden_dropout_keeps_one_mask_and_has_the_given_rate():
     cell, params, xs = linear(hidden=0.25)
     runs = np.asarray(
         jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
@@ -109,7 +109,7 @@ def test_what_the_weights_read_of_h_lacks_the_same_units_at_every_step():
     assert abs(factor[:, 0].mean() - 1) < 5 * (0.25 / 0.75 / factor[:, 0].size) ** 0.5
 
 
-def test_zoneout_keeps_other_units_at_every_step_at_the_rate_asked_for():
+def test_zoneout_draws_a_new_mask_per_step_at_the_given_rate():
     cell, params, xs = linear(zoneout=0.25)
     runs = np.asarray(
         jax.vmap(lambda key: jl.unroll(cell, params, xs, key=key)[1])(jax.random.split(jax.random.key(0), 50))
@@ -120,7 +120,7 @@ def test_zoneout_keeps_other_units_at_every_step_at_the_rate_asked_for():
     assert abs(steps.mean() - 0.75) < 5 * (0.25 * 0.75 / steps.size) ** 0.5
 
 
-def test_without_a_key_a_linear_cell_with_zoneout_gives_the_mean_over_keys():
+def test_without_a_key_zoneout_gives_the_mean_for_a_linear_cell():
     cell, params, xs = linear(zoneout=0.25)
     params = params._replace(w_h=0.5 * np.eye(60))
     runs = np.asarray(
@@ -152,7 +152,7 @@ def test_steps_without_a_key_are_the_run_without_a_key(name):
 @pytest.mark.parametrize(
     "name", slow_except(["hidden", "all in a stack"], [name for name in CELLS if name != "both ways"])
 )
-def test_segments_and_a_window_over_all_of_it_use_the_masks_of_one_pass(name):
+def test_segments_and_a_full_window_use_the_masks_of_one_pass(name):
     cell, params = CELLS[name], params_of(name)
 
     def of(run):
@@ -194,7 +194,7 @@ BITS = ("random_bits", "threefry2x32", "random_wrap", "random_split", "shift_rig
 
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("name", list(FAST))
-def test_a_train_step_has_two_loops_of_one_product_and_draws_outside_them(name, batch):
+def test_a_train_step_has_two_loops_that_draw_no_random_numbers(name, batch):
     cell = FAST[name]
     params = cell.init(jax.random.key(0))
     xs = jnp.ones((7, 11, 5) if batch else (11, 5), jnp.float32)
@@ -216,7 +216,7 @@ def test_a_train_step_has_two_loops_of_one_product_and_draws_outside_them(name, 
     assert sum(dots) == 2
 
 
-def test_dropped_weights_are_zero_or_larger_at_the_rate_asked_for_and_the_rest_is_as_it_was():
+def test_drop_weights_drops_only_named_leaves_at_the_given_rate():
     stack = jl.Stack((jl.LSTM(I, 30), jl.GRU(30, 30)))
     params = stack.init(jax.random.key(0), jnp.float64)
     dropped = jl.drop_weights(jax.random.key(0), params, 0.3)
@@ -278,6 +278,6 @@ def test_the_gradient_of_a_dropped_weight_is_zero():
         (lambda: jl.unroll(CELLS["inputs"], params_of("inputs"), XS, key=3), TypeError, "unroll: key must be one"),
     ],
 )
-def test_what_cannot_be_dropped_is_refused_by_name(make, error, says):
+def test_an_invalid_dropout_choice_is_refused_by_name(make, error, says):
     with pytest.raises(error, match=says):
         make()

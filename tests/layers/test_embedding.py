@@ -28,7 +28,7 @@ def test_it_gives_the_rows_of_its_symbols(shape, dtype):
 
 
 @pytest.mark.parametrize("symbol", [V, V + 7, -1, -V, 2**31 - 1, -(2**31)])
-def test_a_symbol_out_of_range_has_a_row_of_nan_and_spoils_no_other(symbol):
+def test_a_symbol_out_of_range_gives_nan_in_its_own_row_only(symbol):
     rows = jax.jit(EMBEDDING.apply)(embedding_params(), np.array([1, symbol, 4]))
     assert np.isnan(rows[1]).all()
     np.testing.assert_array_equal(rows[np.array([0, 2])], embedding_params().w[np.array([1, 4])])
@@ -74,6 +74,6 @@ def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
         (lambda: EMBEDDING.init(0), TypeError, "Embedding.init: key must be one random key"),
     ],
 )
-def test_what_is_no_symbol_or_no_size_is_refused(make, error, says):
+def test_an_invalid_symbol_or_size_is_refused(make, error, says):
     with pytest.raises(error, match=says):
         make()

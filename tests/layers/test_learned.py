@@ -28,7 +28,7 @@ def learned(name):
 
 
 @EACH
-def test_it_starts_as_the_cell_does(name):
+def test_a_new_learned_state_equals_the_cells_initial_state(name):
     cell = jl.LearnedState(CELLS[name])
     params = cell.init(jax.random.key(0), jnp.float64)
     jax.tree.map(np.testing.assert_array_equal, params.cell, CELLS[name].init(jax.random.key(0), jnp.float64))
@@ -38,7 +38,7 @@ def test_it_starts_as_the_cell_does(name):
 
 
 @EACH
-def test_a_run_starts_and_a_reset_goes_back_there(name):
+def test_runs_and_resets_start_from_the_learned_state(name):
     cell, params = learned(name)
     state, ys = jl.unroll(cell, params, XS, None, None, RESET)
     fresh = CELLS[name].initial_state(params.cell)
@@ -48,7 +48,7 @@ def test_a_run_starts_and_a_reset_goes_back_there(name):
 
 
 @EACH
-def test_every_leaf_of_it_gets_the_gradient_of_each_start_and_of_each_reset(name):
+def test_starts_and_resets_give_the_learned_state_a_gradient(name):
     cell, params = learned(name)
     given = jax.tree.map(lambda s: 0.5 * s, params.state)
 
@@ -83,7 +83,7 @@ def test_streamed_it_gives_the_numbers_of_one_pass():
     jax.tree.map(close, (state, np.stack(ys)), jl.unroll(cell, params, XS, None, None, RESET))
 
 
-def test_of_an_slstm_h_alone_is_learned():
+def test_only_h_of_an_slstm_is_learned():
     cell = jl.LearnedState(jl.SLSTM(I, H, heads=2))
     params = cell.init(jax.random.key(0), jnp.float64)
     gradient = jax.grad(lambda p: jnp.sum(jl.unroll(cell, p, XS)[1] ** 2))(params).state
@@ -91,13 +91,13 @@ def test_of_an_slstm_h_alone_is_learned():
     assert not any(np.any(g) for g in gradient[1:])
 
 
-def test_what_is_no_cell_is_refused():
+def test_a_value_that_is_not_a_cell_is_refused():
     with pytest.raises(TypeError, match="LearnedState: cell must have init"):
         jl.LearnedState(3)
 
 
 @pytest.mark.parametrize("axis_type", slow_except([AxisType.Explicit], [AxisType.Explicit, AxisType.Auto]))
-def test_from_params_made_off_a_mesh_a_sharded_batch_starts_and_resets_as_on_one_device(axis_type):
+def test_a_sharded_batch_starts_and_resets_as_on_one_device(axis_type):
     cell, params = learned("LSTM")
     xs, reset = np.stack([XS, 2 * XS]), np.stack([RESET, RESET[::-1]])
 

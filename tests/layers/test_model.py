@@ -43,7 +43,7 @@ def test_it_is_an_embedding_then_a_cell_then_a_readout(name, symbols):
     assert (params.embedding is None) != symbols
 
 
-def test_the_last_output_is_that_of_the_last_live_step_and_of_two_directions_that_of_each_ones_end():
+def test_last_uses_the_last_live_step_of_each_direction():
     for name in CELLS:
         model = jl.Model(CELLS[name], O)
         params = model.init(jax.random.key(0), jnp.float64)
@@ -69,7 +69,7 @@ def test_a_key_goes_to_the_cell():
 
 
 @pytest.mark.parametrize("axis_type", slow_except([AxisType.Explicit], [AxisType.Explicit, AxisType.Auto]))
-def test_sharded_symbols_give_the_outputs_gradients_and_samples_of_one_device(axis_type):
+def test_sharded_symbols_give_the_results_of_one_device(axis_type):
     model = jl.Model(jl.LSTM(I, H), V, V)
     params, symbols = model.init(jax.random.key(0), jnp.float64), np.stack([SYMBOLS, SYMBOLS[::-1]])
 
@@ -98,7 +98,7 @@ def test_every_part_gets_a_gradient_and_a_key_of_its_own():
 
 
 @pytest.mark.usefixtures("own_messages")
-def test_what_does_not_fit_is_refused_by_name():
+def test_an_invalid_model_argument_is_refused_by_name():
     model = jl.Model(jl.LSTM(I, H), O, V)
     params = model.init(jax.random.key(0))
     with pytest.raises(TypeError, match="Model: cell must have init"):

@@ -25,7 +25,7 @@ def test_a_sequence_of_features_gives_an_output_a_step():
     np.testing.assert_allclose(READOUT.apply(params, hs), jax.vmap(lambda h: READOUT.apply(params, h))(hs), rtol=1e-6)
 
 
-def test_the_initial_weights_have_the_variance_of_lecun_and_no_offset():
+def test_initial_weights_have_lecun_variance_and_biases_are_zero():
     params = Readout(400, 100).init(jax.random.key(0))
     # 40,000 draws: the variance of a truncated normal is within 1 % of 1 / fan-in.
     np.testing.assert_allclose(np.var(params.w) * 400, 1, atol=0.03)
@@ -70,7 +70,7 @@ def test_features_of_another_width_are_refused_with_both_sizes():
         ),
     ],
 )
-def test_what_is_no_output_of_a_cell_or_no_params_is_refused_by_name(changed, error, says):
+def test_invalid_features_or_params_are_refused_by_name(changed, error, says):
     given = {"params": READOUT.init(jax.random.key(0)), "h": draw(5, (5,))}
     with pytest.raises(error, match=f"Readout.apply: {says}"):
         READOUT.apply(**(given | changed))

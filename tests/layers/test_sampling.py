@@ -24,7 +24,7 @@ def model_params():
     return jax.tree.map(lambda a: 3 * a, MODEL.init(jax.random.key(0), jnp.float64))
 
 
-def test_at_temperature_zero_it_is_a_python_loop_that_takes_the_most_likely_symbol():
+def test_temperature_zero_equals_a_greedy_python_loop():
     state, y = MODEL.cell.initial_state(model_params().cell), None
     w, b = model_params().readout
 
@@ -60,7 +60,7 @@ def test_it_goes_on_from_the_state_that_it_left():
     np.testing.assert_array_equal(whole, jnp.concatenate([symbols, first, more]))
 
 
-def test_other_keys_prompts_and_temperatures_of_one_shape_compile_nothing_more():
+def test_new_keys_prompts_and_temperatures_compile_nothing():
     jl.sample(MODEL, model_params(), jax.random.key(0), PROMPT, steps=7, temperature=0.5, top_p=0.5)
     keys, other = list(jax.random.split(jax.random.key(9), 4)), PROMPT[::-1].copy()
     with compilations() as seen:
@@ -74,7 +74,7 @@ def test_other_keys_prompts_and_temperatures_of_one_shape_compile_nothing_more()
     [(1.0, 1.0, [0, 1, 2, 3, 4]), (0.5, 1.0, [0, 1, 2, 3, 4]), (1.0, 0.6, [1, 3]), (1.0, 0.66, [1, 3, 4]),
      (2.0, 0.5, [1, 3]), (1.0, 0.01, [1])],
 )  # fmt: skip
-def test_symbols_come_as_often_as_the_smallest_set_with_top_p_says(temperature, top_p, kept):
+def test_symbols_are_drawn_from_the_smallest_set_with_top_p(temperature, top_p, kept):
     n = 20_000
     keys = jax.random.split(jax.random.key(0), n)
     drawn = jax.jit(jax.vmap(lambda key: draw(key, jnp.asarray(LOGITS), jnp.asarray(temperature), jnp.asarray(top_p))))(
@@ -92,7 +92,7 @@ def test_symbols_come_as_often_as_the_smallest_set_with_top_p_says(temperature, 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-10, 1e-30, 1e-45])
 @pytest.mark.parametrize("scale", [1.0, 1e30])
-def test_a_temperature_close_to_zero_takes_the_most_likely_symbol_as_zero_does(temperature, scale):
+def test_a_tiny_temperature_takes_the_most_likely_symbol(temperature, scale):
     y = scale * jnp.asarray(np.log([0.1, 0.2, 0.05, 0.25, 0.4]), jnp.float32)
     for key in jax.random.split(jax.random.key(0), 3):
         assert jax.jit(draw)(key, y, jnp.float32(temperature), jnp.float32(1)) == 4
@@ -113,13 +113,13 @@ def test_narrow_logits_of_many_symbols_are_drawn_as_wide_ones():
     [{"prompt": np.array([1, V])}, {"prompt": np.array([-1])}, {"temperature": np.float32(-1)},
      {"top_p": np.zeros(())}, {"top_p": np.float32(1.5)}, {"temperature": np.float32(np.nan)}],
 )  # fmt: skip
-def test_what_only_the_device_can_find_wrong_draws_what_is_no_symbol(changed):
+def test_invalid_values_on_the_device_give_symbol_minus_one(changed):
     on_device = {name: jnp.asarray(value) for name, value in changed.items()}
     given = {"prompt": PROMPT, "temperature": 1.0, "top_p": 1.0} | on_device
     assert jl.sample(MODEL, model_params(), jax.random.key(0), steps=3, **given)[1].tolist() == [-1] * 3
 
 
-def test_each_symbol_of_a_run_comes_as_often_as_the_outputs_before_it_say():
+def test_symbols_follow_the_softmax_of_the_outputs_before_them():
     keys = jax.random.split(jax.random.key(0), 5000)
     texts = jax.jit(jax.vmap(lambda key: jl.sample(MODEL, model_params(), key, PROMPT, steps=2)[1]))(keys)
     p = jax.nn.softmax(MODEL.outputs(model_params(), PROMPT)[1][-1])
@@ -170,7 +170,7 @@ def test_no_key_is_used_twice_and_the_given_one_is_used_up():
         ),
     ],
 )
-def test_what_cannot_be_sampled_is_refused_by_name(changed, error, says):
+def test_an_invalid_sampling_argument_is_refused_by_name(changed, error, says):
     given = {"model": MODEL, "params": model_params(), "key": jax.random.key(0), "prompt": PROMPT, "steps": 2}
     with pytest.raises(error, match=says):
         jl.sample(**(given | changed))

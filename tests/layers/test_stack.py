@@ -57,7 +57,7 @@ def test_its_states_end_in_its_last_state_and_show_its_outputs(name):
 
 
 @EACH
-def test_streamed_in_steps_and_chunks_it_gives_the_numbers_of_one_pass(name):
+def test_steps_and_chunks_give_the_numbers_of_one_pass(name):
     stack, params = STACKS[name], params_of(name)
     stream, state, ys = jl.stream(stack), stack.initial_state(params), []
     for t in range(2):
@@ -68,7 +68,7 @@ def test_streamed_in_steps_and_chunks_it_gives_the_numbers_of_one_pass(name):
 
 
 @pytest.mark.parametrize("name", ["unlike", "equal, looped"])
-def test_truncated_its_numbers_stay_and_a_window_over_all_of_it_cuts_nothing(name):
+def test_truncation_keeps_values_and_a_full_window_cuts_nothing(name):
     stack, params = STACKS[name], params_of(name)
 
     def gradient(run):
@@ -100,20 +100,20 @@ def test_twelve_equal_layers_compile_to_the_loops_of_four():
     assert inside[0] == inside[1]
 
 
-def test_twelve_equal_layers_compile_to_no_more_kernels_than_three():
+def test_twelve_equal_layers_have_at_most_the_kernels_of_three():
     """Kernels are what compiling takes its time for, each once. A slice at a place of its own would be one a layer."""
     three, twelve = (len(HLO(gradient_of(layers)[1]).kernels()) for layers in (3, 12))
     assert twelve <= three
 
 
-def test_two_equal_layers_run_apart():
+def test_two_equal_layers_have_no_loop_over_layers():
     stack = jl.Stack((jl.LSTM(H, H),) * 2)
     params = stack.init(jax.random.key(0))
     jaxpr = jax.make_jaxpr(lambda p: jl.unroll(stack, p, jnp.zeros((T, H), jnp.float32)))(params)
     assert not any(scans(scan.params["jaxpr"]) for scan in scans(jaxpr))
 
 
-def test_dropout_between_layers_is_new_at_every_step_and_never_behind_the_last():
+def test_stack_dropout_changes_per_step_and_skips_the_last_layer():
     linear = {"activation": "linear"}
     stack = jl.Stack((jl.RNN(1, 50, **linear), jl.RNN(50, 50, **linear)), dropout=0.4)
     below, above = stack.init(jax.random.key(0), jnp.float64)
@@ -152,12 +152,12 @@ def test_dropout_in_a_loop_over_layers_draws_a_mask_for_each(layers):
         (lambda: jl.Stack((jl.LSTM(I, H),), residual=1), TypeError, "Stack: residual must be True or False"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_sizes(make, error, says):
+def test_an_invalid_stack_is_refused_with_its_sizes(make, error, says):
     with pytest.raises(error, match=says):
         make()
 
 
-def test_the_output_of_a_residual_stack_is_no_part_of_its_state_and_is_refused():
+def test_a_residual_stack_refuses_the_output_of_a_state():
     name = "residual, looped"
     with pytest.raises(ValueError, match=r"residual stack is not part of its state.*unroll"):
         STACKS[name].output(STACKS[name].initial_state(params_of(name)))

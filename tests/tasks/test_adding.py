@@ -31,7 +31,7 @@ def test_the_target_is_the_sum_of_the_two_marked_values():
         np.testing.assert_allclose(batch.targets[b, 0], values[b, first] + values[b, second], rtol=1e-6)
 
 
-def test_values_lie_between_zero_and_one_and_the_unmarked_ones_do_not_matter_to_the_target():
+def test_values_are_in_0_to_1_and_unmarked_ones_do_not_matter():
     batch = Adding(20).sequences(jax.random.key(3), 500)
     values, marks = np.asarray(batch.xs[:, :, 0]), np.asarray(batch.xs[:, :, 1])
     assert values.min() >= 0
@@ -40,7 +40,7 @@ def test_values_lie_between_zero_and_one_and_the_unmarked_ones_do_not_matter_to_
     assert abs(np.corrcoef(unmarked, batch.targets[:, 0])[0, 1]) < 0.2
 
 
-def test_the_best_constant_predictor_has_the_baseline_as_its_error():
+def test_the_best_constant_prediction_has_the_baseline_error():
     task = Adding(10)
     y = np.asarray(task.sequences(jax.random.key(4), 100_000).targets, np.float64)
     # The squared deviation of a sum of two uniforms has a standard deviation of about 0.2: 0.0006 over 100,000.

@@ -16,7 +16,7 @@ from jax_lstm.tasks.bytes import STREAM, library, split_of, streams, texts
 SPLITS = ("train", "validation", "test")
 
 
-def test_the_files_are_the_librarys_own_source_without_tests_and_installed_packages():
+def test_the_files_are_the_standard_library_without_its_tests():
     names = set(library())
     assert {"ast.py", "json/decoder.py", "asyncio/events.py"} <= names
     folders = {part for name in names for part in name.split("/")[:-1]}
@@ -26,7 +26,7 @@ def test_the_files_are_the_librarys_own_source_without_tests_and_installed_packa
     assert library()["ast.py"] == Path(sysconfig.get_paths()["stdlib"], "ast.py").read_bytes()
 
 
-def test_every_file_is_in_one_split_and_the_splits_are_all_of_them():
+def test_every_file_is_in_exactly_one_split():
     parts = {split: [name for name in library() if split_of(name) == split] for split in SPLITS}
     assert sum(map(len, parts.values())) == len(library())
     for split, text in zip(SPLITS, texts(), strict=True):
@@ -36,7 +36,7 @@ def test_every_file_is_in_one_split_and_the_splits_are_all_of_them():
     assert sizes[1:].min() > 0.05
 
 
-def test_a_files_split_is_that_of_its_name_whatever_else_is_there():
+def test_the_split_of_a_file_depends_on_its_name_only():
     # SHA-256 of the name, its first eight bytes modulo ten, which any language can recompute.
     named = {name: split_of(name) for name in ("ast.py", "zipfile.py", "_pydecimal.py", "json/decoder.py")}
     assert named == {
@@ -47,7 +47,7 @@ def test_a_files_split_is_that_of_its_name_whatever_else_is_there():
     }
 
 
-def test_what_is_wanted_is_the_next_byte_at_every_step():
+def test_the_target_of_every_step_is_the_next_byte():
     batch = Bytes(trained=20).train_batch(jax.random.key(0), 3, 5)
     assert (batch.xs.shape, batch.targets.shape) == ((5, 20), (5, 20))
     assert batch.xs.dtype == batch.targets.dtype == jnp.int32
@@ -59,7 +59,7 @@ def test_what_is_wanted_is_the_next_byte_at_every_step():
         assert row.astype(np.uint8).tobytes() in text
 
 
-def test_a_stream_goes_on_at_the_next_step_where_it_was():
+def test_a_stream_continues_in_the_next_training_batch():
     task = Bytes(trained=16)
     parts = [task.train_batch(jax.random.key(0), t, 4) for t in range(10, 14)]
     whole = Bytes(trained=16 * 14).train_batch(jax.random.key(0), 0, 4)
@@ -67,7 +67,7 @@ def test_a_stream_goes_on_at_the_next_step_where_it_was():
     np.testing.assert_array_equal(np.concatenate([part.targets for part in parts], axis=1), whole.targets[:, 160:])
 
 
-def test_a_stream_goes_around_the_end_of_the_text_to_its_beginning(monkeypatch):
+def test_a_stream_wraps_around_the_end_of_the_text(monkeypatch):
     small = texts()._replace(train=np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(bytes_of, "texts", lambda: small)
     xs = np.concatenate([Bytes(trained=3).train_batch(jax.random.key(0), t, 2).xs for t in range(50)], axis=1)
@@ -75,7 +75,7 @@ def test_a_stream_goes_around_the_end_of_the_text_to_its_beginning(monkeypatch):
     np.testing.assert_array_equal(Bytes(trained=3).train_batch(jax.random.key(0), 700_000_000, 2).xs, xs[:, :3])
 
 
-def test_a_batch_is_a_pure_function_of_key_and_step_and_can_be_traced():
+def test_a_batch_is_a_pure_traceable_function_of_key_and_step():
     task = Bytes(trained=8)
     once, again = (
         task.train_batch(jax.random.key(0), 40, 8),
@@ -87,7 +87,7 @@ def test_a_batch_is_a_pure_function_of_key_and_step_and_can_be_traced():
 
 
 @pytest.mark.parametrize(("split", "count"), [("validation", 32), ("test", 128)])
-def test_scored_streams_are_fixed_without_overlap_and_of_their_own_split(split, count):
+def test_scored_streams_are_fixed_disjoint_parts_of_their_split(split, count):
     batch = getattr(Bytes(), split)()
     assert batch.xs.shape == (count, STREAM) == (count, Bytes().length)
     jax.tree.map(np.testing.assert_array_equal, batch, getattr(Bytes(trained=7), split)())
@@ -105,13 +105,13 @@ def test_the_baseline_is_the_entropy_of_the_training_texts_bytes():
     np.testing.assert_allclose(Bytes().baseline, -np.log2(p[text]).mean(), rtol=1e-9)
 
 
-def test_the_rival_is_the_n_gram_of_order_three_on_the_bytes_of_the_split():
+def test_the_rival_is_the_order_3_n_gram_on_the_same_split():
     expected = ngram.bits_per_byte(texts().train, streams("validation"), 3)
     assert Bytes().rivals("validation") == {"order-3 n-gram": expected}
     assert 1.5 < expected < 0.6 * Bytes().baseline
 
 
-def test_the_task_says_that_it_reads_tokens_and_the_others_do_not():
+def test_bytes_reads_tokens_and_has_rivals_and_digits_does_not():
     assert isinstance(Bytes(), ReadsTokens)
     assert isinstance(Bytes(), HasRivals)
     assert not isinstance(Digits(), ReadsTokens)
@@ -126,7 +126,7 @@ def test_a_stream_of_no_bytes_is_refused():
         Bytes(trained=0)
 
 
-def test_an_interpreter_without_the_source_of_its_library_is_refused(monkeypatch):
+def test_an_interpreter_without_library_source_is_refused(monkeypatch):
     monkeypatch.setattr(bytes_of, "library", lambda: {"ast.py": b"import sys\n"})
     with pytest.raises(FileNotFoundError, match=r"^Bytes: wanted at least .* for validation, but found 0 under"):
         texts.__wrapped__()

@@ -15,7 +15,7 @@ INNER = f"B(?:TS*X{FROM_4}|PT*V(?:V|P{FROM_4}))E"
 EMBEDDED = re.compile(f"B([TP])({INNER})([TP])E")
 
 
-def test_a_stream_is_one_string_after_another_and_the_outer_symbol_comes_back():
+def test_a_stream_joins_strings_and_asks_for_each_outer_symbol():
     batch = _streams(jax.random.key(0), 8, 2000)
     letters = np.array(list("BTPSXVE"))
     read, wanted = letters[np.asarray(batch.xs).argmax(axis=2)], letters[np.asarray(batch.targets)]
@@ -32,7 +32,7 @@ def test_a_stream_is_one_string_after_another_and_the_outer_symbol_comes_back():
         assert set(targets[weights > 0]) == {"T", "P"}
 
 
-def test_both_outer_symbols_and_both_arrows_are_as_likely():
+def test_both_outer_symbols_are_equally_likely():
     batch = _streams(jax.random.key(1), 16, 2000)
     asked = np.asarray(batch.targets)[np.asarray(batch.weights) > 0]
     assert abs((asked == 1).mean() - 0.5) < 0.05

@@ -18,7 +18,7 @@ def drawn():
     return TASK.sequences(jax.random.key(0), 400)
 
 
-def test_what_is_wanted_at_the_end_is_what_was_read_at_the_beginning():
+def test_the_targets_at_the_end_are_the_symbols_at_the_start():
     batch = drawn()
     read = np.asarray(batch.xs).argmax(axis=2)
     assert read.shape == (400, T + 20)
@@ -30,7 +30,7 @@ def test_what_is_wanted_at_the_end_is_what_was_read_at_the_beginning():
     np.testing.assert_allclose(np.bincount(read[:, :10].ravel(), minlength=9)[1:] / 4000, 1 / 8, atol=0.02)
 
 
-def test_the_baseline_is_the_loss_of_knowing_when_and_guessing_what():
+def test_the_baseline_is_the_loss_of_guessing_at_the_right_time():
     batch = drawn()
     certain, guess = np.full(9, -50.0, np.float32), np.zeros(9, np.float32)
     certain[0], guess[0] = 50, -50

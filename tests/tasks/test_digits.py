@@ -48,7 +48,7 @@ def test_every_part_has_every_digit():
         assert len(np.unique(np.asarray(_part(part).targets))) == 10
 
 
-def test_an_epoch_shows_each_digit_once_and_the_next_one_in_another_order():
+def test_an_epoch_shows_each_digit_once_in_a_new_order():
     task, key, size = Digits(), jax.random.key(0), 256
     batches = 1297 // size
     epochs = [

@@ -7,7 +7,7 @@ import pytest
 from jax_lstm.tasks import LongLag
 
 
-def test_the_two_sequences_differ_in_the_first_symbol_and_that_is_the_target():
+def test_the_first_symbol_alone_differs_and_is_the_target():
     p = 7
     batch = LongLag(p).test()
     symbols = np.asarray(batch.xs).argmax(axis=2)
@@ -18,7 +18,7 @@ def test_the_two_sequences_differ_in_the_first_symbol_and_that_is_the_target():
     assert set(batch.targets.tolist()) == {p - 1, p}
 
 
-def test_a_batch_has_both_by_chance_and_is_a_pure_function_of_key_and_step():
+def test_a_batch_mixes_both_and_is_a_function_of_key_and_step():
     task, key = LongLag(5), jax.random.key(0)
     once, again = task.train_batch(key, 3, 200), jax.jit(task.train_batch, static_argnums=2)(key, 3, 200)
     jax.tree.map(np.testing.assert_array_equal, once, again)

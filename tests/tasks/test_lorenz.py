@@ -21,7 +21,7 @@ def test_a_step_of_the_orbit_is_that_of_the_equations():
         np.testing.assert_allclose(solved.y[:, -1] / scale, points[start + 20], atol=0.02)
 
 
-def test_windows_are_of_points_in_a_row_and_the_splits_do_not_meet():
+def test_windows_are_consecutive_points_and_splits_are_disjoint():
     task, points = Lorenz(), orbit()
     seen = {}
     for name, batch in (

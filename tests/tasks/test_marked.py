@@ -20,7 +20,7 @@ def parts(batch):
     return xs[:, :, 0], xs[:, :, 1], np.asarray(batch.mask).sum(axis=1)
 
 
-def test_lengths_lie_between_t_and_a_tenth_more_and_all_of_them_occur():
+def test_every_length_from_t_to_1_1_t_occurs_and_no_other():
     _, _, n = parts(sequences("sum"))
     assert set(n) == set(range(T, T * 11 // 10 + 1))
 
@@ -38,7 +38,7 @@ def test_both_ends_are_marked_minus_one_and_padding_is_zero():
     assert not m[dead].any()
 
 
-def test_the_first_mark_is_among_ten_steps_and_the_second_among_those_before_the_middle():
+def test_the_marks_are_in_the_first_ten_steps_and_the_first_half():
     _, m, _ = parts(sequences("sum", 20_000))
     places = [np.flatnonzero(row == 1) for row in m]
     one = [p for p in places if len(p) == 1]
@@ -75,7 +75,7 @@ def test_the_baselines_are_those_of_the_best_constant():
     assert Marked("product").baseline > 1.1 * 7 / 144
 
 
-def test_a_batch_is_a_pure_function_of_key_and_step_and_splits_differ():
+def test_batches_are_functions_of_key_and_step_and_splits_differ():
     task, key = Marked("sum", T), jax.random.key(5)
     once, again = task.train_batch(key, 3, 4), jax.jit(task.train_batch, static_argnums=2)(key, 3, 4)
     jax.tree.map(np.testing.assert_array_equal, once, again)
@@ -84,7 +84,7 @@ def test_a_batch_is_a_pure_function_of_key_and_step_and_splits_differ():
     assert once.xs.dtype == once.targets.dtype == jnp.float32
 
 
-def test_what_cannot_be_is_refused():
+def test_an_unknown_operation_or_short_length_is_refused():
     with pytest.raises(ValueError, match="operation must be sum or product"):
         Marked("difference")
     with pytest.raises(ValueError, match="length must be at least 24, but is 23"):

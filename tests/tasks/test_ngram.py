@@ -23,13 +23,13 @@ def after(context, train=TEXT, order=3):
 
 @pytest.mark.parametrize("order", [0, 1, 3])
 @pytest.mark.parametrize("context", [b"", b"a", b"abc", b"dabc", b"zabc", b"abz", b"zzz"])
-def test_the_probabilities_of_all_bytes_are_positive_and_sum_to_one(context, order):
+def test_all_byte_probabilities_are_positive_and_sum_to_one(context, order):
     p = after(context, order=order)
     assert p.min() > 0
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
 
 
-def test_an_order_mixes_its_counts_with_the_order_below_by_the_weights_of_witten_and_bell():
+def test_orders_are_mixed_with_witten_bell_weights():
     # abracadabra: a 5 times, b 2, r 2, c 1, d 1 of 11; after a come b twice, c and d; after ra, c once.
     p_b, p_c = ((count + 5 / 256) / 16 for count in (2, 1))
     np.testing.assert_allclose(probabilities(ABRA, of(b"b"))[0], [p_b], rtol=1e-12)
@@ -43,7 +43,7 @@ def test_a_context_that_was_never_seen_leaves_the_order_below():
     np.testing.assert_array_equal(after(b"zzz"), after(b""))
 
 
-def test_no_more_than_the_three_bytes_before_are_looked_at_and_never_another_stream():
+def test_only_the_last_three_bytes_of_the_same_stream_count():
     streams = RNG.integers(97, 101, (4, 9)).astype(np.uint8)
     p = probabilities(TEXT, streams)
     np.testing.assert_array_equal(p[:, 5], probabilities(TEXT, streams[:, 2:6])[:, 3])
@@ -54,13 +54,13 @@ def test_no_more_than_the_three_bytes_before_are_looked_at_and_never_another_str
     assert (probabilities(TEXT, other)[:, 4] != p[:, 4]).all()
 
 
-def test_the_score_is_the_mean_number_of_bits_of_every_byte_but_the_first():
+def test_the_score_is_the_mean_bits_of_all_bytes_but_the_first():
     streams = RNG.integers(97, 101, (3, 50)).astype(np.uint8)
     expected = -np.mean([np.log2(p) for row in probabilities(TEXT, streams) for p in row[1:]])
     np.testing.assert_allclose(bits_per_byte(TEXT, streams), expected, rtol=1e-12)
 
 
-def test_a_random_text_of_four_letters_costs_two_bits_and_a_repeated_one_nearly_none():
+def test_4_random_letters_cost_2_bits_and_repetition_almost_none():
     letters = RNG.integers(97, 101, 200_000).astype(np.uint8)
     assert bits_per_byte(letters[:-10_000], letters[None, -10_000:]) == pytest.approx(2, abs=0.01)
     again = np.tile(np.frombuffer(b"abcdefg", np.uint8), 1_000)

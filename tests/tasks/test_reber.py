@@ -20,7 +20,7 @@ def read(batch):
         yield "".join("BTPSXVE"[k] for k in xs[:n].argmax(axis=1))
 
 
-def test_every_string_is_one_of_the_grammar_and_the_outer_symbol_is_the_target():
+def test_strings_are_valid_and_the_outer_symbol_is_the_target():
     batch = Reber().sequences(jax.random.key(0), 2_000)
     lengths = set()
     for text, target in zip(read(batch), batch.targets.tolist(), strict=True):
@@ -33,7 +33,7 @@ def test_every_string_is_one_of_the_grammar_and_the_outer_symbol_is_the_target()
     np.testing.assert_allclose(np.mean(np.asarray(batch.targets) == 1), 0.5, atol=0.05)
 
 
-def test_what_is_no_walk_of_the_grammar_is_told_apart():
+def test_the_regex_of_the_grammar_rejects_invalid_strings():
     assert INNER.fullmatch("BTXSE")
     assert INNER.fullmatch("BPVVE")
     assert INNER.fullmatch("BTSSXXTVPXVPSE")
@@ -41,7 +41,7 @@ def test_what_is_no_walk_of_the_grammar_is_told_apart():
     assert not INNER.fullmatch("BTSE")
 
 
-def test_the_shortest_strings_are_as_likely_as_their_coins():
+def test_the_shortest_strings_have_the_expected_frequency():
     """BTXSE takes three coins, T, X and S, as BPVVE does, P, V and V."""
     texts = [text[2:] for text in read(Reber().sequences(jax.random.key(1), 4_000))]
     for shortest in ("BTXSE", "BPVVE"):
@@ -50,7 +50,7 @@ def test_the_shortest_strings_are_as_likely_as_their_coins():
         np.testing.assert_allclose(share, 1 / 8 / 0.972, atol=4 * 0.0053)
 
 
-def test_a_batch_is_a_pure_function_of_key_and_step_and_splits_differ():
+def test_batches_are_functions_of_key_and_step_and_splits_differ():
     task, key = Reber(), jax.random.key(5)
     once, again = task.train_batch(key, 3, 8), jax.jit(task.train_batch, static_argnums=2)(key, 3, 8)
     jax.tree.map(np.testing.assert_array_equal, once, again)

@@ -19,7 +19,7 @@ def read(batch):
 
 
 @pytest.mark.parametrize("marks", [2, 3])
-def test_a_sequence_is_b_noise_with_rare_symbols_at_their_places_and_e(marks):
+def test_sequences_are_noise_with_marks_at_the_right_places(marks):
     texts = list(read(TemporalOrder(marks).sequences(jax.random.key(0), 2_000)))
     assert {len(text) for text in texts} == set(range(100, 111))
     seen = [set() for _ in range(marks)]
@@ -45,7 +45,7 @@ def test_the_class_is_the_order_read_as_a_binary_number(marks):
     np.testing.assert_allclose(counts, task.baseline, atol=0.08)
 
 
-def test_a_batch_is_a_pure_function_of_key_and_step_and_splits_differ():
+def test_batches_are_functions_of_key_and_step_and_splits_differ():
     task, key = TemporalOrder(), jax.random.key(5)
     once, again = task.train_batch(key, 3, 4), jax.jit(task.train_batch, static_argnums=2)(key, 3, 4)
     jax.tree.map(np.testing.assert_array_equal, once, again)

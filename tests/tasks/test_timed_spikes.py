@@ -24,7 +24,7 @@ def spikes():
     return X, Y, *np.nonzero(X)[1].reshape(-1, 2).T
 
 
-def test_the_third_spike_is_as_long_after_the_second_as_that_is_after_the_first():
+def test_the_two_gaps_between_the_three_spikes_are_equal():
     X, Y, first, second = spikes()
     assert X.shape == Y.shape == (4_000, 150)
     assert set(np.unique(X)) == set(np.unique(Y)) == {0, 1}
@@ -32,7 +32,7 @@ def test_the_third_spike_is_as_long_after_the_second_as_that_is_after_the_first(
     np.testing.assert_array_equal(Y.argmax(axis=1) - second, second - first)
 
 
-def test_delays_of_30_to_60_steps_and_the_first_30_starts_are_as_likely():
+def test_delays_and_starts_are_uniform_and_independent():
     _, _, first, second = spikes()
     for delays, least, most in ((second - first, 30, 60), (first, 0, 29)):
         assert set(delays.tolist()) == set(range(least, most + 1))
@@ -40,12 +40,12 @@ def test_delays_of_30_to_60_steps_and_the_first_30_starts_are_as_likely():
     assert abs(np.corrcoef(first, second - first)[0, 1]) < 0.05
 
 
-def test_what_is_asked_for_begins_at_the_second_spike_and_the_third_weighs_ten_steps():
+def test_weights_start_at_spike_2_and_are_10_at_spike_3():
     _, Y, _, second = spikes()
     np.testing.assert_array_equal(drawn().weights, (np.arange(150) >= second[:, None]) + 9 * Y)
 
 
-def test_a_spike_that_is_one_step_late_counts_as_wrong_and_one_before_anything_is_asked_for_does_not():
+def test_only_spikes_in_the_scored_steps_count():
     batch = drawn()
     assert score(batch.targets, batch.targets, batch.weights) == 1
     assert score(jnp.roll(batch.targets, 1, axis=1), batch.targets, batch.weights) == 0
@@ -53,7 +53,7 @@ def test_a_spike_that_is_one_step_late_counts_as_wrong_and_one_before_anything_i
     assert score(batch.targets.at[:, 149].add(1), batch.targets, batch.weights) < 0.01
 
 
-def test_the_baseline_is_the_share_that_is_right_with_a_spike_at_the_best_step_of_all():
+def test_the_baseline_is_the_score_of_the_best_fixed_spike():
     pairs = [(s, D) for s in range(30) for D in range(30, 61)]
     hits = np.bincount([s + 2 * D for s, D in pairs])
     np.testing.assert_allclose(TASK.baseline, hits.max() / len(pairs))

@@ -18,7 +18,7 @@ def drawn():
     return np.asarray(batch.xs)[..., 0], np.asarray(batch.targets)[:, 0], np.asarray(batch.mask)
 
 
-def test_the_first_three_steps_tell_the_class_and_the_others_are_noise():
+def test_only_the_first_three_steps_depend_on_the_class():
     X, Y, _ = drawn()
     assert set(Y.tolist()) == {np.float32(0.2), np.float32(0.8)}
     sign = np.where(Y > 0.5, -1, 1)

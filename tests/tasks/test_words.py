@@ -36,13 +36,13 @@ def test_a5_is_the_even_permutations_and_not_commutative():
     assert np.bincount(orders).tolist() == [0, 1, 15, 20, 0, 24]
 
 
-def test_products_are_running_ones():
+def test_products_equal_the_running_products():
     g = np.random.default_rng(0).integers(0, 60, 20)
     expected = list(itertools.accumulate(g.tolist(), lambda a, b: int(table("A5")[a, b])))
     assert np.asarray(products("A5", g)).tolist() == expected
 
 
-def test_a_words_batch_asks_for_every_product_and_training_begins_with_two():
+def test_training_starts_with_two_products_and_test_scores_all():
     task = Words("A5", ramp=10)
     test = task.test()
     assert test.xs.shape == (task.test_size, 32, 60)
@@ -57,7 +57,7 @@ def test_a_words_batch_asks_for_every_product_and_training_begins_with_two():
         assert (weights[:, :counted] == 1).all()
 
 
-def test_parity_is_that_of_the_bits_and_longer_ones_are_scored():
+def test_parity_counts_ones_and_test_strings_are_longer():
     task = Parity()
     for batch, shortest, longest in ((task.train_batch(jax.random.key(0), 0, 3000), 1, 40), (task.test(), 41, 256)):
         lengths = np.asarray(batch.mask).sum(axis=1)

@@ -58,7 +58,7 @@ def run(problem, tx, seeds, calls, n, vmap=None):
 
 
 @pytest.mark.parametrize(("calls", "n", "vmap"), [(1, 6, True), (1, 6, False), (3, 2, None)])
-def test_a_step_begins_with_what_the_one_before_it_left_and_its_gradient_ends_there(calls, n, vmap):
+def test_a_step_starts_from_the_last_carry_and_cuts_its_gradient(calls, n, vmap):
     state, report = run(DECAY, SGD, (3, 4), calls, n, vmap)
     start = init_state(DECAY, SGD, (3, 4))
     for s in range(2):
@@ -75,7 +75,7 @@ def test_a_step_begins_with_what_the_one_before_it_left_and_its_gradient_ends_th
         np.testing.assert_allclose(state.params[s], w, rtol=1e-5)
 
 
-def test_every_step_of_every_seed_has_a_key_of_its_own_and_no_batch_is_drawn_from_it():
+def test_step_keys_are_unique_and_differ_from_batch_keys():
     _, report = run(DECAY, SGD, (0, 1), 2, 4)
     keys = init_state(DECAY, SGD, (0, 1)).data_key
     drawn = [[jax.random.uniform(key_of_step(key, t), dtype=jnp.float32) for key in keys] for t in range(8)]
@@ -96,7 +96,7 @@ def test_the_carry_is_donated_and_a_problem_without_one_has_none():
 OPT, TRAIN = OptConfig(lr=0.1), TrainConfig(steps=40, batch_size=8, seeds=(0, 1), log_every=5, eval_every=10, devices=2)
 
 
-def test_a_run_resumed_after_an_interrupt_carries_on_with_the_same_bits(tmp_path):
+def test_a_resumed_run_continues_its_carry_bit_for_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     ended = fit(DECAY, OPT, TRAIN, whole)
@@ -159,7 +159,7 @@ def test_any_number_of_devices_carries_what_one_does(devices, vmap):
 
 
 @pytest.mark.parametrize(("devices", "vmap"), [(2, False), (8, True)])
-def test_a_step_that_carries_has_one_all_reduce_and_each_device_keeps_its_own_sequences(devices, vmap):
+def test_a_carry_step_has_one_all_reduce_and_a_sharded_carry(devices, vmap):
     problem, mesh = stateful(), data_mesh(devices)
     start = place(init_state(problem, ADAM, (0, 1)), mesh)
     steps: Any = compile_steps(problem, ADAM, 3, vmap, mesh)
@@ -171,7 +171,7 @@ def test_a_step_that_carries_has_one_all_reduce_and_each_device_keeps_its_own_se
         assert {shard.data.shape for shard in leaf.addressable_shards} == {(2, B // devices, CELL.hidden_size)}
 
 
-def test_after_the_first_call_nothing_is_compiled_or_moved_on_many_devices(caplog):
+def test_later_calls_on_many_devices_compile_and_move_nothing(caplog):
     problem, mesh = replace(stateful(), score=lambda params: jnp.sum(params.b)), data_mesh(4)
     step, validate = compile_steps(problem, ADAM, 2, mesh=mesh), compile_validation(problem)
     state, _ = validate(step(place(init_state(problem, ADAM, (0, 1)), mesh))[0])

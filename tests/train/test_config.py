@@ -24,13 +24,13 @@ def test_a_cosine_falls_from_the_peak_to_zero():
     np.testing.assert_allclose(rates(schedule="cosine"), 0.05 * (1 + np.cos(np.pi * t / 100)), atol=1e-7)
 
 
-def test_a_warm_up_rises_in_a_line_and_stays():
+def test_warmup_rises_linearly_and_then_stays_constant():
     np.testing.assert_allclose(
         rates(schedule="warmup", warmup_steps=10), 0.1 * np.minimum(np.arange(101) / 10, 1), atol=1e-7
     )
 
 
-def test_a_warm_up_cosine_rises_in_a_line_and_falls_to_zero_at_the_end():
+def test_warmup_cosine_rises_linearly_and_falls_to_zero():
     t = np.arange(101)
     fall = 0.05 * (1 + np.cos(np.pi * (t - 20) / 80))
     expected = np.where(t < 20, 0.1 * t / 20, fall)
@@ -50,7 +50,7 @@ def test_a_warm_up_cosine_rises_in_a_line_and_falls_to_zero_at_the_end():
         ({"weight_decay": -0.1}, "opt.weight_decay"),
     ],
 )
-def test_a_bad_optimiser_choice_is_refused_by_its_key(choices, key):
+def test_a_bad_optimizer_choice_is_refused_by_its_key(choices, key):
     with pytest.raises(ValueError, match=f"^{key}: wanted .*, but got"):
         OptConfig(**choices)
 
@@ -84,7 +84,7 @@ def test_a_bad_choice_of_the_loop_is_refused_by_its_key(choices, key):
         TrainConfig(**choices)
 
 
-def test_a_number_of_devices_that_does_not_divide_the_batch_is_refused_with_both():
+def test_devices_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"^train.devices: wanted a divisor of train.batch_size \(64\), but got 3$"):
         TrainConfig(devices=3)
 
@@ -98,7 +98,7 @@ def test_a_chunk_meets_every_log_every_validation_and_the_end(steps, log_every, 
     assert all(n % train.chunk == 0 for n in (steps, log_every, eval_every))
 
 
-def test_without_decay_the_optimiser_is_adam_and_with_it_every_param_shrinks_by_lr_times_decay():
+def test_the_optimizer_is_adam_with_decoupled_weight_decay():
     params = jnp.array([2.0, -3.0], jnp.float32)
     g = jnp.array([0.3, 0.1], jnp.float32)
 

@@ -73,20 +73,20 @@ def assert_close(many, one, tolerance):
 
 
 @pytest.mark.parametrize(("devices", "vmap"), [(1, False), (2, False), (4, False), (8, False), (4, True)])
-def test_any_number_of_devices_gives_the_losses_and_params_of_one(devices, vmap):
+def test_any_device_count_gives_the_losses_and_params_of_one(devices, vmap):
     one = trained(None, vmap)
     assert one[1].loss.dtype == np.float32
     assert_close(trained(devices, vmap), one, 1e-6)
 
 
 @pytest.mark.parametrize("devices", [2, 8])
-def test_they_differ_by_rounding_only(devices):
+def test_device_counts_differ_by_rounding_only(devices):
     one = trained(None, dtype=jnp.float64)
     assert one[1].loss.dtype == np.float64
     assert_close(trained(devices, dtype=jnp.float64), one, 1e-12)
 
 
-def test_another_seed_is_seen_to_be_further_away_than_that():
+def test_another_seed_differs_by_more_than_the_tolerance():
     def of_seed(s):
         state, report = trained(8)
         return jax.tree.map(lambda a: a[s] if a.ndim else a, state), jax.tree.map(lambda a: a[:, s], report)
@@ -117,13 +117,13 @@ def test_a_step_has_one_all_reduce_and_none_in_the_recurrence(devices, vmap):
     assert collectives(hlo_of(devices, vmap)) == ({"all-reduce": 1}, [{}, {}])
 
 
-def test_the_plain_engine_is_seen_to_reduce_at_every_step_of_a_sequence():
+def test_the_plain_engine_has_an_all_reduce_in_a_loop():
     total, inner = collectives(hlo_of(4, engine="plain"))
     assert total["all-reduce"] > 1
     assert max(count.get("all-reduce", 0) for count in inner) > 0
 
 
-def test_a_loss_that_mixes_sequences_is_seen_to_need_a_second_all_reduce():
+def test_a_loss_that_mixes_sequences_needs_another_all_reduce():
     total, inner = collectives(hlo_of(4, centred=True))
     assert total["all-reduce"] > 1
     assert inner == [{}, {}]
@@ -158,7 +158,7 @@ def test_one_device_runs_the_program_that_has_no_mesh():
     chex.assert_trees_all_equal(trained(1)[1], trained(None)[1])
 
 
-def test_after_the_first_call_nothing_is_compiled_or_moved_on_many_devices(caplog):
+def test_later_calls_on_many_devices_compile_and_move_nothing(caplog):
     mesh = data_mesh(4)
     step, validate = compile_steps(LINE, ADAM, 4, mesh=mesh), compile_validation(LINE)
 
@@ -193,7 +193,7 @@ def test_every_device_holds_the_whole_state_and_donates_it():
     ("devices", "batch_size", "used"),
     [("auto", 64, 8), ("auto", 12, 6), ("auto", 7, 7), ("auto", 9, 3), ("auto", 11, 1), ("auto", 2, 2), (4, 64, 4)],
 )
-def test_auto_is_the_most_devices_that_divide_the_batch_and_a_number_is_itself(devices, batch_size, used):
+def test_auto_uses_the_most_devices_that_divide_the_batch(devices, batch_size, used):
     assert jax.local_device_count() == 8
     assert count_devices(TrainConfig(devices=devices, batch_size=batch_size)) == used
 
@@ -206,7 +206,7 @@ def test_more_devices_than_there_are_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(6, 2), ()])
-def test_a_batch_that_the_devices_cannot_share_is_refused_by_its_leaf(shape):
+def test_a_batch_that_devices_cannot_share_is_refused_by_leaf(shape):
     data = {"xs": jnp.zeros(shape, jnp.float32)}
     said = rf"^Problem.batch: wanted .* 4 devices, .*xs has shape {re.escape(str(shape))}"
     with pytest.raises(ValueError, match=said):
@@ -237,7 +237,7 @@ def run(run_dir, devices, steps=40, resume=False):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1), (8, 2), (2, "auto")])
-def test_a_run_goes_on_with_the_same_losses_on_another_number_of_devices(tmp_path, before, after):
+def test_resuming_with_another_device_count_keeps_the_losses(tmp_path, before, after):
     whole_state = run(tmp_path / "whole", 1)
     run(tmp_path / "parts", before, steps=20)
     state = run(tmp_path / "parts", after, resume=True)
@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_the_same_losses_on_another_number_of_devices(tmp_pat
     chex.assert_trees_all_close(state.params, whole_state.params, rtol=0, atol=1e-6)
 
 
-def test_a_checkpoint_of_many_devices_comes_onto_those_asked_for_or_the_first(tmp_path):
+def test_a_checkpoint_is_restored_onto_the_devices_asked_for(tmp_path):
     state = run(tmp_path, 8)
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)} == {1}
     like = jax.eval_shape(lambda: state)

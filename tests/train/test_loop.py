@@ -37,7 +37,7 @@ def newest(run_dir: Path, train=TRAIN, problem=PROBLEM):
         return checkpoints.restore(like)
 
 
-def test_training_finds_the_line_and_the_newest_checkpoint_is_the_state_it_returns(tmp_path):
+def test_training_fits_the_line_and_saves_the_state_it_returns(tmp_path):
     train = replace(TRAIN, steps=200, eval_every=100)
     state = fit(PROBLEM, OPT, train, tmp_path)
     assert np.all(state.best.score < 1e-3)
@@ -45,7 +45,7 @@ def test_training_finds_the_line_and_the_newest_checkpoint_is_the_state_it_retur
     chex.assert_trees_all_equal(newest(tmp_path, train), state)
 
 
-def test_a_run_resumed_after_an_interrupt_ends_with_the_same_bits(tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_bits(tmp_path, monkeypatch):
     whole_dir, broken_dir = tmp_path / "whole", tmp_path / "broken"
     whole_dir.mkdir(), broken_dir.mkdir()
     whole = fit(PROBLEM, OPT, TRAIN, whole_dir)
@@ -80,7 +80,7 @@ def test_a_resumed_run_drops_the_records_of_steps_it_does_again(tmp_path, monkey
     assert 9.0 not in [x for r in read_metrics(tmp_path) for x in r.get("loss", [])]
 
 
-def test_a_run_may_go_on_from_a_step_that_is_no_multiple_of_its_chunk(tmp_path):
+def test_a_run_may_resume_from_a_step_within_a_chunk(tmp_path):
     fit(PROBLEM, OPT, replace(TRAIN, steps=13), tmp_path)
     state = fit(PROBLEM, OPT, TRAIN, tmp_path, resume=True)
     assert int(state.step) == 40
@@ -97,7 +97,7 @@ def test_resuming_an_empty_directory_is_refused(tmp_path):
         fit(PROBLEM, OPT, TRAIN, tmp_path, resume=True)
 
 
-def test_training_stops_early_when_the_mean_score_is_not_better_for_patience_validations(tmp_path):
+def test_training_stops_after_patience_validations_without_gain(tmp_path):
     problem = replace(
         PROBLEM,
         init=lambda key: init(key)._replace(w=jnp.zeros(3, jnp.float32)),
@@ -113,7 +113,7 @@ def test_training_stops_early_when_the_mean_score_is_not_better_for_patience_val
     chex.assert_trees_all_equal(again, state)
 
 
-def test_metrics_hold_one_number_a_seed_and_the_mean_over_the_steps_since_the_last_line(tmp_path):
+def test_metrics_are_per_seed_means_since_the_last_record(tmp_path):
     train = replace(TRAIN, steps=10)
     fit(PROBLEM, OPT, train, tmp_path)
     logged = [r for r in read_metrics(tmp_path) if r["split"] == "train"]
@@ -130,7 +130,7 @@ def test_metrics_hold_one_number_a_seed_and_the_mean_over_the_steps_since_the_la
     assert all(r["steps_per_second"] > 0 for r in logged)
 
 
-def test_the_validation_records_hold_the_score_of_the_params_at_that_step(tmp_path):
+def test_validation_records_hold_the_score_at_that_step(tmp_path):
     state = fit(PROBLEM, OPT, TRAIN, tmp_path)
     last = [r for r in read_metrics(tmp_path) if r["split"] == "validation"][-1]
     np.testing.assert_allclose(last["mse"], jax.vmap(score)(state.params), rtol=1e-4)
@@ -189,7 +189,7 @@ def finite_gradient_whose_norm_overflows(error, params, now):
         ),
     ],
 )
-def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_is_named(tmp_path, poison, said):
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(tmp_path, poison, said):
     # Step 24 by index is the 25th: after the checkpoint of step 20, before that of step 30.
     with pytest.raises(NotFiniteError, match=rf"^step 25, seed 0: .*{said}.*newest checkpoint is of step 20"):
         fit(poisoned(24, poison), OPT, TRAIN, tmp_path)
@@ -213,7 +213,7 @@ def test_a_validation_score_that_is_not_finite_stops_the_run(tmp_path):
         fit(problem, OPT, TRAIN, tmp_path)
 
 
-def test_nothing_is_traced_again_after_the_first_chunk_and_validation(tmp_path):
+def test_nothing_is_traced_after_the_first_chunk_and_validation(tmp_path):
     def traces(steps):
         chex.clear_trace_counter()
         counted = replace(PROBLEM, loss=traced_once(loss), score=traced_once(score))
@@ -238,7 +238,7 @@ def lines(run_dir, train, **given):
     return printed.getvalue().splitlines()
 
 
-def test_off_a_terminal_every_chunk_after_enough_seconds_has_one_line(tmp_path, monkeypatch):
+def test_without_a_terminal_each_interval_prints_one_line(tmp_path, monkeypatch):
     train = replace(TRAIN, steps=20)
     few = lines(tmp_path / "few", train)
     assert [line.split("  ")[1] for line in few] == ["step 20 of 20"], "the last step always has a line"
@@ -264,7 +264,7 @@ def test_a_run_that_stops_early_says_why(tmp_path):
     assert patience.endswith("the mean validation mse has not improved in 1 validations (train.patience)")
 
 
-def test_the_progress_bar_shows_loss_metric_and_speed_on_a_terminal(tmp_path):
+def test_a_terminal_shows_a_progress_bar_with_loss_and_speed(tmp_path):
     console = Console(force_terminal=True, force_interactive=True, width=120)
     with console.capture() as captured:
         fit(PROBLEM, OPT, replace(TRAIN, steps=10), tmp_path, console=console)
@@ -278,7 +278,7 @@ def test_tensorboard_events_are_written_where_asked_for(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_a_probe_is_written_before_the_first_step_and_every_so_many_steps(tmp_path):
+def test_a_probe_is_written_at_step_0_and_at_every_interval(tmp_path):
     """One of two norms is zero: its log, −inf, is no JSON."""
     problem = replace(PROBLEM, probe=lambda p: jnp.stack([jnp.log(jnp.float32(0)), p.w[0]]))
     train = replace(TRAIN, steps=20, probe=10)
@@ -308,7 +308,7 @@ def test_a_probe_of_a_problem_that_has_none_is_refused(tmp_path):
         fit(PROBLEM, OPT, replace(TRAIN, probe=10), tmp_path)
 
 
-def test_training_stops_when_every_seed_has_reached_the_target_and_not_before(tmp_path):
+def test_training_stops_once_every_seed_reaches_the_target(tmp_path):
     train = replace(TRAIN, steps=400)
     state = fit(PROBLEM, OPT, replace(train, target=0.05), tmp_path)
     assert 0 < int(state.step) < 400

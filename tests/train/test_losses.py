@@ -17,7 +17,7 @@ def test_cross_entropy_is_the_mean_negative_log_of_the_softmax():
     np.testing.assert_allclose(BY_NAME["cross_entropy"](YS, CLASSES), expected, rtol=1e-6)
 
 
-def test_bits_per_byte_are_the_cross_entropy_in_bits_with_weights_and_without():
+def test_bits_per_byte_is_the_cross_entropy_in_bits():
     bits, nats = BY_NAME["bits_per_byte"], BY_NAME["cross_entropy"]
     np.testing.assert_allclose(bits(YS, CLASSES) * np.log(2), nats(YS, CLASSES), rtol=1e-6)
     even = bits(jnp.zeros((2, 5, 256), jnp.float32), jnp.ones((2, 5), jnp.int32), jnp.ones((2, 5), jnp.float32))
@@ -41,13 +41,13 @@ def test_mse_is_the_mean_square():
     np.testing.assert_allclose(BY_NAME["mse"](YS, targets), np.mean((YS - targets) ** 2), rtol=1e-6)
 
 
-def test_within_counts_the_sequences_whose_every_number_is_close_enough():
+def test_within_counts_sequences_whose_numbers_are_all_close():
     targets = jnp.asarray(RNG.normal(size=(4, 2)), jnp.float32)
     off = jnp.array([[0.0, 0.0], [0.039, -0.039], [0.0, 0.041], [-1.0, 1.0]], jnp.float32)
     np.testing.assert_allclose(BY_NAME["within_0.04"](targets + off, targets), 0.5)
 
 
-def test_exact_counts_the_sequences_of_which_every_step_that_counts_is_less_than_a_half_off():
+def test_exact_needs_every_weighted_step_to_be_within_a_half():
     off = jnp.array([[0.4, 0, -0.4], [0, 0.6, 0], [0.6, 0, 0.3], [0, 0, -0.6]], jnp.float32)[..., None]
     targets = jnp.zeros((4, 3, 1), jnp.float32).at[:, 1].set(1)
     weights = jnp.array([[0, 1, 2]] * 4, jnp.float32)

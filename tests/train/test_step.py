@@ -58,7 +58,7 @@ def test_a_chunk_of_steps_equals_the_steps_one_by_one():
     assert int(whole.step) == int(parts.step) == 12
 
 
-def test_a_step_is_the_optimisers_update_of_the_batchs_gradient():
+def test_a_step_applies_the_optimizer_to_the_batch_gradient():
     seed_state = init_state(PROBLEM, ADAM, (5,))
     params = jax.tree.map(lambda a: a[0], seed_state.params)
     opt_state = ADAM.init(params)
@@ -79,7 +79,7 @@ def test_the_report_holds_the_gradients_norm_before_clipping():
     assert norm > 1
 
 
-def test_clipping_bounds_the_step_that_plain_gradient_descent_takes():
+def test_clipping_limits_the_step_of_gradient_descent():
     sgd = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
     before = init_state(PROBLEM, sgd, (0,))
     after, _ = run((0,), 1, 1, optimiser=sgd)
@@ -87,7 +87,7 @@ def test_clipping_bounds_the_step_that_plain_gradient_descent_takes():
     np.testing.assert_allclose(moved, 1e-3, rtol=1e-3)
 
 
-def test_after_the_first_call_nothing_is_traced_or_moved_to_the_device():
+def test_later_calls_trace_nothing_and_move_no_data():
     chex.clear_trace_counter()
     counted = replace(PROBLEM, loss=traced_once(loss))
     step, validate = compile_steps(counted, ADAM, 4), compile_validation(counted)
@@ -149,7 +149,7 @@ def test_each_seed_keeps_its_own_best_params(maximise, vmap):
     assert float(state.best.mean) == sign * 4.0
 
 
-def test_of_equal_scores_the_later_params_are_kept_but_do_not_count_as_better():
+def test_equal_scores_keep_the_later_params_but_are_not_better():
     problem = replace(PROBLEM, score=lambda p: jnp.zeros((), jnp.float32))
     step, validate = compile_steps(problem, ADAM, 2), compile_validation(problem)
     state, _ = validate(init_state(problem, ADAM, (0,)))
