@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiers import slow_except
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,7 +51,9 @@ assert jnp.allclose(carry.h[0], h, atol=1e-6)
 """
 
 
-@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+@pytest.mark.parametrize(
+    "page", slow_except(["README.md", "docs/semantics.md"], [name for name, blocks in BLOCKS.items() if blocks])
+)
 def test_the_examples_of_a_page_run(page):
     result = run_as_a_newcomer_would("\n".join([*BLOCKS[page], RESETS if page == "README.md" else ""]))
     assert result.returncode == 0, result.stderr

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_except
 
 import jax_lstm as jl
 
@@ -123,7 +124,7 @@ def long_case(kind, mode, seed):
     return cell, cell.init(jax.random.key(seed), dtype), jnp.asarray(normal(seed, LONG, 4), dtype), wide
 
 
-@pytest.mark.parametrize(("kind", "mode"), MEASURED)
+@pytest.mark.parametrize(("kind", "mode"), slow_except([("LSTM", "float32")], MEASURED))
 def test_ten_thousand_steps_stay_near_those_in_float64(kind, mode):
     drifts = []
     for seed in range(5):
@@ -137,7 +138,7 @@ def test_ten_thousand_steps_stay_near_those_in_float64(kind, mode):
     assert max(drifts) >= MEASURED[kind, mode] / 4
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_except(["float32"], MODES))
 def test_gradients_of_10000_steps_are_finite_and_near_float64(mode):
     cell, params, xs, wide = long_case("LSTM", mode, seed=0)
     _, (ours, _, _) = with_gradient(cell)(params, cell.initial_state(params), xs)

@@ -74,7 +74,9 @@ def gradient(cell, engine):
 
 
 @pytest.mark.parametrize(
-    "cell", [SlowerLSTM(3, 4), SlowerRNN(3, 4), SlowerRNN(3, 4, noise=0.1), SlowerJANET(3, 4), SlowerMinGRU(3, 4)], ids=repr
+    "cell",
+    [SlowerLSTM(3, 4), SlowerRNN(3, 4), SlowerRNN(3, 4, noise=0.1), SlowerJANET(3, 4), SlowerMinGRU(3, 4)],
+    ids=repr,
 )
 def test_a_subclass_with_its_own_update_gets_its_own_derivative(cell):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), *(gradient(cell, e) for e in ENGINES))

@@ -241,7 +241,6 @@ def has_part(cell: Any, part: str) -> bool:
     A subclass that overrides `update`, say, and inherits `linearise` does not: the inherited part is the derivative of
     another `update`.
     """
-
     classes = type(cell).__mro__
 
     def depth(name: str) -> int:
@@ -253,7 +252,9 @@ def has_part(cell: Any, part: str) -> bool:
 def is_linearised(cell: Any) -> bool:
     """Whether a split cell defines its own derivative; a field `own_derivative` that is False turns that off."""
     return (
-        is_split(cell) and all(has_part(cell, part) for part in OWN_DERIVATIVE) and getattr(cell, "own_derivative", True)
+        is_split(cell)
+        and all(has_part(cell, part) for part in OWN_DERIVATIVE)
+        and getattr(cell, "own_derivative", True)
     )
 
 

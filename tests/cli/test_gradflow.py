@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_except
 
 import jax_lstm as jl
 from jax_lstm.cli import main
@@ -65,7 +66,7 @@ def test_gradflow_measures_a_trained_run_and_writes_a_figure(tmp_path, capsys):
     assert (tmp_path / "run" / "gradflow.png").is_file()
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", slow_except(["lstm"], ["lstm", "gru"]))
 def test_the_smallest_cell_over_one_step_is_drawn(cell, tmp_path):
     flags = ["--cell", cell, "--hidden_size", "1", "--input_size", "1", "--steps", "1", "--out", str(tmp_path)]
     assert main(["gradflow", *flags]) == 0
