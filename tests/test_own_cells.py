@@ -76,7 +76,7 @@ def gradient(cell, engine):
 @pytest.mark.parametrize(
     "cell",
     [SlowerLSTM(3, 4), SlowerRNN(3, 4), SlowerRNN(3, 4, noise=0.1), SlowerJANET(3, 4), SlowerMinGRU(3, 4)],
-    ids=repr,
+    ids=["LSTM", "RNN", "RNN with noise", "JANET", "MinGRU"],
 )
 def test_a_subclass_with_its_own_update_gets_its_own_derivative(cell):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), *(gradient(cell, e) for e in ENGINES))
@@ -86,7 +86,7 @@ def test_a_subclass_with_its_own_update_gets_its_own_derivative(cell):
 
 def test_a_subclass_with_its_own_update_is_not_run_as_affine():
     cell = SlowerMinGRU(3, 4)
-    with pytest.raises(ValueError, match='engine "associative" takes a cell that is linear.*SlowerMinGRU does not'):
+    with pytest.raises(ValueError, match=r'engine "associative" takes a cell that is linear.*SlowerMinGRU does not'):
         jl.unroll(cell, params_of(cell), XS, engine="associative")
 
 
