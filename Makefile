@@ -34,7 +34,7 @@ test-all: $(VENV)/test.stamp
 
 # The slowest files, how many programs they compile, and the coverage.
 test-times: $(VENV)/test.stamp
-	$(PYTEST) -p tests.times --durations 40 --cov jax_lstm --cov-report term:skip-covered $(PYTEST_ARGS)
+	$(PYTEST) -p tests.times --durations 20 --cov jax_lstm --cov-report term:skip-covered $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -141,3 +141,39 @@ def test_names_of_tests_have_at_most_60_characters():
     assert names
     long = [name for name, length in names.items() if length > 60]
     assert not long, "\n".join(long)
+
+
+COLLECT = """
+import sys
+import jax, pytest
+
+programs = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: programs.append(event) if event.endswith("backend_compile_duration") else None
+)
+code = pytest.main(["--collect-only", "-q", "-m", "", "-p", "no:xdist", "-p", "no:cacheprovider", *sys.argv[1:]])
+print(int(code), len(programs))
+"""
+
+
+def collect(path):
+    """Pytest's exit code and the number of compiled programs."""
+    command = [sys.executable, "-c", COLLECT, str(path), "-c", str(ROOT / "pyproject.toml")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return [int(number) for number in result.stdout.splitlines()[-1].split()]
+
+
+@pytest.mark.slow
+def test_collecting_the_tests_compiles_nothing():
+    assert collect(ROOT / "tests") == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_program_at_module_level_is_noticed(tmp_path):
+    file = tmp_path / "test_module_level.py"
+    file.write_text(
+        "import jax.numpy as jnp\n\nx = jnp.sin(jnp.arange(3.0))\n\n\ndef test_x():\n    assert x.size == 3\n"
+    )
+    code, programs = collect(file)
+    assert code == 0
+    assert programs > 0

@@ -1,7 +1,7 @@
 """Where the time of a test run goes: seconds and compiled programs of each file of tests.
 
-`make test-times` loads this as a pytest plugin (`-p times`). With pytest-xdist each worker counts its own programs and
-sends the counts with its reports, so the table is the sum over all workers.
+`make test-times` loads this as a pytest plugin (`-p tests.times`). With pytest-xdist each worker counts its own
+programs and sends the counts with its reports, so the table is the sum over all workers.
 """
 
 from collections import defaultdict
