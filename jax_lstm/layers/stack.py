@@ -36,8 +36,8 @@ class Stack:
         y⁰_t = x_t        s^k_t, o_t = cell_k(s^k_{t−1}, y^{k−1}_t)
         y^k_t = o_t, or o_t + y^{k−1}_t with `residual` if both have the same number of features
 
-    y^k_t is the output of cell k, counted from 1, and s^k_t its state. The output of the stack is y of the highest cell.
-    A stack is a cell itself. Its params and its state are tuples with one entry per cell, the lowest cell first.
+    y^k_t is the output of cell k, counted from 1, and s^k_t its state. The output of the stack is that of the highest
+    cell. A stack is a cell itself. Its params and its state are tuples with one entry per cell, the lowest first.
 
     >>> import jax
     >>> import jax.numpy as jnp
