@@ -182,10 +182,10 @@ def tbptt(
     """Run a cell over one sequence with truncated backpropagation through time (TBPTT; Williams & Peng 1990).
 
     The last state and the outputs equal those of `unroll` up to rounding; only the gradient differs. The T steps are
-    divided into blocks of `stride` steps; the last block may be shorter. The gradients of all outputs of a block stop at
-    the same step, called `first` below. The gradient of the first output of a block covers at most window − stride + 1
-    steps, that of the last output at most `window` steps. The gradient of the last state is truncated like that of the
-    last output. Memory beyond inputs and outputs is O(T/stride + window).
+    divided into blocks of `stride` steps; the last block may be shorter. The gradients of all outputs of a block stop
+    at the same step, called `first` below. The gradient of the first output of a block covers at most
+    window − stride + 1 steps, that of the last output at most `window` steps. The gradient of the last state is
+    truncated like that of the last output. Memory beyond inputs and outputs is O(T/stride + window).
 
     As if by::
 

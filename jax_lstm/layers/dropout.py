@@ -84,6 +84,8 @@ class Dropout(Around):
         h_t ⊙ m_t + h_{t−1} ⊙ (1 − m_t)     in place of h_t; rate zoneout, one mask per step
         c_t ⊙ n_t + c_{t−1} ⊙ (1 − n_t)     in place of c_t; rate zoneout_c, one mask n_t per step, drawn separately
 
+    h_t of an LSTM is computed from c_t before zoneout_c is applied.
+
     These dropout masks are not the argument `mask` of `unroll`, which skips steps. They are drawn only if `unroll` gets
     a `key`, as in training. A mask per sequence is the same in all blocks of `tbptt`; in `batched` each sequence has
     its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses the expected value of h_t:
