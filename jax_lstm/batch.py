@@ -19,8 +19,8 @@ ARRAYS = ("xs", "state", "mask", "reset")
 def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     """Make `unroll`, `unroll_states`, `lstm` or `tbptt` take a batch of sequences.
 
-    It is `jax.vmap` with the right axes for every array, whether passed by position or by keyword, and it is faster
-    on a CPU. With B sequences of T steps::
+    The result is that of `jax.vmap` with the right axes for every array, up to rounding, and on a CPU it is faster than
+    `jax.vmap`. Arrays may be passed by position or by keyword. With B sequences of T steps::
 
         array                     fn            batched(fn)         batched(fn, time_major=True)
         params                    no batch axis, in all three
@@ -43,7 +43,8 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     ((2, 4), (2, 6, 4))
 
     Args:
-        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one that sets options.
+        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one. Pass options such as `window`
+            of `tbptt` when you call the result, or set them with `functools.partial`.
         time_major: whether the time axis comes before the batch axis, in arguments and results.
 
     Returns:

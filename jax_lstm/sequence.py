@@ -37,12 +37,14 @@ def unroll(
 
         hs = [None] * T
         for t in reversed(range(T)) if reverse else range(T):
-            if mask[t]:
-                if reset[t]:
+            if mask is None or mask[t]:
+                if reset is not None and reset[t]:
                     state = cell.initial_state(params)
                 state, hs[t] = cell.step(params, state, xs[t])
             else:
                 hs[t] = 0
+
+    This loop is for a causal cell. A `Bidirectional` runs a second such loop in the opposite direction.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -55,31 +57,37 @@ def unroll(
     ((6, 4), True, True)
 
     Args:
-        cell: a cell or layer; any hashable object with `init`, `initial_state`, `step`, `input_size` and
-            `hidden_size`. JAX compiles one program per cell, so never change a cell: make a new one.
+        cell: a cell such as `LSTM`, or a layer, which is a cell made of cells, such as `Stack`. Any hashable object
+            with `init`, `initial_state`, `step`, `input_size` and `hidden_size` is a cell. JAX compiles one program per
+            cell, so never change a cell: make a new one.
         params: what `cell.init` returns.
-        xs: (T, I), floats no wider than the params' dtype. T may be 0.
-        state: the state before the first step; `cell.initial_state(params)` if None.
-        mask: (T,) bools. Where False the step is skipped: the state stays, the output is 0, and no value of that x
-            (not even NaN or inf) reaches an output or a gradient. None: no step is skipped. For a sequence of
-            `length` steps use `jnp.arange(T) < length`; its last output is then `state.h`, not `hs[-1]`.
+        xs: (T, I), a JAX or NumPy array of floats no wider than the params' dtype; not integers or complex numbers. T
+            may be 0.
+        state: the state before the first step processed, which is step T − 1 with `reverse`, else step 0. If None:
+            `cell.initial_state(params)`.
+        mask: (T,) bools. Where False the step is skipped: the state stays and the output is 0. A masked xs[t] affects
+            no output and no gradient, even if it is NaN or inf. None: no step is skipped. For a sequence of `length`
+            steps use `jnp.arange(T) < length`; its last output is then `hs[length - 1]`, not `hs[-1]`.
         reset: (T,) bools. Where True the state is set to `cell.initial_state(params)` *before* that step, and no
             gradient passes to earlier steps: xs[t] is the first observation of an episode. None: no reset.
             A reset on a masked step is dropped; it does NOT carry over to the next unmasked step.
-        key: one random key, for a cell that draws random numbers (dropout, an RNN with noise); consumed. If None,
-            nothing is drawn and the run is deterministic.
+        key: one random key, for a cell that draws random numbers (dropout, an RNN with noise). Do not reuse the key. If
+            None, nothing is drawn and the run is deterministic.
         reverse: process the steps from last to first. hs[t] is still the output for xs[t].
-        remat_every: n, to save only every n-th state for the backward pass and recompute the others there. Memory
-            beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
+        remat_every: n. The run then saves only every n-th state for the backward pass, which recomputes the others.
+            Memory beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
             "auto": n is about √T. None: save all states.
-        engine: how the loop is run; all engines give the same numbers up to rounding. "hoisted": input products
-            before the loop, weight gradients after it. "plain": a `lax.scan` of `step`. "associative": a parallel
-            prefix over time, for cells that are linear in their state (MinLSTM, MinGRU). In forward-mode
-            differentiation "plain" needs O(1) memory in T, the others O(T).
+        engine: how the loop is run; all engines give the same numbers up to rounding. "hoisted" computes the weight
+            gradients in one product after the backward loop. Where it is faster, it also multiplies all inputs by w_x
+            before the loop. A cell without `project`, `recur` and `update` runs as "plain" instead. "plain" is a
+            `lax.scan` of `step`. "associative" is a parallel prefix over time, for cells that are linear in their state
+            (MinLSTM, MinGRU); another cell, such as an LSTM, raises a ValueError. In forward-mode differentiation
+            "plain" needs O(1) memory in T, the others O(T).
 
     Returns:
         (state, hs): the state after the last step processed, and the outputs hs (T, H), in the params' dtype. H is
-        `cell.output_size` for a cell that has one.
+        `cell.output_size` if the cell has that attribute, else `cell.hidden_size`. The state is of the type that
+        `cell.initial_state` returns: a tuple for a `Stack`.
 
     Raises:
         ValueError: an argument has a wrong shape or value; the message names it, what was wanted and what came.
@@ -106,8 +114,8 @@ def unroll_states(
 
     As if by::
 
-        for t in range(T):
-            state, _ = step(cell, params, state, xs[t], mask[t], reset[t])
+        for t in reversed(range(T)) if reverse else range(T):
+            state, _ = step(cell, params, state, xs[t], mask[t], reset[t])     # None if mask or reset is None
             states[t] = state
 
     Args:
@@ -115,7 +123,7 @@ def unroll_states(
 
     Returns:
         The states, of the type of `cell.initial_state(params)`, every leaf with a leading axis T: for an LSTM
-        LSTMState(h (T, H), c (T, H)). At a masked step it is the state before that step.
+        LSTMState(h (T, H), c (T, H)). The state at a masked step is the state before that step.
 
     Raises:
         ValueError, TypeError: as for `unroll`.
@@ -144,7 +152,7 @@ def lstm(
     Args:
         params: LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)).
         xs: (T, I), floats no wider than the params' dtype.
-        state: LSTMState(h (H,), c (H,)) before the first step; zeros if None.
+        state: LSTMState(h (H,), c (H,)) before the first step processed; zeros if None.
         mask, reset, reverse, remat_every: as for `unroll`.
 
     Returns:
@@ -173,19 +181,29 @@ def tbptt(
 ) -> tuple[Any, jax.Array]:
     """Run a cell over one sequence with truncated backpropagation through time (TBPTT; Williams & Peng 1990).
 
-    The last state and the outputs equal those of `unroll`; only the gradient differs. The T steps are divided into
-    blocks of `stride` steps. The gradient of an output goes back to `window` steps before the end of its block:
-    over window − stride + 1 to `window` steps. Memory beyond inputs and outputs is O(T/stride + window).
+    The last state and the outputs equal those of `unroll` up to rounding; only the gradient differs. The T steps are
+    divided into blocks of `stride` steps; the last block may be shorter. The gradients of all outputs of a block stop
+    at the same step, called `first` below. The gradient of the first output of a block covers at most
+    window − stride + 1 steps, that of the last output at most `window` steps. The gradient of the last state is
+    truncated like that of the last output. Memory beyond inputs and outputs is O(T/stride + window).
 
     As if by::
 
         for start in range(0, T, stride):
-            end = start + stride
-            s = stop_gradient(states[end - window]) if end > window else state
-            _, ys = unroll(cell, params, xs[max(end - window, 0) : end], s)
-            hs[start:end] = ys[-stride:]
+            first, end = max(start + stride - window, 0), min(start + stride, T)
+            s = stop_gradient(states[first]) if first > 0 else state
+            s_T, ys = unroll(cell, params, xs[first:end], s, mask[first:end], reset[first:end])
+            hs[start:end] = ys[start - first :]
+        return s_T, hs
 
-    Here states[t] is the state before step t. In the example the gradient of the last output stops after 3 steps.
+    Here states[t] is the state before step t; leave out a `mask` or `reset` that is None. All random numbers are drawn
+    from `key` once, before the first block, as in `unroll`. With `reverse` the order of time is reversed throughout:
+    the first block is the last `stride` steps, and a gradient goes forward in t.
+
+    All blocks use the same params. To update the weights after each block, call `unroll` on one block at a time in your
+    training step, and pass the returned state to the call for the next block, outside of `jax.grad`.
+
+    In the example the gradient of the last output stops after 3 steps.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -201,12 +219,12 @@ def tbptt(
         cell, params, xs (T, I), state, mask (T,), reset (T,), key, reverse, engine: as for `unroll`.
         window: the largest number of steps that a gradient goes back, 1 or more. With window ≥ T the gradient is that
             of `unroll`.
-        stride: the number of steps in a block; it must divide `window`. If None it is `window`, so that blocks do not
-            share steps. Each block runs `window` steps, so time grows as window / stride.
+        stride: the number of steps in a block; it must divide `window`. If None it is `window`: then each step is run
+            once. A smaller stride runs the window − stride steps before each block again, so time grows as
+            window / stride.
 
     Returns:
-        (state, hs): the last state, and the outputs hs (T, H). To update the weights between blocks, call `unroll` on
-        each block instead, and pass the state on.
+        (state, hs): the last state, and the outputs hs (T, H), as for `unroll`.
 
     Raises:
         ValueError: `stride` does not divide `window`, the cell is not causal, or as for `unroll`.
@@ -228,9 +246,12 @@ def step(
 
     As if by::
 
-        if mask:
+        if mask is None or mask:
             return cell.step(params, cell.initial_state(params) if reset else state, x)
         return state, 0
+
+    There is no `key`, so no random numbers are drawn: a cell with dropout or noise runs as `unroll` runs it without a
+    key.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -251,7 +272,8 @@ def step(
             observation of an episode. It has no effect if `mask` is False. None: False.
 
     Returns:
-        (state, h): the next state, and the output h (H,). A loop of steps equals one `unroll`.
+        (state, h): the next state, and the output h (H,), H as for `unroll`. A loop of steps equals one `unroll`
+        without a key, up to rounding.
 
     Raises:
         ValueError: an argument has a wrong shape, or the cell is not causal (it reads later inputs).

@@ -19,8 +19,9 @@ class Stream(NamedTuple):
     chunk: (params, state, xs (T, I), mask=None, reset=None) -> (state, hs (T, H)), as `jl.unroll`; compiled once
         for each T.
 
-    With `stream(cell, batch=True)` every array but params has a leading batch axis. Both functions donate the state
-    that they get: do not use it again, use the returned one.
+    With `stream(cell, batch=True)` every array but params has a leading batch axis B: xs is (B, T, I), and mask and
+    reset of a chunk are (B, T). Both functions donate the state that they get: do not use it again, use the returned
+    one.
     """
 
     step: Callable[..., tuple[Any, jax.Array]]
@@ -33,11 +34,15 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
     As if by::
 
         step = jax.jit(partial(jl.step, cell), donate_argnums=1)
-        chunk = jax.jit(lambda params, state, xs, mask, reset: jl.unroll(cell, params, xs, state, mask, reset),
-                        donate_argnums=1)
 
-    Steps, chunks of any lengths and one `unroll` over all inputs give the same numbers. A second call with an equal
-    cell and the same `batch` returns the same compiled functions.
+        def chunk(params, state, xs, mask=None, reset=None):
+            return jl.unroll(cell, params, xs, state, mask, reset)
+
+        chunk = jax.jit(chunk, donate_argnums=1)
+
+    Each function is compiled at its first call, and again for new shapes, such as another T. Steps, chunks of any
+    lengths and one `unroll` over all inputs give the same numbers up to rounding. No random numbers are drawn, as in
+    `step`. A second call of `stream` with an equal cell and the same `batch` returns the same two functions.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -52,8 +57,9 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
 
     Args:
         cell: as for `unroll`; it must be causal.
-        batch: whether to run B streams at once. The state's leaves, x, mask and reset then have a leading axis B, and
-            xs is (B, T, I).
+        batch: whether to run B sequences at once. Then every array but params has a leading axis B. For `step`, x is
+            (B, I), and mask and reset are (B,). For `chunk`, xs is (B, T, I), and mask and reset are (B, T). Make the
+            first state with `cell.initial_state(params, like=xs)`.
 
     Returns:
         Stream(step, chunk). Both donate the state: use the returned state, not the one passed in.

@@ -70,7 +70,7 @@ class Cell(Protocol):
         for t in range(T):
             state, ys[t] = cell.step(params, state, xs[t])
 
-    A cell is hashable and compares by value. It holds plain Python values and no arrays; arrays go in params.
+    A cell must be hashable and compare by value. It holds plain Python values and no arrays; arrays go in params.
     JAX compiles one program per cell, so never change a cell: make a new one.
     """
 
@@ -88,8 +88,8 @@ class Cell(Protocol):
         """Draw the params.
 
         Args:
-            key: one random key; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             A pytree of float arrays of this dtype.

@@ -1,12 +1,12 @@
-"""The gated recurrent unit (GRU; Cho et al. 2014), in the form that cuDNN and PyTorch compute.
+"""The gated recurrent unit (GRU; Cho et al. 2014), in the variant of PyTorch and cuDNN.
 
     r = σ(x_t w_xr + h_{t−1} w_hr + b_r)
     z = σ(x_t w_xz + h_{t−1} w_hz + b_z)
     n = tanh(x_t w_xn + b_n + r ⊙ (h_{t−1} w_hn + b_hn))
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
-b_hn is multiplied by r, so it is a parameter of its own and not part of b. The gates are side by side in w_x, w_h and
-b, in the order r, z, n.
+In this variant r multiplies the product h w_hn and its bias b_hn, not h. So b_hn is a parameter of its own and not part
+of b. The gates are side by side in w_x, w_h and b, in the order r, z, n.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class GRUState(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class GRU(SplitCell):
-    """Gated recurrent unit (GRU) cell, in the form that cuDNN and PyTorch compute (Cho et al. 2014).
+    """Gated recurrent unit (GRU) cell (Cho et al. 2014), in the variant of PyTorch and cuDNN.
 
     One step::
 
@@ -57,7 +57,10 @@ class GRU(SplitCell):
         n = tanh(x_t w_xn + b_n + r ⊙ (h_{t−1} w_hn + b_hn))
         h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
-    x_t (I,) is the input, h_t (H,) the output and the state; σ is the sigmoid, ⊙ the elementwise product.
+    x_t (I,) is the input, h_t (H,) the output and the state. r is the reset gate, z the update gate, n the candidate
+    for h. In this variant r multiplies the product h w_hn and its bias, not h. σ is the sigmoid, ⊙ the elementwise
+    product. The columns of w_x, w_h and b are in the order r, z, n, H columns each: w_xr is the first H columns of w_x.
+
     The cell holds options only. Its weights are a `GRUParams`, its state a `GRUState`.
 
     >>> import jax
@@ -91,8 +94,8 @@ class GRU(SplitCell):
         """Draw the weights: for each gate w_x LeCun normal and w_h orthogonal; b and b_hn zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             GRUParams(w_x (I, 3H), w_h (H, 3H), b (3H,), b_hn (H,)).

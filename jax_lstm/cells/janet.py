@@ -63,15 +63,19 @@ class JANET(AffineCell):
         g = tanh(z_g)
         h_t = σ(z_f) ⊙ h_{t−1} + (1 − σ(z_f − β)) ⊙ g
 
+    x_t (I,) is the input, h_t (H,) the output and the state. σ(z_f) is the forget gate, g the candidate for h. σ is the
+    sigmoid, ⊙ the elementwise product. The columns of w_x, w_h and b are in the order f, g, H columns each.
+
     The cell holds options only. Its weights are a `JANETParams`, its state a `JANETState`.
 
     Args:
         input_size: I, the number of features of x.
         hidden_size: H, the number of units, and of features of h.
         beta: β. The larger it is, the larger is the weight 1 − σ(z_f − β) of the candidate g.
-        forget_bias: initial value of b_f. 1 if neither this nor `chrono` is given.
-        chrono: T_max, the longest dependency in time steps, above 2. Draws b_f = log U(1, T_max − 1), so that the
-            units' time constants spread over 1 to T_max steps (Tallec & Ollivier 2018). Excludes `forget_bias`.
+        forget_bias: initial value of b_f. The default is 1 unless `chrono` is given.
+        chrono: T_max, the longest dependency in time steps, above 2. For each unit `init` draws u uniformly from
+            (1, T_max − 1), and sets b_f = log u. The units' time constants then spread over 1 to T_max steps (Tallec &
+            Ollivier 2018). You cannot set both `chrono` and `forget_bias`.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
             state keep the params' dtype. None: no rounding.
 
@@ -98,8 +102,8 @@ class JANET(AffineCell):
         """Draw the weights: per gate w_x LeCun normal and w_h orthogonal; b_f from `forget_bias` or `chrono`, b_g zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             JANETParams(w_x (I, 2H), w_h (H, 2H), b (2H,)).

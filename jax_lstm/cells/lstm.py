@@ -14,7 +14,8 @@ and its variants, in any combination (Greff et al. 2017 compare most of them):
     projection   h_t = (o ⊙ ψ(c_t)) w_p with P features (LSTMP)         Sak, Senior & Beaufays 2014
     layer_norm   z = s_x ⊙ N(x_t w_x) + s_h ⊙ N(h_{t−1} w_h) + b, h_t = o ⊙ ψ(s_c ⊙ N(c_t) + b_c)
                  N(a) = (a − mean a) / √(var a + 1e-5)                   Ba, Kiros & Hinton 2016
-    clip         every z is clipped to [−clip, clip], before peepholes
+                 mean and var over all entries of a: for x_t w_x and h_{t−1} w_h those of all gates together
+    clip         every z is clipped to [−clip, clip]; then peephole terms are added, unclipped
 
 The gates are side by side in w_x, w_h and b, in the order i, f, g, o. A gate that a variant lacks is left out.
 Weights have the shape (in, out).
@@ -103,9 +104,12 @@ class LSTM(AffineCell):
         c_t = f ⊙ c_{t−1} + i ⊙ g
         h_t = o ⊙ ψ(c_t)
 
-    x_t (I,) is the input, h_t (H,) the output, c_t (H,) the cell state; σ is the sigmoid, ⊙ the elementwise product.
-    The cell holds options only. Its weights are an `LSTMParams`, and an `LSTMVariantParams` with `peephole`,
-    `projection` or `layer_norm`. Its state is an `LSTMState`.
+    x_t (I,) is the input, h_t (H,) the output, c_t (H,) the cell state. i is the input gate, f the forget gate, o the
+    output gate, and g the candidate for c. σ is the sigmoid unless chosen otherwise; ⊙ is the elementwise product.
+    The columns of w_x, w_h and b are in the order i, f, g, o, H columns each. With `projection`, h_t is (P,).
+
+    The cell holds options only. `init` returns its weights: an `LSTMParams` for the plain LSTM, and an
+    `LSTMVariantParams` instead with `peephole`, `projection` or `layer_norm`. Its state is an `LSTMState`.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -119,22 +123,25 @@ class LSTM(AffineCell):
     Args:
         input_size: I, the number of features of x.
         hidden_size: H, the number of units, and of entries of c.
-        forget_bias: initial value of b_f, set once by `init`. 1 if neither this nor `chrono` is given.
-        chrono: T_max, the longest dependency in time steps, above 2. Draws b_f = log U(1, T_max − 1) and sets
-            b_i = −b_f, so that the units' time constants spread over 1 to T_max steps (Tallec & Ollivier 2018).
-            Excludes `forget_bias`.
+        forget_bias: initial value of b_f, set once by `init`. The default is 1 unless `chrono` is given.
+        chrono: T_max, the longest dependency in time steps, above 2. For each unit `init` draws u uniformly from
+            (1, T_max − 1), and sets b_f = log u and b_i = −b_f. The units' time constants then spread over 1 to T_max
+            steps (Tallec & Ollivier 2018). You cannot set both `chrono` and `forget_bias`.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
             state keep the params' dtype. None: no rounding.
         peephole: whether the gates also read c: i and f read c_{t−1}, o reads c_t (Gers & Schmidhuber 2000).
         coupled: whether i = 1 − f (CIFG; Greff et al. 2017).
-        without: "input_gate", "forget_gate" or "output_gate": fix that gate at 1 (Greff et al. 2017).
-        projection: P: h_t = (o ⊙ ψ(c_t)) w_p with P features (Sak, Senior & Beaufays 2014). None: no projection.
-        layer_norm: whether to normalize x w_x, h w_h and c over the units (Ba, Kiros & Hinton 2016):
+        without: "input_gate", "forget_gate" or "output_gate": fix that gate at 1 (Greff et al. 2017). None: keep all.
+        projection: P, the number of features of h_t = (o ⊙ ψ(c_t)) w_p (Sak, Senior & Beaufays 2014). None: no
+            projection.
+        layer_norm: whether to normalize x w_x, h w_h and c (Ba, Kiros & Hinton 2016):
             z = s_x ⊙ N(x_t w_x) + s_h ⊙ N(h_{t−1} w_h) + b and h_t = o ⊙ ψ(s_c ⊙ N(c_t) + b_c), with
-            N(a) = (a − mean a) / √(var a + 1e-5).
+            N(a) = (a − mean a) / √(var a + 1e-5). Mean and variance are over all 4H entries of x w_x or of h w_h (all
+            gates together, not per gate), and over the H entries of c.
         gate_activation, cell_activation, output_activation: σ, φ and ψ, each "tanh", "sigmoid", "relu", "linear" or
             "hard_sigmoid".
-        clip: clip every pre-activation to [−clip, clip], before peepholes; above 0. None: no clipping.
+        clip: clip every entry of z to [−clip, clip], after b and layer norms. Peephole terms are added after that, and
+            are not clipped. Above 0. None: no clipping.
 
     Raises:
         ValueError: a field is out of range, or two fields exclude each other; the message names them.
@@ -213,11 +220,12 @@ class LSTM(AffineCell):
         The projection w_p is LeCun normal. Peepholes and b_c start at 0, layer norm scales at 1.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
-            LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)), or an `LSTMVariantParams`.
+            LSTMParams(w_x (I, 4H), w_h (H, 4H), b (4H,)), or an `LSTMVariantParams` with `peephole`, `projection` or
+            `layer_norm`.
 
         Raises:
             TypeError: key is not a random key, or dtype is not floating.

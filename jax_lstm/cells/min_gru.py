@@ -49,7 +49,10 @@ class MinGRU(InputGatedCell):
         z = σ(z_z)
         h_t = (1 − z) ⊙ h_{t−1} + z ⊙ z_g
 
-    It has no recurrent weights. `unroll(..., engine="associative")` runs it as a parallel prefix over time.
+    x_t (I,) is the input, h_t (H,) the output and the state. z is the update gate, z_g the candidate for h. σ is the
+    sigmoid, ⊙ the elementwise product. The columns of w_x and b are in the order z, g, H columns each.
+    There are no recurrent weights. `unroll(..., engine="associative")` runs the cell as a parallel prefix over time.
+
     The cell holds options only. Its weights are a `MinGRUParams`, its state a `MinGRUState`.
 
     Args:
@@ -76,8 +79,8 @@ class MinGRU(InputGatedCell):
         """Draw the weights: w_x LeCun normal per gate, b zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             MinGRUParams(w_x (I, 2H), b (2H,)).

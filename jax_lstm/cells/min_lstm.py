@@ -51,7 +51,11 @@ class MinLSTM(InputGatedCell):
         f = σ(z_f)    i = σ(z_i)
         h_t = f/(f + i) ⊙ h_{t−1} + i/(f + i) ⊙ z_g
 
-    It has no recurrent weights. `unroll(..., engine="associative")` runs it as a parallel prefix over time.
+    x_t (I,) is the input, h_t (H,) the output and the state. f is the forget gate, i the input gate, z_g the candidate
+    for h. σ is the sigmoid, ⊙ the elementwise product. The columns of w_x and b are in the order f, i, g, H columns
+    each.
+    There are no recurrent weights. `unroll(..., engine="associative")` runs the cell as a parallel prefix over time.
+
     The cell holds options only. Its weights are a `MinLSTMParams`, its state a `MinLSTMState`.
 
     Args:
@@ -78,8 +82,8 @@ class MinLSTM(InputGatedCell):
         """Draw the weights: w_x LeCun normal per gate, b zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             MinLSTMParams(w_x (I, 3H), b (3H,)).

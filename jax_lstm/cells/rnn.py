@@ -53,7 +53,9 @@ class RNN(AffineCell):
         z   = x_t w_x + h_{t−1} w_h + b + σ ε_t
         h_t = (1 − a) h_{t−1} + a φ(z)
 
-    ε_t is standard normal, drawn from the key given to `unroll`; without a key it is 0.
+    x_t (I,) is the input, h_t (H,) the output and the state, a the leak, φ the activation function. σ is the standard
+    deviation of the noise. ε_t is standard normal, drawn from the key given to `unroll`; without a key it is 0.
+
     The cell holds options only. Its weights are an `RNNParams`, its state an `RNNState`.
 
     Args:
@@ -96,8 +98,8 @@ class RNN(AffineCell):
         """Draw the weights: w_x LeCun normal, w_h orthogonal, b zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             RNNParams(w_x (I, H), w_h (H, H), b (H,)).

@@ -74,8 +74,11 @@ class SLSTM(SplitCell):
         n_t = f' ⊙ n_{t−1} + i'
         h_t = o ⊙ c_t / n_t
 
-    c_t is the cell state and n_t its normalizer, both divided by exp(m_t); m_t keeps the exponentials from overflowing.
-    w_h is block-diagonal: a unit reads only the units of its own head.
+    x_t (I,) is the input, h_t (H,) the output. c_t is the cell state and n_t its normalizer, both divided by exp(m_t).
+    m_t keeps the exponentials from overflowing. i is the input gate, f the forget gate, o the output gate, and g the
+    candidate for c. σ is the sigmoid, ⊙ the elementwise product. w_x and b have H columns each for i, f, g, o, in that
+    order. w_h is block-diagonal: a unit reads only the units of its own head.
+
     The cell holds options only. Its weights are an `SLSTMParams`, its state an `SLSTMState`.
 
     Args:
@@ -83,7 +86,7 @@ class SLSTM(SplitCell):
         hidden_size: H, the number of units, and of features of h.
         heads: the number of diagonal blocks of w_h; it must divide H.
         forget_gate: the function of z_f that gives f: "sigmoid", or "exp", which can exceed 1.
-        forget_bias: initial value of b_f. If None: 1 for "sigmoid"; 0 for "exp", so that f starts near 1.
+        forget_bias: initial value of b_f. The default is 1 for "sigmoid", and 0 for "exp", where f then starts near 1.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
             state keep the params' dtype. None: no rounding.
 
@@ -115,8 +118,8 @@ class SLSTM(SplitCell):
         """Draw the weights: w_x LeCun normal per gate, w_h orthogonal per gate and head, b zero except for b_f.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf. Values are drawn in float32 or wider, then cast.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
             SLSTMParams(w_x (I, 4H), w_h (heads, n, 4n), b (4H,)), n = H / heads.

@@ -8,7 +8,9 @@
     lyapunov_spectrum, lyapunov_exponents     Lyapunov exponents of a cell, or of any map
     fixed_points                              fixed points of a step, and their eigenvalues
 
-Each function takes one sequence; use `jax.vmap` for a batch. All logarithms are natural (nats).
+Call them as `jl.gradflow.sensitivity(cell, params, xs)`, or import them: `from jax_lstm.gradflow import sensitivity`.
+Each function takes one sequence. For a batch use `jax.vmap(lambda xs: jl.gradflow.sensitivity(cell, params, xs))(xs)`.
+N is the number of entries of the state: 2H for an LSTM. All logarithms are natural (nats).
 """
 
 from jax_lstm.gradflow.adjoint import adjoint_norms as adjoint_norms

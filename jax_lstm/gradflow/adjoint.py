@@ -41,7 +41,7 @@ def adjoint_norms(
     Args:
         loss: function of the states of all steps, stacked over time as `unroll_states` returns them. It returns one
             float.
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
         xs: (T, I) floats, one sequence.
         state: the state before the first step; None: `cell.initial_state(params)`.

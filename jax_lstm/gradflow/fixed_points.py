@@ -36,7 +36,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
     check the speeds.
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`. Points are more exact in float64.
         x: (I,), the input, held constant.
         starts: S states as one pytree; each leaf has a leading axis of length S. For example, what `unroll_states`

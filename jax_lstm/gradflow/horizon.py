@@ -24,25 +24,29 @@ SQUARINGS = 64  # n = 2⁶⁴: a constant factor in ‖Jⁿ‖ then changes log 
 
 
 def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = None) -> Float[Array, ""]:
-    """Memory horizon at one state and input; by default at rest, where both are zero.
+    """Memory horizon at one state and one input: the number of steps in which the gradient falls by a factor e.
 
         −1 / log ρ        ρ the spectral radius of J = ∂s_t/∂s_{t−1}
 
-    At rest an LSTM with the default initialization has ρ = max |σ(b_f) + λ(U_g)/4|. A tanh RNN with orthogonal w_h has
-    ρ = 1 at rest, however fast it forgets on data. So report `data_horizon` for a trained network.
+    By default state and input are both zero, called "at rest" here. At rest an LSTM with the default initialization has
+    ρ = max_k |σ(b_f) + λ_k/4|. λ_k are the eigenvalues of U_g, the H columns of w_h for g. A tanh RNN with orthogonal
+    w_h has ρ = 1 at rest, however fast it forgets on data. So for a trained network report `data_horizon` instead,
+    which measures along a sequence.
 
     As if by::
 
         radius = max(abs(np.linalg.eigvals(J)))
         return np.inf if radius >= 1 - 10 * eps * N else -1 / np.log(radius)
 
-    but without eigenvalues, which not every backend computes: ρ = lim ‖Jⁿ‖^(1/n) (Gelfand 1941) for n = 2, 4, 8, ….
+    where N is the number of entries of the state and eps the machine epsilon of the dtype. The implementation needs no
+    eigenvalues, which not every backend computes: ρ = lim ‖Jⁿ‖^(1/n) (Gelfand 1941) for n = 2, 4, 8, ….
+    Call it as `jl.gradflow.horizon(cell, params)`.
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
-        state: the state at which J is taken; None: all zeros.
-        x: (I,), the input at which J is taken; None: zeros.
+        state: the state s_{t−1} at which J is computed; None: all zeros.
+        x: (I,), the input x_t at which J is computed; None: zeros.
 
     Returns:
         A scalar: the horizon in steps, never negative, in the params' dtype or float32, whichever is wider. inf if ρ is
@@ -68,11 +72,12 @@ def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float
 
 
 def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, ""]:
-    """Memory horizon along a sequence. Report this one for a trained network.
+    """Memory horizon along a sequence: the number of steps in which the gradient falls by a factor e.
 
         1 / slope of ℓ_k over k, by least squares        ℓ_k = log ‖∂s_T/∂s_k‖₂
 
-    As if by::
+    Report this one, not `horizon`, for a trained network. N is the number of entries of the state, eps the machine
+    epsilon of the dtype. As if by::
 
         slope, _ = np.polyfit(np.arange(T + 1), sensitivity(cell, params, xs, state), 1)
         return np.inf if slope <= 10 * eps * N else 1 / slope

@@ -26,15 +26,17 @@ def step_jacobians(
             state, _ = cell.step(params, state, xs[t])
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
-        xs: (T, I) floats, one sequence. For a batch: `jax.vmap(step_jacobians, in_axes=(None, None, 0))`.
+        xs: (T, I) floats, one sequence. For a batch xs (B, T, I):
+            `jax.vmap(lambda xs: jl.gradflow.step_jacobians(cell, params, xs))(xs)`.
         state: the state before the first step; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:
-        (T, N, N), in the state's dtype. Entry [t, m, n] is the derivative of entry m of the state after step t + 1 with
-        respect to entry n of the state before it. Entries are in the order of `flatten_state`.
+        (T, N, N), in the state's dtype, N the number of entries of the state. Entry [t, m, n] is the derivative of
+        entry m of the state after step t + 1 with respect to entry n of the state before it. Entries are in the order
+        of `flatten_state`.
 
     Raises:
         ValueError, TypeError: as for `unroll`.

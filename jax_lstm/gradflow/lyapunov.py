@@ -57,9 +57,9 @@ def lyapunov_spectrum(
 ) -> Float[Array, " k"]:
     """Lyapunov exponents of a cell that is driven by a sequence.
 
-    As if by::
+    N is the number of entries of the state: 2H for an LSTM. As if by::
 
-        Q = np.eye(N)
+        Q, log_growth = np.eye(N), np.zeros(N)
         for J_t in step_jacobians(cell, params, xs, state):
             Q, R = np.linalg.qr(J_t @ Q)
             log_growth += np.log(np.abs(np.diag(R)))
@@ -68,9 +68,10 @@ def lyapunov_spectrum(
     with memory O(N²). The result is differentiable if no exponent is −inf.
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
-        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with k and burn_in fixed by `functools.partial`.
+        xs: (T, I) floats, one sequence. For a batch xs (B, T, I):
+            `jax.vmap(lambda xs: jl.gradflow.lyapunov_spectrum(cell, params, xs))(xs)`.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         k: number of exponents, the largest ones; None: all N of the full state (h, c). A smaller k costs less.
         burn_in: number of first steps that align the directions Q but do not count in the mean.

@@ -24,18 +24,19 @@ WAYS = ("all", "cell", "hidden")
 
 
 def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all") -> Float[Array, "K C C"]:
-    """Derivative of the last cell state with respect to every earlier one, along all paths or along some of them.
+    """Derivative of the last cell state with respect to each of c_0 … c_T, along all paths or along some of them.
 
         all      ∂c_T/∂c_k
         cell     D_T D_{T−1} … D_{k+1}        D_t = ∂c_t/∂c_{t−1}, h_{t−1} held fixed: diag(f_t) for the LSTM
         hidden   the sum over all paths that pass through an h at least once
 
-    all = cell + hidden. Each of the three is computed on its own, not as a difference.
+    all = cell + hidden, up to rounding. Each of the three is computed on its own, not as a difference.
 
     Args:
-        cell: any cell whose state is a NamedTuple with a field c, including one that has only `step`.
+        cell: a causal cell, as for `step`, whose state is a NamedTuple with a field c.
         params: the parameters, as returned by `cell.init`.
-        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with `through` fixed by `functools.partial`.
+        xs: (T, I) floats, one sequence. For a batch xs (B, T, I):
+            `jax.vmap(lambda xs: jl.gradflow.paths(cell, params, xs))(xs)`.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         through: "all", "cell" or "hidden".
 

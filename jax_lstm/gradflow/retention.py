@@ -19,14 +19,14 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 
 
 def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None) -> Any:
-    """Log derivative of each entry of the last state with respect to the same entry of every earlier state.
+    """Log derivative of each entry of the last state with respect to the same entry of each of the states s_0 … s_T.
 
         log |∂s_{T,j}/∂s_{k,j}|        s_k the state after k steps
 
     All paths count. With `truncate="1997"` the leaf c of an LSTM is Σ log f, the product of its forget gates alone.
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
         xs: (T, I) floats, one sequence.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.

@@ -28,7 +28,7 @@ SWEEPS = 40  # at most, over all pairs of rows; convergence is quadratic and nee
 def singular_values(
     cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, k: int | None = None, truncate: str | None = None
 ) -> Float[Array, "K k"]:
-    """Log singular values of the derivative of the last state with respect to every earlier state.
+    """Log singular values of the derivative of the last state with respect to each of the states s_0 … s_T.
 
         log σ_1 ≥ log σ_2 ≥ …  of ∂s_T/∂s_t        s_t the state after t steps
 
@@ -37,16 +37,19 @@ def singular_values(
         for t in range(T + 1):
             logs[t] = np.log(np.linalg.svd(J[T - 1] @ … @ J[t], compute_uv=False))[:k]
 
-    but without underflow, and with small values as precise as large ones. The first column equals `sensitivity`.
+    where J is what `step_jacobians` returns, and the product is the identity for t = T. The result does not underflow,
+    and small values are as precise as large ones. The first column equals `sensitivity` up to rounding.
     The precision is limited by the step with the widest spread: a QR decomposition resolves 16 decades of one J in
     float64, and 7 in float32.
 
     Args:
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
-        xs: (T, I) floats, one sequence. For a batch use `jax.vmap`, with k fixed by `functools.partial`.
+        xs: (T, I) floats, one sequence. For a batch xs (B, T, I):
+            `jax.vmap(lambda xs: jl.gradflow.singular_values(cell, params, xs))(xs)`.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
-        k: number of values to return, the largest ones; None: all N. All N are computed in either case.
+        k: number of values to return, the largest ones; None: all N, the number of entries of the state. All N
+            are computed in either case.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
 
     Returns:

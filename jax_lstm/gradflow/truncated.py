@@ -21,7 +21,8 @@ from jax_lstm.cells.shapes import state_shapes
 class Truncated:
     """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.
 
-    Train with it as with any cell that has only `step`: `jl.unroll(Truncated(cell), params, xs)`.
+    Train with it as with any other cell: `jl.unroll(jl.gradflow.Truncated(cell), params, xs)`. It runs as a `lax.scan`
+    of `step`, which is slower than the engine "hoisted".
 
     Args:
         cell: a cell whose state is a NamedTuple with a field h and at least one other leaf.

@@ -34,7 +34,7 @@ def weight_gradient_by_step(
     Args:
         loss: function of the states of all steps, stacked over time as `unroll_states` returns them. It returns one
             float.
-        cell: any cell, including one that has only `step`.
+        cell: a causal cell or layer, as for `step`.
         params: the parameters, as returned by `cell.init`.
         xs: (T, I) floats, one sequence.
         state: s_0, the state before the first step, held fixed; None: `cell.initial_state(params)`.

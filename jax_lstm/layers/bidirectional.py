@@ -40,9 +40,10 @@ class Bidirectional:
 
         →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
-    It is a cell itself; run it with `unroll`. Its params and its state are a `BothWays`, its outputs are those of the
-    two cells, concatenated. It is not causal: it needs the whole sequence, and `step` and `stream` refuse it. After a
-    run, state.backward is the state at the first step, where the backward cell ends.
+    → marks the forward cell, ← the backward cell. The layer is a cell itself; run it with `unroll`. Its params and its
+    state are a `BothWays`. Its output y_t is the concatenation of the outputs of the two cells at step t. It is not
+    causal: it needs the whole sequence, so `step`, `stream` and `tbptt` raise a ValueError. After a run, state.backward
+    is the state at the first step, where the backward cell ends.
 
     Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
     reset before it reads the unmasked step that precedes t.
@@ -100,8 +101,8 @@ class Bidirectional:
         """Draw the params of both cells, from two keys.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             BothWays(forward params, backward params).

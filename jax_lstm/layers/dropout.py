@@ -2,8 +2,8 @@
 
     inputs    x_t ⊙ m_x / (1 − p)       one mask per sequence, the same at every step        Gal & Ghahramani 2016
     hidden    h_{t−1} ⊙ m_h / (1 − p)   before the recurrent product; one mask per sequence  Gal & Ghahramani 2016
-    zoneout   h_t = h_{t−1} with probability p, per unit and step; likewise c_t, with its own mask;
-              without a key the expectation, p h_{t−1} + (1 − p) h_t                         Krueger et al. 2017
+    zoneout   h_t = h_{t−1} with probability p, per unit and step; likewise c_t, with its own rate and mask;
+              without a key the expected value, p h_{t−1} + (1 − p) h_t                      Krueger et al. 2017
     weights   w_h ⊙ M / (1 − p)         one mask for a whole batch (DropConnect)             Merity et al. 2018
 
 All random numbers are drawn from the key before the first step. Without a key nothing is dropped.
@@ -39,10 +39,10 @@ def kept(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Floa
 def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
     """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p), M 0 with probability p (Merity, Keskar & Socher 2018).
 
-    Call it once per training step, before `unroll`: one mask then serves all time steps and the whole batch.
+    Call it once per training step, before `unroll`. All time steps and the whole batch then share one mask.
 
     Args:
-        key: one random key; consumed.
+        key: one random key. Do not reuse it.
         params: the params of any cell or layer.
         p: the dropout rate, at least 0 and below 1; a Python number.
         names: the names of the leaves to drop; "w_h" are the recurrent weights. In a stack every leaf of that name is
@@ -75,17 +75,22 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Dropout(Around):
-    """A cell with dropout on its inputs and on h, and zoneout. Params, state and sizes are those of the cell.
+    """A cell with dropout on its inputs and on h, and zoneout. It has the params, state and sizes of the cell inside.
 
-    One step, with masks m that are 1 with probability 1 − rate and else 0::
+    One step, with dropout masks m whose entries are 1 with probability 1 − rate and else 0::
 
         x_t ⊙ m_x / (1 − inputs)            in place of x_t; one mask per sequence
         h_{t−1} ⊙ m_h / (1 − hidden)        in place of h_{t−1} in the recurrent product; one mask per sequence
-        h_t ⊙ m_t + h_{t−1} ⊙ (1 − m_t)     in place of h_t, with rate zoneout; one mask per step; likewise c_t
+        h_t ⊙ m_t + h_{t−1} ⊙ (1 − m_t)     in place of h_t; rate zoneout, one mask per step
+        c_t ⊙ n_t + c_{t−1} ⊙ (1 − n_t)     in place of c_t; rate zoneout_c, one mask n_t per step, drawn separately
 
-    Masks are drawn only if `unroll` gets a key, as in training. Without a key `inputs` and `hidden` have no effect, and
-    zoneout takes its expectation: h_t ← zoneout · h_{t−1} + (1 − zoneout) · h_t. Sources: Gal & Ghahramani 2016
-    (inputs, hidden), Krueger et al. 2017 (zoneout).
+    h_t of an LSTM is computed from c_t before zoneout_c is applied.
+
+    These dropout masks are not the argument `mask` of `unroll`, which skips steps. They are drawn only if `unroll` gets
+    a `key`, as in training. A mask per sequence is the same in all blocks of `tbptt`; in `batched` each sequence has
+    its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses the expected value of h_t:
+    zoneout · h_{t−1} + (1 − zoneout) · h_t, likewise for c_t. Sources: Gal & Ghahramani 2016 (inputs, hidden), Krueger
+    et al. 2017 (zoneout).
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -98,16 +103,18 @@ class Dropout(Around):
     ((6, 4), False)
 
     Args:
-        cell: a cell with `project`, `recur` and `update`, as LSTM, GRU and the other single cells have, and with a
-            field h in its state.
+        cell: one of the single cells LSTM, GRU, RNN, JANET, MinLSTM, MinGRU and SLSTM, or a `SplitCell` of your own
+            with a field h in its state. Not a layer: in a `Stack`, wrap the cells inside.
         inputs: dropout rate on x; the same features are dropped at every step. All rates are in [0, 1).
-        hidden: dropout rate on h before the recurrent product; the same units are dropped at every step.
-        zoneout: the probability that an entry of h keeps its value from the step before.
+        hidden: dropout rate on h before the recurrent product; the same units are dropped at every step. The cell must
+            have recurrent weights.
+        zoneout: the probability that an entry of h keeps its value from the step before. Not for an LSTM with
+            `projection`.
         zoneout_c: the same for c, for a cell whose state has the fields h and c only.
 
     Raises:
         ValueError: a rate is out of range, or the cell lacks what a rate acts on; the message names it.
-        TypeError: cell is not a cell, or lacks `project`, `recur` or `update`, as a Stack does.
+        TypeError: cell is not a cell, or is a layer such as `Stack` (it lacks the methods of a `SplitCell`).
     """
 
     inputs: float = 0.0

@@ -51,8 +51,8 @@ class Embedding:
         """Draw w, each entry normal with variance 1.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             EmbeddingParams(w (V, E)).

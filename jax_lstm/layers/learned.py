@@ -32,9 +32,9 @@ class LearnedParams(NamedTuple):
 class LearnedState(Around):
     """A cell with a learned initial state: s_0 = cell.initial_state(params.cell) + params.state.
 
-    It is a cell itself, with the state and the sizes of the cell inside, and a `LearnedParams` as params. A reset
-    returns to the learned state. `init` sets params.state to 0. For an SLSTM only h is learned: its initial m is so low
-    that the first step forgets c, n and m, whatever is added to them.
+    It is a cell itself. It has the state and the sizes of the cell inside, and its params are a `LearnedParams`. A
+    reset sets the state to the learned s_0. `init` sets params.state to 0. For an SLSTM only h is learned: its initial
+    m is so low that the first step forgets c, n and m, whatever is added to them.
 
     Args:
         cell: any cell or layer.
@@ -52,8 +52,8 @@ class LearnedState(Around):
         """Draw the params of the cell inside; the learned part of the initial state is 0.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             LearnedParams(cell params, state of zeros).

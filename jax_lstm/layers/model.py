@@ -44,7 +44,10 @@ class Model:
         x_t = embedding[k_t] for symbols k_t, or the features themselves
         s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
-    Its params are a `ModelParams`; its state is that of the cell.
+    k_t is an integer. `embedding[k_t]` is row k_t of a trained matrix (V, I), drawn by `init`. The params are a
+    `ModelParams`; the state is that of the cell. `outputs` returns (state, ys) with y_t of every step. `last` returns
+    (state, y) with y of the last state. Both take one sequence: (T, I) floats, or (T,) integers with a vocabulary. For
+    a batch use `jax.vmap(model.outputs, in_axes=(None, 0))(params, xs)`.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -52,14 +55,15 @@ class Model:
     >>> model = jl.Model(jl.LSTM(input_size=3, hidden_size=4), output_size=2)
     >>> params = model.init(jax.random.key(0))
     >>> xs = jnp.ones((6, 3), jnp.float32)
-    >>> model.outputs(params, xs)[1].shape, model.last(params, xs)[1].shape
+    >>> (state, ys), (_, y) = model.outputs(params, xs), model.last(params, xs)
+    >>> ys.shape, y.shape
     ((6, 2), (2,))
 
     Args:
         cell: any cell or layer.
         output_size: O, the number of outputs of a step, such as the logits of O classes.
-        vocabulary: V, for inputs that are symbols 0 to V − 1; they are embedded in the I features of the cell. None:
-            the inputs are features (T, I).
+        vocabulary: V, for inputs that are integers from 0 to V − 1, called symbols. The embedding turns each symbol
+            into a vector of I features, the input of the cell. None: the inputs are features (T, I).
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -90,8 +94,8 @@ class Model:
         """Draw the params of every part.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             ModelParams(cell, readout, embedding); embedding is None without a vocabulary.

@@ -53,8 +53,8 @@ class Readout:
         """Draw w LeCun normal; b is zero.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             ReadoutParams(w (H, O), b (O,)).

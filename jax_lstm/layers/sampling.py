@@ -47,7 +47,7 @@ def sample(
     Args:
         model: a `Model` with vocabulary = output_size and a causal cell.
         params: the params of the model.
-        key: one random key; consumed.
+        key: one random key. Do not reuse it.
         prompt: (P,) integers, P ≥ 1: the symbols to start from.
         state: the state of the cell before the prompt; its initial state if None.
         steps: the number of symbols to sample; a Python integer, 0 or more.

@@ -36,7 +36,8 @@ class Stack:
         y⁰_t = x_t        s^k_t, o_t = cell_k(s^k_{t−1}, y^{k−1}_t)
         y^k_t = o_t, or o_t + y^{k−1}_t with `residual` if both have the same number of features
 
-    It is a cell itself. Its params and its state are tuples with one entry per cell, the lowest cell first.
+    y^k_t is the output of cell k, counted from 1, and s^k_t its state. The output of the stack is that of the highest
+    cell. A stack is a cell itself. Its params and its state are tuples with one entry per cell, the lowest first.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -48,11 +49,13 @@ class Stack:
     ((4,), (5,), (6, 5))
 
     Args:
-        cells: a tuple of cells and layers, the lowest first. The input size of each is the output size of the one
+        cells: a tuple of cells and layers, the lowest first. The input size of each must be the output size of the one
             below.
         residual: whether to add the input of each cell to its output, if both have the same number of features.
-        dropout: dropout rate between two cells, at least 0 and below 1, with a new mask at every step. It needs a key;
-            without one nothing is dropped. For one mask per sequence use `Dropout(cell, inputs=...)`.
+        dropout: dropout rate of the outputs that the next cell reads, after the residual sum; at least 0 and below 1.
+            Each step has a new mask, and kept values are divided by 1 − dropout. The outputs of the highest cell are
+            not dropped. Dropout is applied only if `unroll` gets a `key`. For one mask per sequence use
+            `Dropout(cell, inputs=...)`.
 
     Raises:
         ValueError: the sizes of two cells do not match, or a field is out of range; the message names it.
@@ -100,8 +103,8 @@ class Stack:
         """Draw the params of every cell, each from its own key.
 
         Args:
-            key: one random key, for example `jax.random.key(0)`; consumed.
-            dtype: floating dtype of every leaf.
+            key: one random key, for example `jax.random.key(0)`. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
             A tuple with the params of every cell, the lowest first.
