@@ -28,7 +28,8 @@ def state_of(cell):
     return jax.tree.map(lambda a: jnp.asarray(normal(5, *a.shape)), cell.initial_state(params_of(cell)))
 
 
-XS = normal(1, T, I)
+def inputs():
+    return jnp.asarray(normal(1, T, I))
 
 
 def loop(cell, params, state, xs, mask=(True,) * T, reset=(False,) * T):
@@ -61,7 +62,7 @@ def assert_close(ours, theirs):
 
 
 def case(cell):
-    return params_of(cell), state_of(cell), XS
+    return params_of(cell), state_of(cell), inputs()
 
 
 def test_outputs_are_those_of_the_loop(cell):
@@ -137,10 +138,10 @@ def test_a_drawn_cell_acts_step_by_step_as_it_unrolls(cell):
     params = cell.init(jax.random.key(3))
     state, hs = cell.initial_state(params), []
     for t in range(T):
-        state, h = jl.step(cell, params, state, XS[t])
+        state, h = jl.step(cell, params, state, inputs()[t])
         hs.append(h)
-    assert_close((state, jnp.stack(hs)), jl.unroll(cell, params, XS))
-    assert_close(jl.batched(jl.unroll)(cell, params, XS[None])[1][0], jnp.stack(hs))
+    assert_close((state, jnp.stack(hs)), jl.unroll(cell, params, inputs()))
+    assert_close(jl.batched(jl.unroll)(cell, params, inputs()[None])[1][0], jnp.stack(hs))
 
 
 def test_the_gates_reproduce_the_cell_states():
