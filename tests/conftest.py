@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 from jaxtyping import install_import_hook
+from tiers import slow_except
 
 jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1") not in ("0", "false", "False"))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -94,7 +95,7 @@ def few_memory_mappings():
         jax.clear_caches()
 
 
-@pytest.fixture(params=["LSTM", "RNN", "GRU"])
+@pytest.fixture(params=slow_except(["LSTM", "GRU"], ["LSTM", "RNN", "GRU"]))
 def cell(request):
     """One of the library's cells, 3 features into 4 units."""
     import jax_lstm as jl

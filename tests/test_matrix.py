@@ -5,7 +5,8 @@ All that one program can compute of a cell is compiled as one, since compiling i
 
 import copy
 import dataclasses
-from functools import cache, partial
+from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +20,76 @@ from programs import compilations
 import jax_lstm as jl
 from jax_lstm.cells.base import is_causal
 
-# Every cell with mask, reset and reverse; three of them in all modes, and one in float32 too.
-CASES = [(name, "flags", jnp.float64) for name in CELLS]
-CASES += [(name, mode, jnp.float64) for name in ("LSTM", "RNN", "GRU") for mode in MODES if mode != "flags"]
-CASES += [("LSTM", mode, jnp.float32) for mode in MODES]
 OUTPUTS = {jnp.float64: 1e-12, jnp.float32: 1e-6}
 DERIVATIVES = {jnp.float64: 1e-10, jnp.float32: 1e-5}
 
 
-def name_of(case):
-    return f"{case[0]}-{case[1]}-{jnp.dtype(case[2]).name}"
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A cell in one mode and dtype: its problems, NumPy's gradients of them, and what the library computes.
+
+    Each attribute is computed once, when a test first asks for it.
+    """
+
+    name: str
+    mode: str
+    dtype: Any
+
+    def __str__(self):
+        return f"{self.name}-{self.mode}-{jnp.dtype(self.dtype).name}"
+
+    @property
+    def tolerance(self):
+        return OUTPUTS[self.dtype]
+
+    @property
+    def derivative_tolerance(self):
+        return DERIVATIVES[self.dtype]
+
+    @cached_property
+    def first(self):
+        return problem(self.name, self.mode, self.dtype)
+
+    @cached_property
+    def second(self):
+        """Other params, data and flags, with the cell and the weights of the first problem."""
+        return problem(self.name, self.mode, self.dtype, seed=1)._replace(weights=self.first.weights)
+
+    @cached_property
+    def mixed(self):
+        """The data of the second problem with the params of the first."""
+        return self.second._replace(args=(self.first.args[0], *self.second.args[1:]))
+
+    @cached_property
+    def gradients(self):
+        """NumPy's, of the three problems."""
+        return [numpy_gradient(p) for p in (self.first, self.second, self.mixed)]
+
+    @cached_property
+    def ours(self):
+        """The library's outputs and gradient of the first problem."""
+        return compiled(self.first.how, self.first.weights, self.first.args, self.first.flags)
+
+    @cached_property
+    def transformed(self):
+        """What JAX's transformations make of the first two problems, by name."""
+        p, q = self.first, self.second
+        return transformed(self in NESTED, p.how, p.weights, (p.args, p.flags), (q.args, q.flags), q.args)
 
 
+# Every cell with mask, reset and reverse; three of them in all modes, and one in float32 too.
+WITH_FLAGS = [Case(name, "flags", jnp.float64) for name in CELLS]
+CASES = WITH_FLAGS + [
+    Case(name, mode, jnp.float64) for name in ("LSTM", "RNN", "GRU") for mode in MODES if mode != "flags"
+]
+CASES += [Case("LSTM", mode, jnp.float32) for mode in MODES]
 # In the default tier every cell proves its numbers, and one cell for each path through the library proves what JAX's
 # transformations make of them: a derivative of its own, one by JAX, a last linear part, a loop over layers, directions.
 PATHS = ("LSTM", "GRU", "projection", "stack of four", "bidirectional")
-ONE_PER_PATH = [(name, "flags", jnp.float64) for name in PATHS] + [("LSTM", "remat", jnp.float64)]
-# These are run again with the compiler's usual optimizations.
+ONE_PER_PATH = [case for case in WITH_FLAGS if case.name in PATHS] + [Case("LSTM", "remat", jnp.float64)]
+# Derivatives of derivatives of batches: of each way in which a cell gets its derivative, and goes over time.
+NESTED = [case for case in CASES if case.name in ("LSTM", "GRU", "RNN", "projection", "stack of four")]
+# These run again with the compiler's default optimizations.
 OPTIMIZED = ("LSTM", "GRU", "stack")
 
 
@@ -47,18 +101,14 @@ def table(cases, quick=None):
     rows = []
     for case in cases:
         marks = [pytest.mark.slow] * (quick is not None and case not in quick)
-        marks += [pytest.mark.optimized] * (case[0] in OPTIMIZED)
-        rows.append(pytest.param(case, marks=marks, id=name_of(case)))
+        marks += [pytest.mark.optimized] * (case.name in OPTIMIZED)
+        rows.append(pytest.param(case, marks=marks, id=str(case)))
     return pytest.mark.parametrize("case", rows, scope="module")
 
 
-TABLE = table(CASES)
-TRANSFORMED = table(CASES, ONE_PER_PATH)
-WITH_FLAGS = [case for case in CASES if case[1:] == ("flags", jnp.float64)]
+TABLE, TRANSFORMED = table(CASES), table(CASES, ONE_PER_PATH)
 EVERY_CELL, EVERY_PATH = table(WITH_FLAGS), table(WITH_FLAGS, ONE_PER_PATH)
-# Derivatives of derivatives of batches: of each way in which a cell gets its derivative, and goes over time.
-NESTED = [case for case in CASES if case[0] in ("LSTM", "GRU", "RNN", "projection", "stack of four")]
-THREE_CELLS = table([(name, "flags", jnp.float64) for name in ("LSTM", "RNN", "GRU")], ONE_PER_PATH[:1])
+THREE_CELLS = table(WITH_FLAGS[:3], WITH_FLAGS[:1])  # LSTM, RNN, GRU
 
 
 def as_numpy(tree):
@@ -86,23 +136,6 @@ def stacked(*trees):
     return jax.tree.map(lambda *a: jnp.stack(a), *trees)
 
 
-# The cases, drawn once. A second one has other params, data and flags, and the cell and the weights of the first.
-
-first = cache(lambda case: problem(*case))
-
-
-@cache
-def second(case):
-    return problem(*case, seed=1)._replace(weights=first(case).weights)
-
-
-@cache
-def mixed(case):
-    """The data of the second one through the params of the first."""
-    p, q = first(case), second(case)
-    return q._replace(args=(p.args[0], *q.args[1:]))
-
-
 # What NumPy says.
 
 
@@ -120,12 +153,6 @@ def numpy_loss(p):
 
 def numpy_gradient(p, leaves=None):
     return reference.jacobian(numpy_loss(p), as_numpy(p.args) if leaves is None else leaves)
-
-
-@cache
-def gradients(case):
-    """Of the three problems of a case."""
-    return [numpy_gradient(p) for p in (first(case), second(case), mixed(case))]
 
 
 def numpy_curvature(p, along, eps=1e-4):
@@ -178,78 +205,66 @@ def transformed(nested, how, weights, p, q, along):
     }
 
 
-@cache
-def ours(case, engine="hoisted"):
-    p = first(case)
-    return compiled(p.how._replace(engine=engine), p.weights, p.args, p.flags)
-
-
-@cache
-def every(case):
-    p, q = first(case), second(case)
-    return transformed(case in NESTED, p.how, p.weights, (p.args, p.flags), (q.args, q.flags), q.args)
-
-
 @pytest.mark.optimized
 @TABLE
 def test_a_run_equals_the_numpy_loop(case):
-    p = first(case)
-    assert_close(ours(case)[0], numpy_run(p)(*as_numpy(p.args)), OUTPUTS[case[2]])
+    p = case.first
+    assert_close(case.ours[0], numpy_run(p)(*as_numpy(p.args)), case.tolerance)
 
 
 @pytest.mark.optimized
 @TABLE
 def test_grad_equals_the_complex_step_derivative_in_every_leaf(case):
-    assert_close(ours(case)[1], gradients(case)[0], DERIVATIVES[case[2]])
+    assert_close(case.ours[1], case.gradients[0], case.derivative_tolerance)
 
 
-@table([case for case in CASES if case[2] == jnp.float64 and (case[1] == "flags" or case[0] == "LSTM")])
+@table([case for case in CASES if case.dtype == jnp.float64 and (case.mode == "flags" or case.name == "LSTM")])
 def test_the_plain_engine_gives_the_same(case):
-    p = first(case)
-    outputs, gradient = ours(case, "plain")
-    assert_close(outputs, numpy_run(p)(*as_numpy(p.args)), OUTPUTS[case[2]])
-    assert_close(gradient, gradients(case)[0], DERIVATIVES[case[2]])
+    p = case.first
+    outputs, gradient = compiled(p.how._replace(engine="plain"), p.weights, p.args, p.flags)
+    assert_close(outputs, numpy_run(p)(*as_numpy(p.args)), case.tolerance)
+    assert_close(gradient, case.gradients[0], case.derivative_tolerance)
 
 
 @TRANSFORMED
 def test_jvp_equals_the_complex_step_derivative(case):
-    p, q = first(case), second(case)
+    p, q = case.first, case.second
     expected = reference.derivative(numpy_run(p), as_numpy(p.args), as_numpy(q.args))
-    assert_close(every(case)["jvp"], expected, DERIVATIVES[case[2]])
+    assert_close(case.transformed["jvp"], expected, case.derivative_tolerance)
 
 
 @TRANSFORMED
 @pytest.mark.parametrize("jacobian", ["jacfwd", "jacrev"])
 def test_jacobians_equal_the_complex_step_derivative(case, jacobian):
-    p = first(case)
+    p = case.first
     tree = jax.tree.structure(p.args)
     params, xs, state = tree.unflatten(as_numpy(p.args))
     theirs = reference.jacobian(lambda xs: numpy_run(p)(*jax.tree.leaves((params, xs, state)))[-1], [xs])
-    assert_close(every(case)[jacobian], theirs, DERIVATIVES[case[2]])
+    assert_close(case.transformed[jacobian], theirs, case.derivative_tolerance)
 
 
 @TRANSFORMED
 def test_hessian_vector_products_equal_the_gradients_derivative(case):
-    expected = numpy_curvature(first(case), as_numpy(second(case).args))
+    expected = numpy_curvature(case.first, as_numpy(case.second.args))
     assert max(np.abs(a).max() for a in expected) > 0.1
-    assert_close(every(case)["hvp"], expected, max(1e-9, DERIVATIVES[case[2]]))
+    assert_close(case.transformed["hvp"], expected, max(1e-9, case.derivative_tolerance))
 
 
 @TRANSFORMED
 def test_vmap_equals_a_python_loop(case):
-    for k, p in enumerate((first(case), second(case))):
-        assert_close(at(k, every(case)["vmap"]), numpy_run(p)(*as_numpy(p.args)), OUTPUTS[case[2]])
+    for k, p in enumerate((case.first, case.second)):
+        assert_close(at(k, case.transformed["vmap"]), numpy_run(p)(*as_numpy(p.args)), case.tolerance)
 
 
 @TRANSFORMED
 def test_vmap_of_grad_equals_a_python_loop_of_gradients(case):
     for k in range(2):
-        assert_close(at(k, every(case)["vmap of grad"]), gradients(case)[k], DERIVATIVES[case[2]])
+        assert_close(at(k, case.transformed["vmap of grad"]), case.gradients[k], case.derivative_tolerance)
 
 
 @table(NESTED, ONE_PER_PATH)
 def test_nested_grad_and_vmap_give_the_numpy_second_derivative(case):
-    p, q = first(case), second(case)
+    p, q = case.first, case.second
     params, _, state = jax.tree.map(lambda a: np.asarray(a, np.float64), p.args)
     still = jax.tree.map(np.zeros_like, (params, state))
     expected = jax.tree.map(np.zeros_like, params)
@@ -260,7 +275,7 @@ def test_nested_grad_and_vmap_give_the_numpy_second_derivative(case):
             along = jax.tree.leaves((still[0], slope / 2, still[1]))
             change, *_ = jax.tree.structure(one.args).unflatten(numpy_curvature(one, along))
             expected = jax.tree.map(np.add, expected, change)  # 2 × 1/2 of it, as 1/2 is in the slope
-    assert_close(every(case)["nested"], expected, max(1e-9, DERIVATIVES[case[2]]))
+    assert_close(case.transformed["nested"], expected, max(1e-9, case.derivative_tolerance))
 
 
 # What one program more shows, of every cell.
@@ -268,20 +283,20 @@ def test_nested_grad_and_vmap_give_the_numpy_second_derivative(case):
 
 @EVERY_CELL
 def test_inputs_at_masked_steps_change_no_bit(case):
-    p = first(case)
+    p = case.first
     mask = np.asarray(p.flags.mask)
     assert not mask.all()
     for nothing in (np.nan, np.inf):
         xs = jnp.where(mask[:, None], p.args[1], nothing)
         outputs, gradient = compiled(p.how, p.weights, (p.args[0], xs, p.args[2]), p.flags)
-        assert all_equal((outputs, gradient), ours(case))
+        assert all_equal((outputs, gradient), case.ours)
         assert not gradient[1][~mask].any()
         assert not outputs[1][~mask].any()
 
 
 @EVERY_PATH
 def test_steps_equal_the_run_where_a_cell_can_step(case):
-    p = first(case)
+    p = case.first
     params, xs, state = p.args
     if not is_causal(p.how.cell):
         with pytest.raises(ValueError, match="cannot run step by step"):
@@ -291,12 +306,12 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
     mask, reset = (np.asarray(f) for f in p.flags)
     for t in reversed(range(len(xs))):
         state, ys[t] = step(params, state, xs[t], mask[t], reset[t])
-    assert_close((state, np.stack([ys[t] for t in sorted(ys)])), ours(case)[0], 1e-12)
+    assert_close((state, np.stack([ys[t] for t in sorted(ys)])), case.ours[0], 1e-12)
 
 
 @EVERY_PATH
 def test_bfloat16_gradients_are_finite_and_near_float64(case):
-    p = first(case)
+    p = case.first
     narrow, wide = (
         jax.tree.map(lambda a, dtype=dtype: a.astype(jnp.bfloat16).astype(dtype), (p.args, p.weights))
         for dtype in (jnp.bfloat16, jnp.float64)
@@ -310,7 +325,7 @@ def test_bfloat16_gradients_are_finite_and_near_float64(case):
 
 @EVERY_PATH
 def test_a_second_eager_run_of_an_equal_cell_compiles_nothing(case):
-    p, q = first(case), second(case)
+    p, q = case.first, case.second
     jl.unroll(p.how.cell, *p.args, *p.flags)
     equal = dataclasses.replace(copy.deepcopy(p.how.cell))
     assert equal is not p.how.cell
@@ -331,11 +346,11 @@ def batch_loss(how, weights, params, *data):
 
 def batch_of(case, copies=2):
     """Copies of the two problems that share their params; the sum of their losses, and its gradient."""
-    pair = [first(case), mixed(case)]
+    pair = [case.first, case.mixed]
     xs, state, mask, reset = stacked(*[(p.args[1], p.args[2], *p.flags) for p in pair] * copies)
     values = [numpy_loss(p)(*as_numpy(p.args)) for p in pair]
     (params, *one), (more, *other) = (
-        jax.tree.structure(p.args).unflatten(gradients(case)[k]) for k, p in zip((0, 2), pair, strict=True)
+        jax.tree.structure(p.args).unflatten(case.gradients[k]) for k, p in zip((0, 2), pair, strict=True)
     )
     gradient = (
         jax.tree.map(lambda a, b: copies * (a + b), params, more),
@@ -346,17 +361,17 @@ def batch_of(case, copies=2):
 
 @EVERY_PATH
 def test_a_batch_sharded_over_an_explicit_mesh_equals_one_device(case):
-    p, ((params, *data), expected) = first(case), batch_of(case)
+    p, ((params, *data), expected) = case.first, batch_of(case)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         data = jax.device_put(data, NamedSharding(mesh, PartitionSpec("data")))
         ours = jax.jit(jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1, 2)))(params, *data)
-        assert_close(ours, expected, DERIVATIVES[case[2]])
+        assert_close(ours, expected, case.derivative_tolerance)
 
 
 @EVERY_PATH
 def test_a_batch_in_a_shard_map_equals_one_device(case):
-    p, (args, expected) = first(case), batch_of(case)
+    p, (args, expected) = case.first, batch_of(case)
     data, all_of_it = PartitionSpec("data"), PartitionSpec()
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
@@ -367,7 +382,7 @@ def test_a_batch_in_a_shard_map_equals_one_device(case):
         jax.value_and_grad(local, (0, 1, 2)), mesh=mesh, in_specs=(all_of_it, *[data] * 4),
         out_specs=(all_of_it, (all_of_it, data, data)),
     )  # fmt: skip
-    assert_close(jax.jit(ours)(*args), expected, DERIVATIVES[case[2]])
+    assert_close(jax.jit(ours)(*args), expected, case.derivative_tolerance)
 
 
 # What hangs on the engine and not on the cell, of three cells or of one.
@@ -376,42 +391,42 @@ def test_a_batch_in_a_shard_map_equals_one_device(case):
 @THREE_CELLS
 @pytest.mark.parametrize("names", [(), ("jax_lstm.state",), ("jax_lstm.state", "jax_lstm.preactivation")])
 def test_checkpoint_policies_change_no_gradient(case, names):
-    p = first(case)
+    p = case.first
     policy = jax.checkpoint_policies.save_only_these_names(*names)
     one = jax.checkpoint(lambda args: loss(p.how, p.weights, args, p.flags), policy=policy)
-    assert_close(jax.jit(jax.grad(one))(p.args), gradients(case)[0], DERIVATIVES[case[2]])
+    assert_close(jax.jit(jax.grad(one))(p.args), case.gradients[0], case.derivative_tolerance)
 
 
 @THREE_CELLS
 @pytest.mark.parametrize("over", ["xs", "params"])
 def test_vmap_over_one_argument_equals_a_python_loop(case, over):
-    p, q = first(case), second(case)
+    p, q = case.first, case.second
     params, xs, state = p.args
     each = [(q.args[0], xs, state), p.args] if over == "params" else [(params, q.args[1], state), p.args]
     axes = (0 if over == "params" else None, 0 if over == "xs" else None, None)
     args = tuple(stacked(*a) if axis == 0 else a[0] for a, axis in zip(zip(*each, strict=True), axes, strict=True))
     outputs = jax.jit(jax.vmap(lambda *args: run(p.how, args, p.flags), axes))(*args)
     for k, one in enumerate(each):
-        assert_close(at(k, outputs), numpy_run(p)(*as_numpy(one)), OUTPUTS[case[2]])
+        assert_close(at(k, outputs), numpy_run(p)(*as_numpy(one)), case.tolerance)
 
 
-@table([("LSTM", mode, jnp.float64) for mode in MODES], ONE_PER_PATH[:1])
+@table([case for case in CASES if case.name == "LSTM" and case.dtype == jnp.float64], WITH_FLAGS[:1])
 @pytest.mark.parametrize("default_state", [True, False])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_any_mesh_and_any_state_give_the_numbers_of_one_device(case, axis_type, default_state):
-    p, ((params, xs, state, *flags), _) = first(case), batch_of(case)
+    p, ((params, xs, state, *flags), _) = case.first, batch_of(case)
     args = params, xs, None if default_state else state, *flags
     value_and_grad = jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1))
     expected = jax.jit(value_and_grad)(*args)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
         data = jax.device_put(args[1:], NamedSharding(mesh, PartitionSpec("data")))
-        assert_close(jax.jit(value_and_grad)(params, *data), expected, OUTPUTS[case[2]])
+        assert_close(jax.jit(value_and_grad)(params, *data), expected, case.tolerance)
 
 
 @THREE_CELLS
 def test_the_gradient_of_a_shard_map_is_that_of_one_device(case):
-    p, (args, (value, gradient)) = first(case), batch_of(case)
+    p, (args, (value, gradient)) = case.first, batch_of(case)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     specs = (PartitionSpec(), *[PartitionSpec("data")] * 4)
 
@@ -419,11 +434,11 @@ def test_the_gradient_of_a_shard_map_is_that_of_one_device(case):
         return jax.lax.psum(batch_loss(p.how, p.weights, *args), "data")
 
     outside = jax.value_and_grad(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()), (0, 1, 2))
-    assert_close(jax.jit(outside)(*args), (value, gradient), DERIVATIVES[case[2]])
+    assert_close(jax.jit(outside)(*args), (value, gradient), case.derivative_tolerance)
 
 
 def test_the_numpy_side_notices_gates_flags_and_direction():
-    p = first(("LSTM", "flags", jnp.float64))
+    p = WITH_FLAGS[0].first
     leaves = as_numpy(p.args)
     clean = numpy_run(p)(*leaves)
     swapped = [np.roll(leaves[0], 4, axis=1), *leaves[1:]]
@@ -434,7 +449,7 @@ def test_the_numpy_side_notices_gates_flags_and_direction():
             assert_close(clean, other, 1e-3)
 
 
-@table([case for case in CASES if case[0] not in ("LSTM", "RNN", "GRU")])
+@table([case for case in CASES if case.name not in ("LSTM", "RNN", "GRU")])
 def test_every_leaf_of_params_and_state_counts_in_the_loss(case):
-    for leaf in gradients(case)[0]:
+    for leaf in case.gradients[0]:
         assert np.abs(leaf).max() > 1e-3
