@@ -190,8 +190,8 @@ print("finite difference", quotient, "  gradient through unroll", by_unroll.W_f[
 np.testing.assert_allclose(by_unroll.W_f[2, 1], quotient, rtol=1e-6)
 
 # %% [markdown]
-# Every other transformation works in the same way. For example, the Hessian of the loss in the four forget biases is
-# symmetric and equals the Hessian through the Python loop:
+# Every other transformation of JAX works in the same way. For example, the Hessian of the loss with respect to the four
+# forget biases is symmetric and equals the Hessian through the Python loop:
 
 # %%
 hessian = jax.hessian(lambda b_f: loss_by_unroll(W._replace(b_f=b_f)))(W.b_f)

@@ -43,7 +43,7 @@ xs = jax.random.normal(jax.random.key(0), (T, I))
 #
 # `step_jacobians` returns every $J_t$. For an RNN $h_t = \tanh(W h_{t-1} + V x_t)$, the Jacobian is
 # $\mathrm{diag}(1 - h_t^2)\,W$. If $W$ is orthogonal, multiplying by $W$ does not change the norm of a vector. The
-# slope of the $\tanh$, $1 - h_t^2$, shrinks it at every unit that the input drives away from zero.
+# factor $1 - h_t^2$, the slope of the $\tanh$, does: it is below 1 at every unit whose $h$ is not 0.
 
 # %%
 rnn = jl.RNN(I, H)
@@ -60,7 +60,7 @@ print(f"after  10 steps back {norms[9]:.0e}\nafter 100 steps back {norms[99]:.0e
 assert norms[99] < 1e-15
 
 # %% [markdown]
-# In float32 this product becomes exactly 0 too early, because the smallest normal float32 is 1e-38. `sensitivity`
+# In float32 this product underflows to exactly 0, because the smallest normal float32 is 1e-38. `sensitivity`
 # stores the scale of every direction as a logarithm. It returns the natural log of
 # $\lVert \partial s_T / \partial s_k \rVert_2$ for $k = 0, \dots, T$. The values agree with the plain product where
 # that can be computed.
@@ -110,7 +110,7 @@ plot_profile(profiles)
 #
 # 1. The default LSTM, $b_f = 1$, loses far less than the RNN. **But its gradient also vanishes**, by several decades in
 #    100 steps.
-# 2. With $b_f = 0$ it is hardly better than the RNN. A gate near one half halves what it keeps at every step.
+# 2. With $b_f = 0$ the LSTM is hardly better than the RNN. A forget gate near 0.5 halves $c$ at every step.
 # 3. With $b_f = 3$ the norm *grows*: the paths through $h$ add more than the forget gate removes. The chrono
 #    initialization spreads the memories of the units over 1 to 100 steps, and keeps the norm near 1.
 
@@ -135,12 +135,15 @@ assert along_c < full - 2
 # %% [markdown]
 # ## Memory horizon at rest and on data
 #
-# `horizon` is the number of steps in which the norm falls by a factor e at rest, $-1 / \log \rho(J)$. For an LSTM with
-# zero state and zero input, the eigenvalues of $J$ are exactly $\sigma(b_f) + \lambda(U_g)/4$. So with an orthogonal
-# $U_g$ the horizon at $b_f = 1$ is at most 52 steps, and from $b_f = \log 3$ on it has no bound. On data, inputs drive
-# the gates away from rest, and the memory is shorter. `data_horizon` measures this from the slope of the profile, and
-# is the value to report. An orthogonal tanh RNN shows the difference: at rest its horizon is infinite, but on data it
-# forgets within a few steps.
+# At rest means at zero state and zero input. `horizon` is the number of steps over which the norm falls by a factor e
+# at rest: $-1 / \log \rho(J)$, with $\rho$ the largest absolute eigenvalue. For an LSTM at rest, the eigenvalues of $J$
+# other than 0 are exactly $\sigma(b_f) + \lambda(U_g)/4$. $U_g$ are the recurrent weights of the candidate $g$, and
+# $\lambda$ their eigenvalues. If $U_g$ is orthogonal, the horizon at $b_f = 1$ is at most 52 steps. From
+# $b_f = \log 3$ on, it has no bound.
+#
+# On data, inputs change the gates, and the memory is shorter. `data_horizon` measures this from the slope of the
+# profile, and is the value to report. An orthogonal tanh RNN shows the difference: at rest its horizon is infinite, but
+# on data it forgets within a few steps.
 
 # %%
 for name, cell in {"tanh RNN": rnn, "LSTM": lstm}.items():
@@ -173,11 +176,11 @@ assert everywhere.c[0] - at_the_end.c[0] > 4 * np.log(10)
 # %% [markdown]
 # ## The headline table: ten cells, five seeds
 #
-# The same measurement for nine initializations and for the library's default, with five seeds each. The command
-# `python -m jax_lstm.gradflow.headline` prints the same table. Each entry is the geometric mean over seeds; the
-# brackets give the decades between the smallest and the largest seed. The LSTMs above the last row have a smaller `w_x`
-# than the default (see `headline.py`), so their gates stay nearer to rest. At $b_f = 1$ this alone changes the norm by
-# four decades. So the scale of the input weights matters as much as the forget bias.
+# The table shows the same measurement for nine initializations and for the library's default, with five seeds each. The
+# command `python -m jax_lstm.gradflow.headline` prints it too. Each entry is the geometric mean over seeds. The number
+# in parentheses is log10 of the largest seed divided by the smallest. The LSTMs above the last row have a smaller `w_x`
+# than the default (see `headline.py`), so the inputs change their gates less. At $b_f = 1$ this alone changes the norm
+# by four decades. So the scale of the input weights matters as much as the forget bias.
 
 # %%
 rows = {row.name: headline.profiles(row) for row in headline.ROWS}
