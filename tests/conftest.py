@@ -22,13 +22,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Tracing makes many small objects, and none of them is garbage: look for garbage less often.
 gc.set_threshold(100_000, 20, 100)
 
-QUICK_COMPILER = " ".join(
-    (
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    )
-)
+QUICK_COMPILER = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_use_fusion_emitters=false",
+]
 MAX_MAPPINGS = 20_000
 
 
@@ -38,17 +36,20 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Set the compiler's flags; workers of pytest-xdist, and subprocesses of tests, inherit them."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if not config.getoption("optimized") and QUICK_COMPILER not in flags and knows(QUICK_COMPILER):
-        os.environ["XLA_FLAGS"] = f"{flags} {QUICK_COMPILER}".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if not config.getoption("optimized") and QUICK_COMPILER[0] not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, *known(QUICK_COMPILER)])
 
 
-def knows(flags):
-    """Whether this XLA has these flags: a process with an unknown one aborts when it first uses JAX."""
-    probe = [sys.executable, "-c", "import jax; jax.devices()"]
-    return (
-        subprocess.run(probe, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False).returncode == 0
-    )
+def known(flags):
+    """The flags that this version of XLA has: a process with an unknown one aborts when it first uses JAX."""
+
+    def starts(flags):
+        probe = [sys.executable, "-c", "import jax; jax.devices()"]
+        environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
+        return subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0
+
+    return flags if starts(flags) else [flag for flag in flags if starts([flag])]
 
 
 def pytest_report_header():
