@@ -1,6 +1,6 @@
 """The plain LSTM's weights in textbook form: one matrix W (H, H + I) and one bias (H,) per gate.
 
-    z_f = W_f [h_{t−1}, x_t] + b_f, and likewise for z_i, z_C, z_o
+    z_k = W_k [h_{t−1}, x_t] + b_k for each gate k = f, i, C, o
 
 The library keeps the same weights transposed and side by side: w_x (I, 4H), w_h (H, 4H), b (4H,).
 """
@@ -15,7 +15,7 @@ from jax_lstm.cells.lstm import LSTM, LSTMParams
 
 
 class TextbookParams(NamedTuple):
-    """The plain LSTM's weights in textbook form: z_f = W_f [h, x] + b_f, and likewise for i, C and o.
+    """The plain LSTM's weights in textbook form: z_k = W_k [h, x] + b_k for k = f, i, C, o.
 
     W_f, W_i, W_C, W_o: (H, H + I), multiply the column vector [h, x].
     b_f, b_i, b_C, b_o: (H,), added.

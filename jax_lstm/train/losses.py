@@ -4,7 +4,7 @@
     bits_per_byte = cross_entropy / ln 2              the classes are bytes
     accuracy      = mean_b [argmax y_b = k_b]
     mse           = mean_b mean_o (y_bo − target_bo)²
-    within_0.04   = mean_b [|y_bo − target_bo| < 0.04 for every o]; within_0.1 likewise
+    within_0.04   = mean_b [|y_bo − target_bo| < 0.04 for every o]; within_0.1 has 0.1
     exact         = mean_b [|y_bto − target_bto| < 1/2 for every o, and every t with w_bt > 0]
 
     largest_error = max_b max_o |y_bo − target_bo|
