@@ -49,8 +49,8 @@ def adjoint_norms(
 
     Returns:
         The cell's state type with leaves of shape (T,), in the params' dtype or float32, whichever is wider. For the
-        LSTM, h[t] = log ‖dL/dh_{t+1}‖₂ and c[t] likewise: row t belongs to the state after step t + 1. Natural logs
-        (nats); −inf where the norm is exactly zero.
+        LSTM, h[t] = log ‖dL/dh_{t+1}‖₂ and c[t] = log ‖dL/dc_{t+1}‖₂: row t belongs to the state after step t + 1.
+        Natural logs (nats); −inf where the norm is exactly zero.
 
     Raises:
         ValueError: `loss` does not return a scalar; other cases as for `unroll`.

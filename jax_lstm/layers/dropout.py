@@ -2,7 +2,7 @@
 
     inputs    x_t ⊙ m_x / (1 − p)       one mask per sequence, the same at every step        Gal & Ghahramani 2016
     hidden    h_{t−1} ⊙ m_h / (1 − p)   before the recurrent product; one mask per sequence  Gal & Ghahramani 2016
-    zoneout   h_t = h_{t−1} with probability p, per unit and step; likewise c_t, with its own rate and mask;
+    zoneout   h_t = h_{t−1} with probability p, per unit and step; c_t = c_{t−1} with its own p and mask;
               without a key the expected value, p h_{t−1} + (1 − p) h_t                      Krueger et al. 2017
     weights   w_h ⊙ M / (1 − p)         one mask for a whole batch (DropConnect)             Merity et al. 2018
 
@@ -88,8 +88,8 @@ class Dropout(Around):
 
     These dropout masks are not the argument `mask` of `unroll`, which skips steps. They are drawn only if `unroll` gets
     a `key`, as in training. A mask per sequence is the same in all blocks of `tbptt`; in `batched` each sequence has
-    its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses the expected value of h_t:
-    zoneout · h_{t−1} + (1 − zoneout) · h_t, likewise for c_t. Sources: Gal & Ghahramani 2016 (inputs, hidden), Krueger
+    its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses expected values:
+    zoneout · h_{t−1} + (1 − zoneout) · h_t, and for c the same with zoneout_c. Sources: Gal & Ghahramani 2016 (inputs, hidden), Krueger
     et al. 2017 (zoneout).
 
     >>> import jax
