@@ -19,7 +19,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Tracing makes many small objects, and none of them is garbage: look for garbage less often.
+# Tracing makes many small objects, most of which stay in JAX's caches: look for garbage less often.
 gc.set_threshold(100_000, 20, 100)
 
 QUICK_COMPILER = [
@@ -56,8 +56,8 @@ def pytest_report_header():
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
 
 
-# The doors (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are left out: there our
-# own messages speak, not the type checker's.
+# The modules that check arguments (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are
+# left out, so that users see our error messages and not those of the type checker.
 CORE = (
     "gates",
     "cells.base",
