@@ -23,7 +23,7 @@ import twin
 from flax import linen, nnx
 
 import jax_lstm as jl
-from jax_lstm.schedule import plan
+from jax_lstm.engines.layout import plan
 
 
 class Implementation(NamedTuple):

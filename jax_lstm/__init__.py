@@ -6,7 +6,7 @@ returned. Functions take one sequence xs of shape (T, I); `batched` makes them t
     cells       LSTM, GRU, RNN, JANET, MinLSTM, MinGRU, SLSTM; `Cell` and `SplitCell` describe your own
     running     unroll (a sequence), batched (a batch), step (one step), stream (compiled steps), tbptt (truncated
                 backpropagation through time), unroll_states, gates_of; lstm and lstm_step need no cell
-    layers      Stack, Bidirectional, Dropout, LearnedState, Embedding, Readout, Model, sample
+    layers      Stack, Bidirectional, Dropout, LearnedInitialState, Embedding, Readout, Model, sample
     gradients   `jax_lstm.gradflow` measures how gradients vanish or explode over time
     Flax        `jax_lstm.nnx` and `jax_lstm.linen`; import them yourself
 
@@ -20,9 +20,9 @@ returned. Functions take one sequence xs of shape (T, I); `batched` makes them t
 ((4,), (4,), (6, 4))
 """
 
-from jax_lstm import gradflow
+from jax_lstm import engines, gradflow
 from jax_lstm.batch import batched
-from jax_lstm.cells.base import Cell, SplitCell
+from jax_lstm.cell import Cell, CompositeCell, Noise, SplitCell
 from jax_lstm.cells.gru import GRU, GRUParams, GRUState
 from jax_lstm.cells.janet import JANET, JANETParams, JANETState
 from jax_lstm.cells.lstm import LSTM, LSTMParams, LSTMState, LSTMVariantParams
@@ -30,13 +30,13 @@ from jax_lstm.cells.min_gru import MinGRU, MinGRUParams, MinGRUState
 from jax_lstm.cells.min_lstm import MinLSTM, MinLSTMParams, MinLSTMState
 from jax_lstm.cells.rnn import RNN, RNNParams, RNNState
 from jax_lstm.cells.slstm import SLSTM, SLSTMParams, SLSTMState
-from jax_lstm.cells.textbook import TextbookParams, from_textbook, to_textbook
 from jax_lstm.gates import Gates
-from jax_lstm.layers.bidirectional import Bidirectional, BothWays
+from jax_lstm.interop.textbook import TextbookParams, from_textbook, to_textbook
+from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
 from jax_lstm.layers.config import from_config, to_config
 from jax_lstm.layers.dropout import Dropout, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
-from jax_lstm.layers.learned import LearnedParams, LearnedState
+from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
 from jax_lstm.layers.model import Model, ModelParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
@@ -53,8 +53,10 @@ __all__ = [
     "RNN",
     "SLSTM",
     "Bidirectional",
-    "BothWays",
+    "BidirectionalParams",
+    "BidirectionalState",
     "Cell",
+    "CompositeCell",
     "Dropout",
     "Embedding",
     "EmbeddingParams",
@@ -66,8 +68,8 @@ __all__ = [
     "LSTMParams",
     "LSTMState",
     "LSTMVariantParams",
+    "LearnedInitialState",
     "LearnedParams",
-    "LearnedState",
     "MinGRU",
     "MinGRUParams",
     "MinGRUState",
@@ -76,6 +78,7 @@ __all__ = [
     "MinLSTMState",
     "Model",
     "ModelParams",
+    "Noise",
     "RNNParams",
     "RNNState",
     "Readout",
@@ -88,6 +91,7 @@ __all__ = [
     "TextbookParams",
     "batched",
     "drop_weights",
+    "engines",
     "from_config",
     "from_textbook",
     "gates_of",

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_lstm.call import call_batch
-from jax_lstm.cells import door
-from jax_lstm.cells.textbook import cell_for
+from jax_lstm import checks
+from jax_lstm.cells.lstm import cell_of
+from jax_lstm.engines.run import run_batch
 from jax_lstm.sequence import lstm, tbptt, unroll, unroll_states
 
 ARRAYS = ("xs", "state", "mask", "reset")
@@ -59,29 +59,32 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     plain = fixed.func
     if plain not in (unroll, unroll_states, lstm, tbptt):
         raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {fn!r}")
-    axis = 1 if door.flag("batched", "time_major", time_major) else 0
+    axis = 1 if checks.check_bool("batched", "time_major", time_major) else 0
     signature = inspect.signature(plain)
 
-    def run_batch(*args: Any, **kwargs: Any) -> Any:
+    def run_in_batch(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs).arguments
-        arrays = {name: given.pop(name) for name in ARRAYS if given.get(name) is not None}
+        arrays = {name: a for name in ARRAYS if (a := given.pop(name, None)) is not None}
         if "xs" not in arrays:
             raise TypeError(
                 "batched: xs must be a JAX or NumPy array with a batch axis, but is missing or None; pass it"
             )
         _check_batch(arrays, axis)
-        given = {name: value for name, value in given.items() if name not in ARRAYS}
         params = given.pop("params", None)
-        cell = cell_for("lstm", params) if plain is lstm else given.pop("cell", None)
-        state, ys = call_batch(plain.__name__, cell, params, arrays, axis, **given)
+        cell = cell_of("lstm", params) if plain is lstm else given.pop("cell", None)
+        if plain is tbptt:
+            given["truncate"] = given.pop("window"), given.pop("stride", None)
+        collect = "states" if plain is unroll_states else "outputs"
+        xs, state, mask, reset = (arrays.get(name) for name in ARRAYS)
+        state, ys = run_batch(plain.__name__, axis, cell, params, xs, state, mask, reset, collect=collect, **given)
         return ys if plain is unroll_states else (state, ys)
 
-    return run_batch
+    return run_in_batch
 
 
 def _check_batch(arrays: dict[str, Any], axis: int) -> None:
     """Check that every array has the batch size of xs, and its sharding."""
-    shapes = {name: door.array("batched", name, a) for name, a in arrays.items() if name != "state"}
+    shapes = {name: checks.as_array("batched", name, a) for name, a in arrays.items() if name != "state"}
     xs = shapes["xs"]
     if xs.ndim != 3:
         layout = "(T, B, I)" if axis else "(B, T, I)"
@@ -89,7 +92,7 @@ def _check_batch(arrays: dict[str, Any], axis: int) -> None:
     for name, a in shapes.items():
         if name != "xs" and a.shape != xs.shape[:-1]:
             raise ValueError(f"batched: {name} must have shape {xs.shape[:-1]}, as xs has, but has {a.shape}")
-        door.same_placement("batched", name, a, xs)
+        checks.check_same_sharding("batched", name, a, xs)
     for leaf in jax.tree.leaves(arrays.get("state")):
         if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != xs.shape[axis]:
             raise ValueError(

@@ -1,29 +1,35 @@
-"""Gates and state updates of the LSTM and the GRU: one step of one example, without params, time or batch.
+"""The gate and state equations of every cell, as pure functions of arrays: one step of one example.
 
-LSTM (Hochreiter & Schmidhuber 1997; forget gate by Gers, Schmidhuber & Cummins 2000), from the four
-pre-activations z = [h, x] W + b:
+There are no params, time or batch here. z are pre-activations, such as z = x_t w_x + h_{t−1} w_h + b; zx is the
+input's part of z, zh the state's part. σ is the sigmoid, ⊙ the elementwise product. Every array is (H,) unless said
+otherwise. The equations stand next to the functions that compute them; the cells (cells/) add the params, and the
+engines (engines/) the loop over time.
 
-    i = σ(z_i)    f = σ(z_f)    g = tanh(z_g)    o = σ(z_o)
-    c_t = f ⊙ c_{t−1} + i ⊙ g
-    h_t = o ⊙ tanh(c_t)
-
-GRU (Cho et al. 2014, in the form that cuDNN and PyTorch compute). Each pre-activation has an input part zx and a state
-part zh:
-
-    r = σ(zx_r + zh_r)    z = σ(zx_z + zh_z)    n = tanh(zx_n + r ⊙ (zh_n + b_hn))
-    h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
-
-The JVP of the LSTM's state update for the tangents (dc_{t−1}, dz), with σ' = σ(1 − σ) and tanh' = 1 − tanh²:
-
-    dc_t = f ⊙ dc_{t−1} + g i(1 − i) ⊙ dz_i + c_{t−1} f(1 − f) ⊙ dz_f + i(1 − g²) ⊙ dz_g
-    dh_t = o(1 − tanh² c_t) ⊙ dc_t + tanh(c_t) o(1 − o) ⊙ dz_o
+A function named `*_jvp` is the JVP of an update, from the residuals that the update saves.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+Unit = Float[Array, " H"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "relu": jax.nn.relu,
+    "linear": lambda z: z,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+}
+
+
+def at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    """The dtype, or float32 if it is narrower: to draw or add up in before a narrow dtype rounds."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 class Gates(NamedTuple):
@@ -50,35 +56,202 @@ class GRUGates(NamedTuple):
     n: Float[Array, " H"]
 
 
+class JANETSlopes(NamedTuple):
+    """Partial derivatives of a JANET's h_t with respect to h_{t−1} (z held fixed), z_f and z_g; each (H,)."""
+
+    h: Float[Array, " H"]
+    z_f: Float[Array, " H"]
+    z_g: Float[Array, " H"]
+
+
+# LSTM: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
+
+
 def lstm_gates(z: Gates) -> Gates:
-    """Gates i, f, g, o, each (H,), from their pre-activations."""
+    """i = σ(z_i), f = σ(z_f), g = tanh(z_g), o = σ(z_o)."""
     return Gates(jax.nn.sigmoid(z.i), jax.nn.sigmoid(z.f), jnp.tanh(z.g), jax.nn.sigmoid(z.o))
 
 
-def lstm_state(c_tm1: Float[Array, " H"], gates: Gates) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """(h_t, c_t), each (H,), from c_{t−1} and the gates: c_t = f ⊙ c_{t−1} + i ⊙ g, h_t = o ⊙ tanh(c_t)."""
+def lstm_state(c_tm1: Unit, gates: Gates) -> tuple[Unit, Unit]:
+    """(h_t, c_t): c_t = f ⊙ c_{t−1} + i ⊙ g, h_t = o ⊙ tanh(c_t)."""
     i, f, g, o = gates
     c_t = f * c_tm1 + i * g
     return o * jnp.tanh(c_t), c_t
 
 
-def lstm_along(
-    c_tm1: Float[Array, " H"], gates: Gates, dc_tm1: Float[Array, " H"], dz: Gates
-) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-    """(dh_t, dc_t), the JVP of `lstm_state` ∘ `lstm_gates` at c_{t−1} and these gates; linear in (dc_{t−1}, dz)."""
+def lstm_jvp(c_tm1: Unit, gates: Gates, dc_tm1: Unit, dz: Gates) -> tuple[Unit, Unit]:
+    """(dh_t, dc_t), the JVP of `lstm_state` ∘ `lstm_gates` at c_{t−1} and these gates; linear in (dc_{t−1}, dz).
+
+    With σ' = σ(1 − σ) and tanh' = 1 − tanh²::
+
+        dc_t = f ⊙ dc_{t−1} + g i(1 − i) ⊙ dz_i + c_{t−1} f(1 − f) ⊙ dz_f + i(1 − g²) ⊙ dz_g
+        dh_t = o(1 − tanh² c_t) ⊙ dc_t + tanh(c_t) o(1 − o) ⊙ dz_o
+    """
     i, f, g, o = gates
     tanh_c = jnp.tanh(f * c_tm1 + i * g)
     dc_t = f * dc_tm1 + g * i * (1 - i) * dz.i + c_tm1 * f * (1 - f) * dz.f + i * (1 - g * g) * dz.g
     return o * (1 - tanh_c * tanh_c) * dc_t + tanh_c * o * (1 - o) * dz.o, dc_t
 
 
-def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Float[Array, " H"]) -> GRUGates:
-    """Gates r, z, n, each (H,), from the input's part zx and the state's part zh of the pre-activations."""
+def lstm_variant(
+    z: dict[str, Unit],
+    c_tm1: Unit,
+    peepholes: dict[str, Unit],
+    activations: tuple[Callable, Callable, Callable],
+    coupled: bool,
+    normalize_c: Callable[[Unit], Unit],
+) -> tuple[Gates, Unit, Unit]:
+    """(gates, h_t, c_t) of an LSTM with any combination of variants.
+
+    With the activations (σ, φ, ψ)::
+
+        f = σ(z_f + p_f ⊙ c_{t−1})    g = φ(z_g)    i = σ(z_i + p_i ⊙ c_{t−1}), or 1 − f if coupled
+        c_t = f ⊙ c_{t−1} + i ⊙ g
+        o = σ(z_o + p_o ⊙ c_t)
+        h_t = o ⊙ ψ(normalize_c(c_t))
+
+    Args:
+        z: the pre-activations of the gates by letter; a gate that is absent is 1.
+        c_tm1: c_{t−1}.
+        peepholes: p by the gate's letter; empty: none.
+        activations: σ, φ and ψ.
+        coupled: whether i = 1 − f.
+        normalize_c: what is applied to c_t before ψ.
+    """
+    σ, φ, ψ = activations
+
+    def gate(name: str, c: Unit) -> Unit:
+        if name not in z:
+            return jnp.ones_like(c)
+        return σ(z[name] + peepholes[name] * c if peepholes else z[name])
+
+    f, g = gate("f", c_tm1), φ(z["g"])
+    i = 1 - f if coupled else gate("i", c_tm1)
+    c_t = f * c_tm1 + i * g
+    o = gate("o", c_t)
+    return Gates(i, f, g, o), o * ψ(normalize_c(c_t)), c_t
+
+
+def layer_norm(a: Float[Array, " n"]) -> Float[Array, " n"]:
+    """N(a) = (a − mean a) / √(var a + 1e-5), over all entries (Ba, Kiros & Hinton 2016)."""
+    wide = a.astype(at_least_float32(a.dtype))  # the square of a float16 easily overflows
+    # Subtract the mean before squaring: mean(a²) − mean(a)² would lose digits.
+    centered = wide - jnp.mean(wide)
+    return (centered * jax.lax.rsqrt(jnp.mean(centered * centered) + jnp.asarray(1e-5, wide.dtype))).astype(a.dtype)
+
+
+# GRU: Cho et al. 2014, in the form that cuDNN and PyTorch compute.
+
+
+def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Unit) -> GRUGates:
+    """r = σ(zx_r + zh_r), z = σ(zx_z + zh_z), n = tanh(zx_n + r ⊙ (zh_n + b_hn))."""
     r = jax.nn.sigmoid(zx.r + zh.r)
     z = jax.nn.sigmoid(zx.z + zh.z)
     return GRUGates(r, z, jnp.tanh(zx.n + r * (zh.n + b_hn)))
 
 
-def gru_state(h_tm1: Float[Array, " H"], gates: GRUGates) -> Float[Array, " H"]:
-    """h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}, (H,)."""
+def gru_state(h_tm1: Unit, gates: GRUGates) -> Unit:
+    """h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}."""
     return (1 - gates.z) * gates.n + gates.z * h_tm1
+
+
+# RNN: Elman 1990. a is the leak.
+
+
+def rnn_state(h_tm1: Unit, new: Unit, leak: float) -> Unit:
+    """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z); also dh_t, from dh_{t−1} and φ'(z) ⊙ dz."""
+    return new if leak == 1 else (1 - leak) * h_tm1 + leak * new
+
+
+# JANET: van der Westhuizen & Lasenby 2018. f = σ(z_f), k = 1 − σ(z_f − β), g = tanh(z_g).
+
+
+def janet_gates(z_f: Unit, z_g: Unit, beta: float) -> tuple[Unit, Unit, Unit]:
+    """(f, k, g). k is computed as σ(β − z_f), which keeps its digits where it is small."""
+    return jax.nn.sigmoid(z_f), jax.nn.sigmoid(beta - z_f), jnp.tanh(z_g)
+
+
+def janet_state(h_tm1: Unit, f: Unit, k: Unit, g: Unit) -> Unit:
+    """h_t = f ⊙ h_{t−1} + k ⊙ g."""
+    return f * h_tm1 + k * g
+
+
+def janet_slopes(h_tm1: Unit, f: Unit, k: Unit, g: Unit) -> JANETSlopes:
+    """The coefficients of `janet_jvp`: f, h_{t−1} f(1 − f) − g k(1 − k), and k(1 − g²)."""
+    return JANETSlopes(f, h_tm1 * f * (1 - f) - g * k * (1 - k), k * (1 - g * g))
+
+
+def janet_jvp(slopes: JANETSlopes, dh_tm1: Unit, dz_f: Unit, dz_g: Unit) -> Unit:
+    """dh_t = f ⊙ dh_{t−1} + (h_{t−1} f(1 − f) − g k(1 − k)) ⊙ dz_f + k(1 − g²) ⊙ dz_g."""
+    return slopes.h * dh_tm1 + slopes.z_f * dz_f + slopes.z_g * dz_g
+
+
+# minLSTM and minGRU: Feng et al. 2024. Both are h_t = a ⊙ h_{t−1} + b with a and b from the input only.
+
+
+def min_lstm_coefficients(z_f: Unit, z_i: Unit, z_g: Unit) -> tuple[Unit, Unit]:
+    """a = f/(f + i), b = i/(f + i) ⊙ z_g, with f = σ(z_f) and i = σ(z_i).
+
+    f/(f + i) is computed as σ(ln f − ln i), which neither overflows nor divides by zero.
+    """
+    a = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
+    return a, (1 - a) * z_g
+
+
+def min_gru_coefficients(z_z: Unit, z_g: Unit) -> tuple[Unit, Unit]:
+    """a = 1 − z, b = z ⊙ z_g, with z = σ(z_z)."""
+    z = jax.nn.sigmoid(z_z)
+    return 1 - z, z * z_g
+
+
+def linear_state(h_tm1: Unit, a: Unit, b: Unit) -> Unit:
+    """h_t = a ⊙ h_{t−1} + b."""
+    return a * h_tm1 + b
+
+
+# sLSTM: Beck et al. 2024.
+
+LOG_FORGET: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z_f: z_f}
+
+
+def slstm_state(c_tm1: Unit, n_tm1: Unit, m_tm1: Unit, z: Gates, forget_gate: str) -> tuple[Unit, Unit, Unit, Unit]:
+    """(h_t, c_t, n_t, m_t) of an sLSTM; `forget_gate` is "sigmoid" or "exp".
+
+    i = exp(z_i) and f = σ(z_f) or exp(z_f) enter by their logarithms; m_t keeps the exponentials from overflowing::
+
+        m_t = max(ln f + m_{t−1}, z_i)
+        i' = exp(z_i − m_t)    f' = exp(ln f + m_{t−1} − m_t)
+        c_t = f' ⊙ c_{t−1} + i' ⊙ tanh(z_g)
+        n_t = f' ⊙ n_{t−1} + i'
+        h_t = σ(z_o) ⊙ c_t / n_t
+    """
+    z_i, log_f = _within_limit(z.i), _within_limit(LOG_FORGET[forget_gate](z.f))
+    kept = log_f + m_tm1
+    # kept − max(kept, z_i), written so that one of the two is exactly 1 however the dtype rounds.
+    f, i = jnp.exp(jnp.minimum(kept - z_i, 0)), jnp.exp(jnp.minimum(z_i - kept, 0))
+    c_t = f * c_tm1 + i * jnp.tanh(z.g)
+    n_t = f * n_tm1 + i
+    return jax.nn.sigmoid(z.o) * _ratio(c_t, n_t), c_t, n_t, _within_limit(jnp.maximum(kept, z_i))
+
+
+def slstm_limit(dtype: jnp.dtype) -> float:
+    """L, a quarter of the dtype's range. An sLSTM starts from m_0 = −2 L."""
+    return float(jnp.finfo(dtype).max) / 4
+
+
+def _within_limit(z: Unit) -> Unit:
+    """z within ±L. With z_i, ln f and m_t there no sum of them overflows.
+
+    And from m_0 = −2 L on, ln f + m_0 ≤ −L ≤ z_i: whatever the first step's gates are, its i' is 1.
+    """
+    limit = slstm_limit(z.dtype)
+    return jnp.clip(z, -limit, limit)
+
+
+@jax.custom_jvp
+def _ratio(c: Unit, n: Unit) -> Unit:
+    """c / n. JAX's own derivative has 1 / n², which is 0 in float16 from n = 256 on."""
+    return c / n
+
+
+_ratio.defjvps(lambda dc, ratio, c, n: dc / n, lambda dn, ratio, c, n: -ratio * (dn / n))

@@ -1,4 +1,4 @@
-"""Recurrent cells as Flax Linen modules: `LSTM` (a layer over sequences) and `LSTMCell` (one step).
+"""Recurrent cells as Flax Linen modules: `Recurrent` (a layer over sequences) and `RecurrentCell` (one step).
 
 Both take any cell of the library, not only an LSTM. The computation is that of `jl.unroll` and `cell.step`.
 
@@ -11,7 +11,7 @@ The params of a layer are a tree, and so are the variables, with one dict per le
 
     Stack                       0, 1, …: variables["params"]["0"]["w_x"]
     Bidirectional               forward, backward: variables["params"]["forward"]["w_x"]
-    LearnedState                of (the cell inside) and state: variables["params"]["of"]["w_x"]
+    LearnedInitialState                of (the cell inside) and state: variables["params"]["of"]["w_x"]
     Dropout                     the names of the cell inside
 """
 
@@ -23,12 +23,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
 
+from jax_lstm import checks, flax_carry, flax_names
 from jax_lstm.batch import batched
-from jax_lstm.cells import door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.shapes import params_shapes
-from jax_lstm.layers import carry as flax_carry
-from jax_lstm.layers import names as flax_names
+from jax_lstm.cell import Cell, check_causal
+from jax_lstm.checks import params_shapes
 from jax_lstm.sequence import unroll
 
 
@@ -54,7 +52,7 @@ class Weights(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        door.cell(type(self).__name__, self.cell)
+        checks.check_cell(type(self).__name__, self.cell)
         super().__post_init__()
 
     def setup(self):
@@ -74,7 +72,7 @@ class Weights(nn.Module):
         return flax_names.from_named(type(self).__name__, self.cell, self._weights)
 
 
-class LSTM(Weights):
+class Recurrent(Weights):
     """A recurrent layer as a Flax module: runs any cell over a batch of sequences, and holds its weights.
 
     As if by::
@@ -85,8 +83,8 @@ class LSTM(Weights):
     >>> import jax
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl
-    >>> from jax_lstm.linen import LSTM
-    >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4))
+    >>> from jax_lstm.linen import Recurrent
+    >>> lstm = Recurrent(jl.LSTM(input_size=3, hidden_size=4))
     >>> xs = jnp.zeros((2, 6, 3), jnp.float32)
     >>> variables = lstm.init(jax.random.key(0), xs)
     >>> lengths = jnp.array([6, 4])
@@ -137,10 +135,10 @@ class LSTM(Weights):
         return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
-class LSTMCell(Weights, nn.RNNCellBase):
+class RecurrentCell(Weights, nn.RNNCellBase):
     """A recurrent cell as a Flax module: one step, for `nn.RNN` and other code that takes an `nn.RNNCellBase`.
 
-    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `LSTM` of this module for it.
+    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `Recurrent` for it.
     No random numbers are drawn: dropout has no effect here, and zoneout takes its expectation.
 
     The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the cell's state for any other
@@ -154,15 +152,15 @@ class LSTMCell(Weights, nn.RNNCellBase):
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl
     >>> from flax import linen as nn
-    >>> from jax_lstm.linen import LSTMCell
-    >>> rnn = nn.RNN(LSTMCell(jl.LSTM(3, 4)), return_carry=True)
+    >>> from jax_lstm.linen import RecurrentCell
+    >>> rnn = nn.RNN(RecurrentCell(jl.LSTM(3, 4)), return_carry=True)
     >>> variables = rnn.init(jax.random.key(0), jnp.zeros((2, 6, 3), jnp.float32))
     >>> (c, h), hs = rnn.apply(variables, jnp.zeros((2, 6, 3), jnp.float32))
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
     `nn.RNN` makes the first carry from shapes only. On an explicit mesh pass it an `initial_carry` that is sharded
-    like the data, or use `LSTM`, which shards its initial state like the data.
+    like the data, or use `Recurrent`, which shards its initial state like the data.
 
     Args:
         cell: any causal cell of the library, or one with the same methods. It is a static attribute, not a variable.
@@ -175,7 +173,7 @@ class LSTMCell(Weights, nn.RNNCellBase):
 
     def __post_init__(self):
         super().__post_init__()
-        door.causal("LSTMCell", self.cell)
+        check_causal("RecurrentCell", self.cell)
 
     def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
         """One step.

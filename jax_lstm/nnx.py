@@ -1,4 +1,4 @@
-"""Recurrent cells as Flax NNX modules: `LSTM` (a layer over sequences) and `LSTMCell` (one step).
+"""Recurrent cells as Flax NNX modules: `Recurrent` (a layer over sequences) and `RecurrentCell` (one step).
 
 Both take any cell of the library, not only an LSTM. The computation is that of `jl.unroll` and `cell.step`.
 
@@ -10,7 +10,7 @@ the same in `jax_lstm.linen`:
 
     Stack                       0, 1, …: module.params[0].w_x is getattr(module, "0").w_x
     Bidirectional               forward, backward: module.forward.w_x
-    LearnedState                of (the cell inside) and state: module.of.w_x, module.state.h
+    LearnedInitialState                of (the cell inside) and state: module.of.w_x, module.state.h
     Dropout                     the names of the cell inside
 """
 
@@ -22,12 +22,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from jax_lstm import checks, flax_carry, flax_names
 from jax_lstm.batch import batched
-from jax_lstm.cells import door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.shapes import params_shapes
-from jax_lstm.layers import carry as flax_carry
-from jax_lstm.layers import names as flax_names
+from jax_lstm.cell import Cell, check_causal
+from jax_lstm.checks import params_shapes
 from jax_lstm.sequence import unroll
 
 
@@ -35,10 +33,10 @@ class Weights(nnx.Module):
     """Base class of the modules below: holds a cell and its params, one `nnx.Param` per leaf."""
 
     def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
-        where = type(self).__name__
+        caller = type(self).__name__
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"{where}: rngs must be nnx.Rngs, but is {rngs!r}; make one with nnx.Rngs(seed)")
-        self.cell = nnx.static(door.cell(where, cell))
+            raise TypeError(f"{caller}: rngs must be nnx.Rngs, but is {rngs!r}; make one with nnx.Rngs(seed)")
+        self.cell = nnx.static(checks.check_cell(caller, cell))
         for name, weights in flax_names.named(cell.init(rngs.params(), param_dtype)).items():
             setattr(self, name, _held(weights))
 
@@ -57,7 +55,7 @@ class Weights(nnx.Module):
             ValueError: a leaf is missing, unknown or of a wrong shape; the message names it.
             TypeError: the leaves are not float arrays of one dtype.
         """
-        params, _ = door.params(type(self).__name__, self.cell, params)
+        params, _ = checks.check_params(type(self).__name__, self.cell, params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             self._param(path).set_value(leaf)
 
@@ -65,7 +63,7 @@ class Weights(nnx.Module):
         return reduce(getattr, flax_names.names(path), self)
 
 
-class LSTM(Weights):
+class Recurrent(Weights):
     """A recurrent layer as a Flax module: runs any cell over a batch of sequences, and holds its weights.
 
     As if by::
@@ -75,8 +73,8 @@ class LSTM(Weights):
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl
     >>> from flax import nnx
-    >>> from jax_lstm.nnx import LSTM
-    >>> lstm = LSTM(jl.LSTM(input_size=3, hidden_size=4), rngs=nnx.Rngs(0))
+    >>> from jax_lstm.nnx import Recurrent
+    >>> lstm = Recurrent(jl.LSTM(input_size=3, hidden_size=4), rngs=nnx.Rngs(0))
     >>> xs = jnp.zeros((2, 6, 3), jnp.float32)
     >>> lengths = jnp.array([6, 4])
     >>> state, hs = lstm(xs, mask=jnp.arange(6)[None] < lengths[:, None])
@@ -127,10 +125,10 @@ class LSTM(Weights):
         return batched(unroll)(self.cell, self.params, xs, state, mask, reset, key=key, reverse=reverse)
 
 
-class LSTMCell(Weights, nnx.RNNCellBase):
+class RecurrentCell(Weights, nnx.RNNCellBase):
     """A recurrent cell as a Flax module: one step, for `nnx.RNN` and other code that takes an `nnx.RNNCellBase`.
 
-    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `LSTM` of this module for it.
+    It takes any causal cell, such as a `Stack`. A `Bidirectional` is not causal; use `Recurrent` for it.
     No random numbers are drawn: dropout has no effect here, and zoneout takes its expectation.
 
     The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the cell's state for any other
@@ -143,14 +141,14 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl
     >>> from flax import nnx
-    >>> from jax_lstm.nnx import LSTMCell
-    >>> rnn = nnx.RNN(LSTMCell(jl.LSTM(3, 4), rngs=nnx.Rngs(0)), return_carry=True)
+    >>> from jax_lstm.nnx import RecurrentCell
+    >>> rnn = nnx.RNN(RecurrentCell(jl.LSTM(3, 4), rngs=nnx.Rngs(0)), return_carry=True)
     >>> (c, h), hs = rnn(jnp.zeros((2, 6, 3), jnp.float32))
     >>> c.shape, h.shape, hs.shape
     ((2, 4), (2, 4), (2, 6, 4))
 
     `nnx.RNN` makes the first carry from shapes only. On an explicit mesh pass it an `initial_carry` that is sharded
-    like the data, or use `LSTM`, which shards its initial state like the data.
+    like the data, or use `Recurrent`, which shards its initial state like the data.
 
     Args:
         cell: any causal cell of the library, or one with the same methods. It is a static attribute, not a variable.
@@ -163,7 +161,7 @@ class LSTMCell(Weights, nnx.RNNCellBase):
     """
 
     def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
-        super().__init__(door.causal("LSTMCell", cell), rngs=rngs, param_dtype=param_dtype)
+        super().__init__(check_causal("RecurrentCell", cell), rngs=rngs, param_dtype=param_dtype)
 
     def __call__(self, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
         """One step.
@@ -204,7 +202,9 @@ class LSTMCell(Weights, nnx.RNNCellBase):
         if carry_init is not None:
             stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
             if stream is None:
-                raise ValueError("LSTMCell: carry_init draws at random, but rngs is None; pass rngs=nnx.Rngs(seed)")
+                raise ValueError(
+                    "RecurrentCell: carry_init draws at random, but rngs is None; pass rngs=nnx.Rngs(seed)"
+                )
             state = jax.tree.map(lambda a: carry_init(stream(), a.shape, a.dtype), state)
         return flax_carry.carry_of(state)
 

@@ -4,18 +4,21 @@ xs is (T, I), without a batch axis; for a batch use `batched` or `jax.vmap`. Pas
 maps every keyword argument over axis 0. Options are keyword arguments and Python values.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jax_lstm.call import arguments, call, choices
-from jax_lstm.cells import door
+from jax_lstm import checks
+from jax_lstm.cell import Cell, check_causal
 from jax_lstm.cells import lstm as lstm_cell
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.textbook import cell_for
+from jax_lstm.engines.engine import Engine, Options
+from jax_lstm.engines.masking import StepMasks, apply_reset, zero_masked
+from jax_lstm.engines.plain import Plain
+from jax_lstm.engines.run import check_arrays, compiled_run, run_sequence
 from jax_lstm.gates import Gates
-from jax_lstm.recurrence import Choices
 
 
 def unroll(
@@ -29,7 +32,7 @@ def unroll(
     key: Any = None,
     reverse: bool = False,
     remat_every: int | str | None = None,
-    engine: str = "hoisted",
+    engine: str | Engine = "auto",
 ) -> tuple[Any, jax.Array]:
     """Run a cell over one sequence; return the last state and the output of every step.
 
@@ -77,12 +80,13 @@ def unroll(
         remat_every: n. The run then saves only every n-th state for the backward pass, which recomputes the others.
             Memory beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
             "auto": n is about √T. None: save all states.
-        engine: how the loop is run; all engines give the same numbers up to rounding. "hoisted" computes the weight
-            gradients in one product after the backward loop. Where it is faster, it also multiplies all inputs by w_x
-            before the loop. A cell without `project`, `recur` and `update` runs as "plain" instead. "plain" is a
-            `lax.scan` of `step`. "associative" is a parallel prefix over time, for cells that are linear in their state
-            (MinLSTM, MinGRU); another cell, such as an LSTM, raises a ValueError. In forward-mode differentiation
-            "plain" needs O(1) memory in T, the others O(T).
+        engine: how the loop is run: a name, or an engine such as `jl.engines.Plain()`. All engines give the same
+            numbers up to rounding. "auto" is "hoisted" for a cell that it can run, else "plain";
+            `jl.engines.explain` says which. "hoisted" takes a `SplitCell`. It computes the weight gradients in one
+            product after the backward loop, and where it is faster it multiplies all inputs by w_x before the loop.
+            "plain" is a `lax.scan` of `step`, for any causal cell. "associative" is a parallel prefix over time, for
+            cells that are linear in their state (MinLSTM, MinGRU). An engine that cannot run the cell raises a
+            ValueError. In forward-mode differentiation "plain" needs O(1) memory in T, the others O(T).
 
     Returns:
         (state, hs): the state after the last step processed, and the outputs hs (T, H), in the params' dtype. H is
@@ -93,8 +97,10 @@ def unroll(
         ValueError: an argument has a wrong shape or value; the message names it, what was wanted and what came.
         TypeError: an argument has a wrong dtype or type, or `reverse`, `remat_every` or `engine` is traced.
     """
-    args = arguments("unroll", cell, params, xs, state, mask, reset, key)
-    return call(*args, choices=choices("unroll", args, reverse, remat_every, engine))
+    return run_sequence(
+        "unroll", cell, params, xs, state, mask, reset,
+        key=key, reverse=reverse, remat_every=remat_every, engine=engine,
+    )  # fmt: skip
 
 
 def unroll_states(
@@ -108,7 +114,7 @@ def unroll_states(
     key: Any = None,
     reverse: bool = False,
     remat_every: int | str | None = None,
-    engine: str = "hoisted",
+    engine: str | Engine = "auto",
 ) -> Any:
     """Run a cell over one sequence; return the state after every step, stacked over time.
 
@@ -128,8 +134,11 @@ def unroll_states(
     Raises:
         ValueError, TypeError: as for `unroll`.
     """
-    args = arguments("unroll_states", cell, params, xs, state, mask, reset, key)
-    return call(*args, choices=choices("unroll_states", args, reverse, remat_every, engine))[1]
+    _, states = run_sequence(
+        "unroll_states", cell, params, xs, state, mask, reset,
+        key=key, reverse=reverse, remat_every=remat_every, engine=engine, collect="states",
+    )  # fmt: skip
+    return states
 
 
 def lstm(
@@ -161,8 +170,8 @@ def lstm(
     Raises:
         ValueError, TypeError: as for `unroll`; TypeError also if params is not an LSTMParams.
     """
-    args = arguments("lstm", cell_for("lstm", params), params, xs, state, mask, reset, None)
-    return call(*args, choices=choices("lstm", args, reverse, remat_every, "hoisted"))
+    cell = lstm_cell.cell_of("lstm", params)
+    return run_sequence("lstm", cell, params, xs, state, mask, reset, reverse=reverse, remat_every=remat_every)
 
 
 def tbptt(
@@ -177,7 +186,7 @@ def tbptt(
     stride: int | None = None,
     key: Any = None,
     reverse: bool = False,
-    engine: str = "hoisted",
+    engine: str | Engine = "auto",
 ) -> tuple[Any, jax.Array]:
     """Run a cell over one sequence with truncated backpropagation through time (TBPTT; Williams & Peng 1990).
 
@@ -230,8 +239,10 @@ def tbptt(
         ValueError: `stride` does not divide `window`, the cell is not causal, or as for `unroll`.
         TypeError: as for `unroll`.
     """
-    args = arguments("tbptt", cell, params, xs, state, mask, reset, key)
-    return call(*args, choices=choices("tbptt", args, reverse, None, engine, window, stride))
+    return run_sequence(
+        "tbptt", cell, params, xs, state, mask, reset,
+        key=key, reverse=reverse, engine=engine, truncate=(window, stride),
+    )  # fmt: skip
 
 
 def step(
@@ -279,12 +290,14 @@ def step(
         ValueError: an argument has a wrong shape, or the cell is not causal (it reads later inputs).
         TypeError: an argument has a wrong dtype or type.
     """
-    cell = door.causal("step", door.cell("step", cell))
-    params, dtype = door.params("step", cell, params)
-    x = door.data("step", "x", x, cell, dtype, "(I,)")
-    mask, reset = door.flags("step", "mask", mask, x), door.flags("step", "reset", reset, x)
-    one = jax.tree.map(lambda a: a[None], (x, mask, reset))
-    state, ys = call(cell, params, door.state("step", cell, state, dtype), *one, key=None, choices=Choices("step"))
+    cell = check_causal("step", checks.check_cell("step", cell))
+    params, dtype = checks.check_params("step", cell, params)
+    x = checks.check_input("step", "x", x, cell, dtype, "(I,)")
+    mask, reset = checks.check_mask("step", "mask", mask, x), checks.check_mask("step", "reset", reset, x)
+    state = checks.check_state("step", cell, state, dtype)
+    one_step = jax.tree.map(lambda a: a[None], (x, mask, reset))
+    xs, mask, reset = one_step
+    state, ys = compiled_run(cell, params, xs, state, mask, reset, None, engine=Plain(), options=Options())
     return state, jax.tree.map(lambda a: a[0], ys)
 
 
@@ -304,7 +317,7 @@ def lstm_step(
     Raises:
         ValueError, TypeError: as for `step`; TypeError also if params is not an LSTMParams.
     """
-    return step(cell_for("lstm_step", params), params, state, x)
+    return step(lstm_cell.cell_of("lstm_step", params), params, state, x)
 
 
 def gates_of(
@@ -338,26 +351,15 @@ def gates_of(
             f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}; use an LSTM, or "
             "a cell with a method gates"
         )
-    cell, *args = arguments("gates_of", cell, params, xs, state, mask, reset, None)
-    return call(_Gated(cell), *args, choices=Choices("gates_of"))[1]
+    params, xs, state, mask, reset = check_arrays("gates_of", cell, params, xs, state, mask, reset)
+    return _gates(cell, params, state, xs, mask, reset)
 
 
-class _Gated:
-    """The cell, with its gates as the output of a step."""
-
-    def __init__(self, cell: Any):
-        self.cell = cell
-
-    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, Gates]:
-        """The cell's next state, and its gates as the output."""
-        return self.cell.step(params, state, x)[0], self.cell.gates(params, state, x)
-
-    def initial_state(self, params: Any) -> Any:
-        """The cell's initial state."""
-        return self.cell.initial_state(params)
-
-    def __hash__(self) -> int:
-        return hash((_Gated, self.cell))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Gated) and self.cell == other.cell
+@partial(jax.jit, static_argnames="cell")
+def _gates(cell: Any, params: Any, s_0: Any, xs: Any, mask: Any, reset: Any) -> Gates:
+    """The gates of all steps at once, from the states before them."""
+    states = unroll_states(cell, params, xs, s_0, mask, reset)
+    s_tm1s = jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], s_0, states)
+    s_tm1s = jax.vmap(apply_reset, (0, None, 0))(StepMasks(None, reset), cell.initial_state(params), s_tm1s)
+    gates = jax.vmap(cell.gates, (None, 0, 0))(params, s_tm1s, zero_masked(mask, xs))
+    return zero_masked(mask, gates)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jax_lstm import checks
 from jax_lstm.batch import batched
-from jax_lstm.cells import door
-from jax_lstm.cells.base import Cell
+from jax_lstm.cell import Cell, check_causal
 from jax_lstm.sequence import step, unroll
 
 
@@ -69,7 +69,9 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
         TypeError: `cell` is not a cell, or `batch` is not a bool. When called: as for `step` and `unroll`.
         RuntimeError or ValueError: when called with a state that was donated before; the error is JAX's own.
     """
-    return _compiled(door.causal("stream", door.cell("stream", cell)), door.flag("stream", "batch", batch))
+    return _compiled(
+        check_causal("stream", checks.check_cell("stream", cell)), checks.check_bool("stream", "batch", batch)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -30,7 +30,7 @@ import numpy as np
 
 import jax_lstm as jl
 from jax_lstm import gradflow
-from jax_lstm.gradflow import headline
+from jax_lstm.gradflow import headline_table
 from jax_lstm.gradflow.plots import plot_profile
 
 jax.config.update("jax_enable_x64", True)
@@ -177,15 +177,15 @@ assert everywhere.c[0] - at_the_end.c[0] > 4 * np.log(10)
 # ## The headline table: ten cells, five seeds
 #
 # The table shows the same measurement for nine initializations and for the library's default, with five seeds each. The
-# command `python -m jax_lstm.gradflow.headline` prints it too. Each entry is the geometric mean over seeds. The number
+# command `python -m jax_lstm.gradflow.headline_table` prints it too. Each entry is the geometric mean over seeds. The number
 # in parentheses is log10 of the largest seed divided by the smallest. The LSTMs above the last row have a smaller `w_x`
-# than the default (see `headline.py`), so the inputs change their gates less. At $b_f = 1$ this alone changes the norm
+# than the default (see `headline_table.py`), so the inputs change their gates less. At $b_f = 1$ this alone changes the norm
 # by four decades. So the scale of the input weights matters as much as the forget bias.
 
 # %%
-rows = {row.name: headline.profiles(row) for row in headline.ROWS}
-columns = {name: headline.decades(log_norms) for name, log_norms in rows.items()}
-print(headline.table(columns))
+rows = {row.name: headline_table.profiles(row) for row in headline_table.ROWS}
+columns = {name: headline_table.decades(log_norms) for name, log_norms in rows.items()}
+print(headline_table.table(columns))
 plot_profile({name: log_norms.mean(0) for name, log_norms in rows.items()})
 
 # %%

@@ -56,24 +56,17 @@ def pytest_report_header():
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
 
 
-# The modules that check arguments (batch, sequence, cells.door, layers.config, gradflow.adjoint, gradflow.lyapunov) are
-# left out, so that users see our error messages and not those of the type checker.
+# The modules that check arguments (batch, checks, sequence, engines.run, layers.config, gradflow.adjoint,
+# gradflow.lyapunov) are left out, so that users see our error messages and not those of the type checker.
 CORE = (
     "gates",
-    "cells.base",
-    "cells.affine",
-    "cells.lstm",
-    "cells.rnn",
-    "cells.gru",
-    "cells.input_gated",
-    "cells.janet",
-    "cells.min_gru",
-    "cells.min_lstm",
+    "cell",
+    *(f"cells.{name}" for name in ("gru", "initializers", "janet", "linear", "lstm", "min_gru", "min_lstm", "rnn")),
     "cells.slstm",
-    "cells.weights",
-    "recurrence",
-    *(f"layers.{name}" for name in ("around", "bidirectional", "carry", "dropout", "embedding", "learned", "model")),
-    *(f"layers.{name}" for name in ("readout", "sampling", "stack")),
+    *(f"engines.{name}" for name in ("associative", "collect", "driver", "engine", "plain", "segments", "truncation")),
+    "flax_carry",
+    *(f"layers.{name}" for name in ("bidirectional", "dropout", "embedding", "learned_initial_state", "model")),
+    *(f"layers.{name}" for name in ("readout", "sampling", "stack", "wrapper")),
 )
 MEASURES = (
     *("flat", "trajectory", "jacobians", "product", "sensitivity", "singular", "retention", "paths"),

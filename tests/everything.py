@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import reference
 
+import jax_lstm as jl
+
 
 class Params(NamedTuple):
     w_x: jax.Array  # (I, 4H)
@@ -29,7 +31,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Everything:
+class Everything(jl.SplitCell):
     input_size: int = 3
     hidden_size: int = 4
     projected: int = 2
@@ -64,10 +66,6 @@ class Everything:
 
     def output(self, state):
         return state.m
-
-    def step(self, params, state, x):
-        state = self.update(params, state, self.project(params, x), self.recur(params, state))
-        return state, self.output(state)
 
 
 def everything(params, state, x):

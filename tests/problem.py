@@ -1,4 +1,4 @@
-"""One small problem for every table of tests: params, data and flags drawn once, and the answers to it.
+"""One small problem for every table of tests: params, data and masks drawn once, and the answers to it.
 
 CELLS is the table: a cell is one line, with what it does over time in NumPy (reference.py).
 """
@@ -58,7 +58,7 @@ CELLS = {
         jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.1),
         reference.loop(reference.zoneout(reference.lstm, 0.3, 0.1)),
     ),
-    "learned": Row(jl.LearnedState(jl.LSTM(I, H)), reference.learned(LOOP["LSTM"])),
+    "learned": Row(jl.LearnedInitialState(jl.LSTM(I, H)), reference.learned(LOOP["LSTM"])),
     "stack": Row(jl.Stack((jl.GRU(I, H), jl.LSTM(H, 2))), reference.stack(LOOP["GRU"], LOOP["LSTM"])),
     "stack of four": Row(
         jl.Stack((jl.RNN(I, I),) * 4, residual=True), reference.stack(*[LOOP["RNN"]] * 4, residual=True)
@@ -67,19 +67,19 @@ CELLS = {
         jl.Bidirectional(jl.RNN(I, H), jl.GRU(I, 2)), reference.bidirectional(LOOP["RNN"], LOOP["GRU"])
     ),
 }
-MODES = {"plain": (), "flags": (("reverse", True),), "remat": (("remat_every", 3),)}
-FLAGS = np.array([[1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 1]], bool)  # mask and reset, in the mode "flags"
+MODES = {"plain": (), "masked": (("reverse", True),), "remat": (("remat_every", 3),)}
+MASKS = np.array([[1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 1]], bool)  # mask and reset, in the mode "masks"
 
 
 class How(NamedTuple):
     """What is fixed when a run is compiled."""
 
     cell: Any
-    knobs: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     engine: str = "hoisted"
 
 
-class Flags(NamedTuple):
+class StepMasks(NamedTuple):
     """mask and reset, (T,) each, or None."""
 
     mask: jax.Array | None
@@ -92,20 +92,20 @@ class Problem(NamedTuple):
     how: How
     reference: Any
     args: tuple[Any, jax.Array, Any]  # params, xs, state
-    flags: Flags
+    masks: StepMasks
     weights: Any
 
 
-def run(how, args, flags):
+def run(how, args, masks):
     """(state, ys) by the library."""
     params, xs, state = args
-    return jl.unroll(how.cell, params, xs, state, *flags, engine=how.engine, **dict(how.knobs))
+    return jl.unroll(how.cell, params, xs, state, *masks, engine=how.engine, **dict(how.options))
 
 
-def loss(how, weights, args, flags):
+def loss(how, weights, args, masks):
     """A number that every output and every part of the last state moves."""
     return sum(
-        jnp.vdot(w, y) for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(run(how, args, flags)), strict=True)
+        jnp.vdot(w, y) for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(run(how, args, masks)), strict=True)
     )
 
 
@@ -122,7 +122,7 @@ def problem(cell_name, mode_name, dtype=jnp.float64, seed=0):
     reached, _ = reference_run(params, drawn(np.zeros((3, I)), 1.0), state)
     state = jax.tree.structure(state).unflatten(jax.tree.leaves(reached))
     xs = drawn(np.zeros((T, I)), 1.0)
-    mask, reset = np.roll(FLAGS, seed, axis=1) if mode_name == "flags" else (None, None)
+    mask, reset = np.roll(MASKS, seed, axis=1) if mode_name == "masked" else (None, None)
     weights = jax.tree.map(lambda a: drawn(a, 1.0), reference_run(params, xs, state))
     args, weights = jax.tree.map(lambda a: jnp.asarray(a, dtype), ((params, xs, state), weights))
-    return Problem(How(cell, MODES[mode_name]), reference_run, args, Flags(mask, reset), weights)
+    return Problem(How(cell, MODES[mode_name]), reference_run, args, StepMasks(mask, reset), weights)

@@ -210,12 +210,12 @@ def jacobian(f, args):
     return columns
 
 
-def gradient(step, params, xs, state, weights, **knobs):
+def gradient(step, params, xs, state, weights, **options):
     """Of all that `unroll` gives, weighed and summed up, by every entry of params, xs and state, in a flat list."""
     n = len(params)
 
     def loss(*args):
-        end, hs = unroll(step, args[:n], args[n], args[n + 1 :], **knobs)
+        end, hs = unroll(step, args[:n], args[n], args[n + 1 :], **options)
         return sum(np.sum(w * y) for w, y in zip(weights, (*end, hs), strict=True))
 
     return jacobian(loss, [*params, xs, *state])

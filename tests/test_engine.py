@@ -21,11 +21,11 @@ B, T, I, H = 8, 11, 3, 6
 CELLS = {"LSTM": jl.LSTM(I, H), "GRU": jl.GRU(I, H), "RNN": jl.RNN(I, H), "Everything": Everything(I, H)}
 
 
-def batch(cell, flags, dtype=jnp.float32):
+def batch(cell, masks, dtype=jnp.float32):
     params = cell.init(jax.random.key(0), dtype)
     xs = jax.random.normal(jax.random.key(1), (B, T, I), dtype)
-    mask = jnp.arange(T)[None] < jnp.arange(4, 4 + B)[:, None] if flags else None
-    reset = jnp.arange(T)[None] % jnp.arange(3, 3 + B)[:, None] == 2 if flags else None
+    mask = jnp.arange(T)[None] < jnp.arange(4, 4 + B)[:, None] if masks else None
+    reset = jnp.arange(T)[None] % jnp.arange(3, 3 + B)[:, None] == 2 if masks else None
     return params, xs, mask, reset
 
 
@@ -39,38 +39,38 @@ def step(cell, engine="hoisted"):
 
 
 @cache
-def jaxpr_of(name, flags, engine="hoisted"):
-    return jax.make_jaxpr(step(CELLS[name], engine))(*batch(CELLS[name], flags))
+def jaxpr_of(name, masks, engine="hoisted"):
+    return jax.make_jaxpr(step(CELLS[name], engine))(*batch(CELLS[name], masks))
 
 
 @cache
-def hlo_of(name, flags, engine="hoisted"):
-    return HLO(jax.jit(step(CELLS[name], engine)).lower(*batch(CELLS[name], flags)).compile().as_text() or "")
+def hlo_of(name, masks, engine="hoisted"):
+    return HLO(jax.jit(step(CELLS[name], engine)).lower(*batch(CELLS[name], masks)).compile().as_text() or "")
 
 
-def products_per_loop(name, flags, engine="hoisted"):
-    hlo = hlo_of(name, flags, engine)
+def products_per_loop(name, masks, engine="hoisted"):
+    hlo = hlo_of(name, masks, engine)
     return [hlo.count(body, "dot") for body in hlo.loop_bodies()]
 
 
-def parameter_shaped_carries(name, flags, engine="hoisted"):
-    params = {a.shape for a in jax.tree.leaves(batch(CELLS[name], flags)[0])}
-    carried = {s for scan in scans(jaxpr_of(name, flags, engine)) for s in carried_shapes(scan)}
+def parameter_shaped_carries(name, masks, engine="hoisted"):
+    params = {a.shape for a in jax.tree.leaves(batch(CELLS[name], masks)[0])}
+    carried = {s for scan in scans(jaxpr_of(name, masks, engine)) for s in carried_shapes(scan)}
     return params & carried
 
 
-@pytest.mark.parametrize("flags", [False, True])
+@pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
-def test_a_train_step_has_two_loops_with_one_product_each(name, flags):
-    assert [products(scan.params["jaxpr"]) for scan in scans(jaxpr_of(name, flags))] == [1, 1]
-    assert products_per_loop(name, flags) == [1, 1]
+def test_a_train_step_has_two_loops_with_one_product_each(name, masks):
+    assert [products(scan.params["jaxpr"]) for scan in scans(jaxpr_of(name, masks))] == [1, 1]
+    assert products_per_loop(name, masks) == [1, 1]
 
 
-@pytest.mark.parametrize("flags", [False, True])
+@pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("name", list(CELLS))
-def test_no_loop_carries_anything_of_a_parameters_shape(name, flags):
-    assert len(scans(jaxpr_of(name, flags))) == 2
-    assert parameter_shaped_carries(name, flags) == set()
+def test_no_loop_carries_anything_of_a_parameters_shape(name, masks):
+    assert len(scans(jaxpr_of(name, masks))) == 2
+    assert parameter_shaped_carries(name, masks) == set()
 
 
 @pytest.mark.parametrize("cell", [jl.LSTM(32, 64), jl.RNN(32, 128)], ids=["LSTM", "RNN"])

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,30 @@ def test_a_program_at_module_level_is_noticed(tmp_path):
     code, programs = collect(file)
     assert code == 0
     assert programs > 0
+
+
+# Names that others replaced; each stood for something that has a standard name.
+REPLACED = (
+    *("door", "knob", "knobs", "AffineCell", "InputGatedCell", "linearise", "is_linearised", "recur_along"),
+    *("over_time", "in_bulk", "like_data", "on_the_mesh", "parted", "Flags", "s_restart", "BothWays", "LearnedState"),
+    *("lyapunov_start", "rivals", "HasRivals", "maximise", "optimiser", "wiring", "flossed", "Around", "MarkedNumber"),
+)
+
+
+def words_of_the_project(folder):
+    """Every word of the files that are written by hand, with a file that it is in."""
+    files = [p for kind in ("py", "md", "yaml", "toml") for p in folder.rglob(f"*.{kind}")]
+    skipped = {Path(__file__).name, "CHANGELOG.md"}
+    return {
+        word: path
+        for path in files
+        if path.name not in skipped and not any(part.startswith(".") or part == "runs" for part in path.parts[1:])
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+
+
+def test_no_replaced_name_comes_back(tmp_path):
+    found = words_of_the_project(ROOT)
+    assert {name: found[name] for name in REPLACED if name in found} == {}
+    (tmp_path / "cell.py").write_text("BothWays = None")
+    assert "BothWays" in words_of_the_project(tmp_path)

@@ -23,7 +23,7 @@ DRAWING = [
     jl.Stack((DROPOUT, jl.GRU(4, 4), jl.RNN(4, 2, noise=0.1)), dropout=0.3),
     jl.Stack((jl.RNN(3, 3, noise=0.1),) * 3, dropout=0.3),
     jl.Bidirectional(DROPOUT, jl.RNN(3, 2, noise=0.1)),
-    jl.LearnedState(DROPOUT),
+    jl.LearnedInitialState(DROPOUT),
 ]
 
 

@@ -28,11 +28,11 @@ def draw(*shape, dtype=jnp.float64, seed=1):
 
 
 def layer(cell, **options) -> Any:
-    return jl_linen.LSTM(cell, **options)
+    return jl_linen.Recurrent(cell, **options)
 
 
 def flaxs_rnn(cell, param_dtype: Any = jnp.float64, **options) -> Any:
-    return nn.RNN(jl_linen.LSTMCell(cell, param_dtype=param_dtype), **options)
+    return nn.RNN(jl_linen.RecurrentCell(cell, param_dtype=param_dtype), **options)
 
 
 def weights(cell, dtype: Any = jnp.float64):
@@ -126,7 +126,7 @@ def test_weights_are_drawn_by_the_cells_own_init(make):
 
 def test_many_seeds_at_once_are_a_vmap_over_the_module():
     many: Any = nn.vmap(
-        jl_linen.LSTM, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=3
+        jl_linen.Recurrent, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=3
     )(CELLS[0])  # fmt: skip
     xs = draw(B, T, IN, dtype=jnp.float32)
     variables = many.init(jax.random.key(0), xs)
@@ -192,7 +192,7 @@ def flaxs_gru_weights(params):
         (CELLS[0], nn.OptimizedLSTMCell, flaxs_lstm_weights),
         (CELLS[1], nn.GRUCell, flaxs_gru_weights),
     ],
-    ids=["LSTMCell", "OptimizedLSTMCell", "GRUCell"],
+    ids=["RecurrentCell", "OptimizedLSTMCell", "GRUCell"],
 )
 def test_flaxs_own_cell_with_the_same_weights_gives_the_same(cell, flaxs, weights_of):
     params, xs = weights(cell), draw(B, T, IN)
@@ -225,7 +225,7 @@ def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
 @each_cell
 def test_a_step_takes_any_batch_axes(cell):
     variables, xs = {"params": weights(cell)._asdict()}, draw(2, 3, IN)
-    one = jl_linen.LSTMCell(cell).bind(variables)
+    one = jl_linen.RecurrentCell(cell).bind(variables)
     zero = one.initialize_carry(jax.random.key(0), xs.shape)
     carry = jax.tree.map(lambda a: draw(*a.shape, seed=4), zero)
     got, ys = one(carry, xs)
@@ -239,12 +239,12 @@ def test_a_step_takes_any_batch_axes(cell):
 def test_the_initial_carry_is_the_cells_initial_state(cell):
     zero = jnp.zeros((5, H))
     want = (zero, zero) if isinstance(cell, jl.LSTM) else zero
-    one = jl_linen.LSTMCell(cell, param_dtype=jnp.float64)
+    one = jl_linen.RecurrentCell(cell, param_dtype=jnp.float64)
     assert one.num_feature_axes == 1
     assert_equal(one.initialize_carry(jax.random.key(0), (5, IN)), want)
     bound = one.bind({"params": weights(cell)._asdict()})
     assert_equal(bound.initialize_carry(jax.random.key(0), (5, IN)), want)
-    theirs = jl_nnx.LSTMCell(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    theirs = jl_nnx.RecurrentCell(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
     assert_equal(theirs.initialize_carry((5, IN)), want)
 
 
@@ -278,7 +278,7 @@ def test_the_layers_accept_any_cell_with_the_three_methods():
     assert set(rnn.init(jax.random.key(0), xs)["params"]["cell"]) == {"a", "start"}
 
 
-@pytest.mark.parametrize(("cls", "arguments"), [(jl_linen.LSTM, 1), (jl_linen.LSTMCell, 2)])
+@pytest.mark.parametrize(("cls", "arguments"), [(jl_linen.Recurrent, 1), (jl_linen.RecurrentCell, 2)])
 def test_a_wrong_constructor_argument_is_named(cls, arguments):
     with pytest.raises(TypeError, match=r"cell"):
         cls(jl.LSTM)
@@ -310,7 +310,7 @@ def test_wrong_arguments_are_refused_in_the_cores_words():
 
 
 def test_a_wrong_carry_is_refused():
-    one, x = jl_linen.LSTMCell(CELLS[0]).bind({"params": weights(CELLS[0])._asdict()}), draw(B, IN)
+    one, x = jl_linen.RecurrentCell(CELLS[0]).bind({"params": weights(CELLS[0])._asdict()}), draw(B, IN)
     c, h = one.initialize_carry(jax.random.key(0), x.shape)
     with pytest.raises(TypeError, match=r"carry must be Flax's pair \(c, h\), but is a LSTMState"):
         one(jl.LSTMState(h, c), x)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import reference
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from problem import CELLS, MODES, Flags, loss, problem, run
+from problem import CELLS, MODES, StepMasks, loss, problem, run
 from programs import compilations
 
 import jax_lstm as jl
-from jax_lstm.cells.base import is_causal
+from jax_lstm.cell import is_causal
 
 OUTPUTS = {jnp.float64: 1e-12, jnp.float32: 1e-6}
 DERIVATIVES = {jnp.float64: 1e-10, jnp.float32: 1e-5}
@@ -52,7 +52,7 @@ class Case:
 
     @cached_property
     def second(self):
-        """Other params, data and flags, with the cell and the weights of the first problem."""
+        """Other params, data and masks, with the cell and the weights of the first problem."""
         return problem(self.name, self.mode, self.dtype, seed=1)._replace(weights=self.first.weights)
 
     @cached_property
@@ -68,25 +68,25 @@ class Case:
     @cached_property
     def ours(self):
         """The library's outputs and gradient of the first problem."""
-        return compiled(self.first.how, self.first.weights, self.first.args, self.first.flags)
+        return compiled(self.first.how, self.first.weights, self.first.args, self.first.masks)
 
     @cached_property
     def transformed(self):
         """What JAX's transformations make of the first two problems, by name."""
         p, q = self.first, self.second
-        return transformed(self in NESTED, p.how, p.weights, (p.args, p.flags), (q.args, q.flags), q.args)
+        return transformed(self in NESTED, p.how, p.weights, (p.args, p.masks), (q.args, q.masks), q.args)
 
 
 # Every cell with mask, reset and reverse; three of them in all modes, and one in float32 too.
-WITH_FLAGS = [Case(name, "flags", jnp.float64) for name in CELLS]
-CASES = WITH_FLAGS + [
-    Case(name, mode, jnp.float64) for name in ("LSTM", "RNN", "GRU") for mode in MODES if mode != "flags"
+WITH_MASKS = [Case(name, "masked", jnp.float64) for name in CELLS]
+CASES = WITH_MASKS + [
+    Case(name, mode, jnp.float64) for name in ("LSTM", "RNN", "GRU") for mode in MODES if mode != "masked"
 ]
 CASES += [Case("LSTM", mode, jnp.float32) for mode in MODES]
 # In the default tier every cell proves its numbers, and one cell for each path through the library proves what JAX's
 # transformations make of them: a derivative of its own, one by JAX, a last linear part, a loop over layers, directions.
 PATHS = ("LSTM", "GRU", "projection", "stack of four", "bidirectional")
-ONE_PER_PATH = [case for case in WITH_FLAGS if case.name in PATHS] + [Case("LSTM", "remat", jnp.float64)]
+ONE_PER_PATH = [case for case in WITH_MASKS if case.name in PATHS] + [Case("LSTM", "remat", jnp.float64)]
 # Derivatives of derivatives of batches: of each way in which a cell gets its derivative, and goes over time.
 NESTED = [case for case in CASES if case.name in ("LSTM", "GRU", "RNN", "projection", "stack of four")]
 # These run again with the compiler's default optimizations.
@@ -107,8 +107,8 @@ def table(cases, quick=None):
 
 
 TABLE, TRANSFORMED = table(CASES), table(CASES, ONE_PER_PATH)
-EVERY_CELL, EVERY_PATH = table(WITH_FLAGS), table(WITH_FLAGS, ONE_PER_PATH)
-THREE_CELLS = table(WITH_FLAGS[:3], WITH_FLAGS[:1])  # LSTM, RNN, GRU
+EVERY_CELL, EVERY_PATH = table(WITH_MASKS), table(WITH_MASKS, ONE_PER_PATH)
+THREE_CELLS = table(WITH_MASKS[:3], WITH_MASKS[:1])  # LSTM, RNN, GRU
 
 
 def as_numpy(tree):
@@ -141,9 +141,9 @@ def stacked(*trees):
 
 def numpy_run(p):
     """As a function of flat leaves of (params, xs, state)."""
-    tree, knobs = jax.tree.structure(p.args), {k: v for k, v in p.how.knobs if k == "reverse"}
-    flags = [None if f is None else np.asarray(f) for f in p.flags]
-    return lambda *leaves: jax.tree.leaves(p.reference(*tree.unflatten(leaves), *flags, **knobs))
+    tree, options = jax.tree.structure(p.args), {k: v for k, v in p.how.options if k == "reverse"}
+    masks = [None if f is None else np.asarray(f) for f in p.masks]
+    return lambda *leaves: jax.tree.leaves(p.reference(*tree.unflatten(leaves), *masks, **options))
 
 
 def numpy_loss(p):
@@ -167,10 +167,10 @@ def numpy_curvature(p, along, eps=1e-4):
 # What the library says.
 
 
-def value_and_gradient(how, weights, args, flags):
+def value_and_gradient(how, weights, args, masks):
     """((state, ys), gradient by args)."""
     (_, outputs), gradient = jax.value_and_grad(
-        lambda args: (loss(how, weights, args, flags), run(how, args, flags)), has_aux=True
+        lambda args: (loss(how, weights, args, masks), run(how, args, masks)), has_aux=True
     )(args)
     return outputs, gradient
 
@@ -180,24 +180,24 @@ compiled = jax.jit(value_and_gradient, static_argnums=0)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def transformed(nested, how, weights, p, q, along):
-    """Of two problems (args, flags) all that a transformation makes of `run` and its loss."""
-    (args, flags), both = p, stacked(p, q)
+    """Of two problems (args, masks) all that a transformation makes of `run` and its loss."""
+    (args, masks), both = p, stacked(p, q)
     outputs, gradient = partial(run, how), jax.grad(partial(loss, how, weights))
 
     def hs(xs):
-        return outputs((args[0], xs, args[2]), flags)[1]
+        return outputs((args[0], xs, args[2]), masks)[1]
 
     def steepness(params):
         def mean(xs):
-            return jnp.mean(jax.vmap(lambda x: loss(how, weights, (params, x, args[2]), flags))(xs))
+            return jnp.mean(jax.vmap(lambda x: loss(how, weights, (params, x, args[2]), masks))(xs))
 
         xs = both[0][1]
         return jnp.sum(jax.vmap(jax.grad(mean))(jnp.stack([xs, -xs])) ** 2)
 
     made = {"nested": jax.grad(steepness)(args[0])} if nested else {}
     return made | {
-        "jvp": jax.jvp(lambda a: outputs(a, flags), (args,), (along,))[1],
-        "hvp": jax.jvp(lambda a: gradient(a, flags), (args,), (along,))[1],
+        "jvp": jax.jvp(lambda a: outputs(a, masks), (args,), (along,))[1],
+        "hvp": jax.jvp(lambda a: gradient(a, masks), (args,), (along,))[1],
         "jacfwd": jax.jacfwd(hs)(args[1]),
         "jacrev": jax.jacrev(hs)(args[1]),
         "vmap": jax.vmap(outputs)(*both),
@@ -218,10 +218,10 @@ def test_grad_equals_the_complex_step_derivative_in_every_leaf(case):
     assert_close(case.ours[1], case.gradients[0], case.derivative_tolerance)
 
 
-@table([case for case in CASES if case.dtype == jnp.float64 and (case.mode == "flags" or case.name == "LSTM")])
+@table([case for case in CASES if case.dtype == jnp.float64 and (case.mode == "masked" or case.name == "LSTM")])
 def test_the_plain_engine_gives_the_same(case):
     p = case.first
-    outputs, gradient = compiled(p.how._replace(engine="plain"), p.weights, p.args, p.flags)
+    outputs, gradient = compiled(p.how._replace(engine="plain"), p.weights, p.args, p.masks)
     assert_close(outputs, numpy_run(p)(*as_numpy(p.args)), case.tolerance)
     assert_close(gradient, case.gradients[0], case.derivative_tolerance)
 
@@ -284,11 +284,11 @@ def test_nested_grad_and_vmap_give_the_numpy_second_derivative(case):
 @EVERY_CELL
 def test_inputs_at_masked_steps_change_no_bit(case):
     p = case.first
-    mask = np.asarray(p.flags.mask)
+    mask = np.asarray(p.masks.mask)
     assert not mask.all()
     for nothing in (np.nan, np.inf):
         xs = jnp.where(mask[:, None], p.args[1], nothing)
-        outputs, gradient = compiled(p.how, p.weights, (p.args[0], xs, p.args[2]), p.flags)
+        outputs, gradient = compiled(p.how, p.weights, (p.args[0], xs, p.args[2]), p.masks)
         assert all_equal((outputs, gradient), case.ours)
         assert not gradient[1][~mask].any()
         assert not outputs[1][~mask].any()
@@ -303,7 +303,7 @@ def test_steps_equal_the_run_where_a_cell_can_step(case):
             jl.step(p.how.cell, params, state, xs[0])
         return
     step, ys = jax.jit(partial(jl.step, p.how.cell)), {}
-    mask, reset = (np.asarray(f) for f in p.flags)
+    mask, reset = (np.asarray(f) for f in p.masks)
     for t in reversed(range(len(xs))):
         state, ys[t] = step(params, state, xs[t], mask[t], reset[t])
     assert_close((state, np.stack([ys[t] for t in sorted(ys)])), case.ours[0], 1e-12)
@@ -316,7 +316,7 @@ def test_bfloat16_gradients_are_finite_and_near_float64(case):
         jax.tree.map(lambda a, dtype=dtype: a.astype(jnp.bfloat16).astype(dtype), (p.args, p.weights))
         for dtype in (jnp.bfloat16, jnp.float64)
     )
-    short, long = (compiled(p.how, weights, args, p.flags) for args, weights in (narrow, wide))
+    short, long = (compiled(p.how, weights, args, p.masks) for args, weights in (narrow, wide))
     assert {a.dtype for a in jax.tree.leaves(short)} == {jnp.dtype(jnp.bfloat16)}
     for a, b in zip(as_numpy(short), as_numpy(long), strict=True):
         assert np.isfinite(a).all()
@@ -326,18 +326,18 @@ def test_bfloat16_gradients_are_finite_and_near_float64(case):
 @EVERY_PATH
 def test_a_second_eager_run_of_an_equal_cell_compiles_nothing(case):
     p, q = case.first, case.second
-    jl.unroll(p.how.cell, *p.args, *p.flags)
+    jl.unroll(p.how.cell, *p.args, *p.masks)
     equal = dataclasses.replace(copy.deepcopy(p.how.cell))
     assert equal is not p.how.cell
     with compilations() as seen:
-        jl.unroll(equal, *q.args, *q.flags)
+        jl.unroll(equal, *q.args, *q.masks)
     assert seen == []
 
 
 def batch_loss(how, weights, params, *data):
     """The sum of the losses of a batch; data are xs, state, mask and reset, each None or with a batch axis."""
     xs, state, mask, reset = data
-    outputs = jl.batched(jl.unroll)(how.cell, params, xs, state, mask, reset, **dict(how.knobs))
+    outputs = jl.batched(jl.unroll)(how.cell, params, xs, state, mask, reset, **dict(how.options))
     return sum(
         jnp.sum(jnp.broadcast_to(w, y.shape) * y)
         for w, y in zip(jax.tree.leaves(weights), jax.tree.leaves(outputs), strict=True)
@@ -347,7 +347,7 @@ def batch_loss(how, weights, params, *data):
 def batch_of(case, copies=2):
     """Copies of the two problems that share their params; the sum of their losses, and its gradient."""
     pair = [case.first, case.mixed]
-    xs, state, mask, reset = stacked(*[(p.args[1], p.args[2], *p.flags) for p in pair] * copies)
+    xs, state, mask, reset = stacked(*[(p.args[1], p.args[2], *p.masks) for p in pair] * copies)
     values = [numpy_loss(p)(*as_numpy(p.args)) for p in pair]
     (params, *one), (more, *other) = (
         jax.tree.structure(p.args).unflatten(case.gradients[k]) for k, p in zip((0, 2), pair, strict=True)
@@ -393,7 +393,7 @@ def test_a_batch_in_a_shard_map_equals_one_device(case):
 def test_checkpoint_policies_change_no_gradient(case, names):
     p = case.first
     policy = jax.checkpoint_policies.save_only_these_names(*names)
-    one = jax.checkpoint(lambda args: loss(p.how, p.weights, args, p.flags), policy=policy)
+    one = jax.checkpoint(lambda args: loss(p.how, p.weights, args, p.masks), policy=policy)
     assert_close(jax.jit(jax.grad(one))(p.args), case.gradients[0], case.derivative_tolerance)
 
 
@@ -405,17 +405,17 @@ def test_vmap_over_one_argument_equals_a_python_loop(case, over):
     each = [(q.args[0], xs, state), p.args] if over == "params" else [(params, q.args[1], state), p.args]
     axes = (0 if over == "params" else None, 0 if over == "xs" else None, None)
     args = tuple(stacked(*a) if axis == 0 else a[0] for a, axis in zip(zip(*each, strict=True), axes, strict=True))
-    outputs = jax.jit(jax.vmap(lambda *args: run(p.how, args, p.flags), axes))(*args)
+    outputs = jax.jit(jax.vmap(lambda *args: run(p.how, args, p.masks), axes))(*args)
     for k, one in enumerate(each):
         assert_close(at(k, outputs), numpy_run(p)(*as_numpy(one)), case.tolerance)
 
 
-@table([case for case in CASES if case.name == "LSTM" and case.dtype == jnp.float64], WITH_FLAGS[:1])
+@table([case for case in CASES if case.name == "LSTM" and case.dtype == jnp.float64], WITH_MASKS[:1])
 @pytest.mark.parametrize("default_state", [True, False])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_any_mesh_and_any_state_give_the_numbers_of_one_device(case, axis_type, default_state):
-    p, ((params, xs, state, *flags), _) = case.first, batch_of(case)
-    args = params, xs, None if default_state else state, *flags
+    p, ((params, xs, state, *masks), _) = case.first, batch_of(case)
+    args = params, xs, None if default_state else state, *masks
     value_and_grad = jax.value_and_grad(partial(batch_loss, p.how, p.weights), (0, 1))
     expected = jax.jit(value_and_grad)(*args)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
@@ -438,12 +438,12 @@ def test_the_gradient_of_a_shard_map_is_that_of_one_device(case):
 
 
 def test_the_numpy_side_notices_gates_flags_and_direction():
-    p = WITH_FLAGS[0].first
+    p = WITH_MASKS[0].first
     leaves = as_numpy(p.args)
     clean = numpy_run(p)(*leaves)
     swapped = [np.roll(leaves[0], 4, axis=1), *leaves[1:]]
-    unflagged = numpy_run(p._replace(flags=Flags(None, None)))
-    forward = numpy_run(p._replace(how=p.how._replace(knobs=())))
+    unflagged = numpy_run(p._replace(masks=StepMasks(None, None)))
+    forward = numpy_run(p._replace(how=p.how._replace(options=())))
     for other in (numpy_run(p)(*swapped), unflagged(*leaves), forward(*leaves)):
         with pytest.raises(AssertionError):
             assert_close(clean, other, 1e-3)

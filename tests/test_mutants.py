@@ -18,27 +18,27 @@ TEXTBOOK = "tests/cells/test_cells.py"
 # A fault: the file, what stands there, what is put in its place, and the test that must go red.
 MUTANTS = {
     "no mask in the tangent": (
-        "trajectory.py",
-        "ds_t = ds_t if masks_t.live is None else",
+        "engines/hoisted.py",
+        "ds_t = ds_t if masks_t.mask is None else",
         "ds_t = ds_t if True else",
-        GRADIENT.format("LSTM-flags"),
+        GRADIENT.format("LSTM-masked"),
     ),
     "no reset in the tangent": (
-        "trajectory.py",
-        "ds_in = ds_tm1 if masks_t.restart is None else",
+        "engines/hoisted.py",
+        "ds_in = ds_tm1 if masks_t.reset is None else",
         "ds_in = ds_tm1 if True else",
-        GRADIENT.format("LSTM-flags"),
+        GRADIENT.format("LSTM-masked"),
     ),
     "reset after the step": (
-        "trajectory.py",
-        "s_t = leave(flags_t, s_tm1, s_t)",
-        "s_t = enter(flags_t, s_restart, leave(flags_t, s_tm1, s_t))",
-        OUTPUT.format("LSTM-flags"),
+        "engines/hoisted.py",
+        "s_t = apply_mask(masks_t, s_tm1, s_t)",
+        "s_t = apply_reset(masks_t, inputs.s_initial, apply_mask(masks_t, s_tm1, s_t))",
+        OUTPUT.format("LSTM-masked"),
     ),
-    "parameters of update left out of the drive": (
-        "trajectory.py",
-        "return jvp(mixed, (params, s, zx, zh), (dparams, None, dzx, dzh))[1]",
-        "return jvp(mixed, (params, s, zx, zh), (None, None, dzx, dzh))[1]",
+    "parameters of update left out of the tangent": (
+        "engines/hoisted.py",
+        "return jvp(after, (params, s, zx, zh, given_t), (dparams, None, dzx, dzh, dgiven_t))[1]",
+        "return jvp(after, (params, s, zx, zh, given_t), (None, None, dzx, dzh, dgiven_t))[1]",
         "tests/test_engine.py::test_a_cell_with_params_in_every_method_gets_all_gradients[None]",
     ),
     "forget bias dropped": (
@@ -60,44 +60,44 @@ MUTANTS = {
         GRADIENT.format("LSTM-plain"),
     ),
     "a truncated gradient not cut": (
-        "recurrence.py",
+        "engines/truncation.py",
         "cut_off = jax.lax.stop_gradient(s_next)",
         "cut_off = s_next",
         "tests/test_tbptt.py::test_a_gradient_reaches_its_window_and_nothing_before_it[False]",
     ),
     "weight gradient in the loop": (
-        "recurrence.py",
-        'elif choices.engine == "hoisted" and base.is_split(cell):',
-        "elif False:",
+        "engines/auto.py",
+        "return (Hoisted(), None) if why_not is None else (Plain(), why_not)",
+        "return (Plain(), why_not)",
         STRUCTURE,
     ),
     "the output gate's peephole on the c before": (
-        "cells/lstm.py",
+        "gates.py",
         'o = gate("o", c_t)',
         'o = gate("o", c_tm1)',
-        OUTPUT.format("peephole-flags"),
+        OUTPUT.format("peephole-masked"),
     ),
     "a reset at the wrong end of the backward direction": (
         "layers/bidirectional.py",
-        "other = flags._replace(restart=_at_the_other_end(flags, reverse))",
-        "other = flags",
-        OUTPUT.format("bidirectional-flags"),
+        "part(1, other_reset)",
+        "part(1, inputs.reset)",
+        OUTPUT.format("bidirectional-masked"),
     ),
     "no input added in a loop over layers": (
         "layers/stack.py",
-        "y = stack._added(x, y)",
-        "y = y",
-        OUTPUT.format("stack of four-flags"),
+        "y = x.astype(y.dtype) + y if",
+        "y = y if",
+        OUTPUT.format("stack of four-masked"),
     ),
     "one zoneout mask for h and c": (
         "layers/dropout.py",
-        "zip(keys[2:], self._zones.values(), strict=True)",
-        "zip(keys[:1].repeat(2), self._zones.values(), strict=True)",
+        "zip(keys[2:], self._zones.items(), strict=True)",
+        "zip(keys[:1].repeat(2), self._zones.items(), strict=True)",
         "tests/layers/test_dropout.py::test_zoneout_of_an_lstm_has_masks_of_their_own_for_h_and_c",
     ),
     "no reset in the parallel prefix": (
-        "recurrence.py",
-        "a = enter(Flags(None, flags.restart), jax.tree.map(jnp.zeros_like, a), a)",
+        "engines/associative.py",
+        "a = apply_reset(resets, jax.tree.map(jnp.zeros_like, a), a)",
         "pass",
         "tests/test_associative.py::test_values_and_gradients_equal_the_loop_for_any_flags[reset-MinGRU]",
     ),
@@ -120,7 +120,7 @@ def run(folder, test):
 @pytest.mark.slow
 def test_an_unchanged_copy_passes(tmp_path):
     copy_of_the_project(tmp_path)
-    result = run(tmp_path, OUTPUT.format("LSTM-flags"))
+    result = run(tmp_path, OUTPUT.format("LSTM-masked"))
     assert result.returncode == 0, result.stdout
 
 

@@ -22,7 +22,7 @@ each_mode = pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"
 core = jl.batched(jl.unroll)
 
 
-def module(cell, cls: Any = jl_nnx.LSTM, dtype: Any = jnp.float64, seed=0) -> Any:
+def module(cell, cls: Any = jl_nnx.Recurrent, dtype: Any = jnp.float64, seed=0) -> Any:
     """A module whose every weight, biases too, is random."""
     out = cls(cell, rngs=nnx.Rngs(seed), param_dtype=dtype)
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_gradients_are_the_cores(cell):
 
 
 @each_cell
-@pytest.mark.parametrize("cls", [jl_nnx.LSTM, jl_nnx.LSTMCell])
+@pytest.mark.parametrize("cls", [jl_nnx.Recurrent, jl_nnx.RecurrentCell])
 def test_each_leaf_is_one_param_with_the_cores_initial_values(cell, cls):
     m = cls(cell, rngs=nnx.Rngs(params=5))
     names = {path[0]: leaf for path, leaf in nnx.to_flat_state(nnx.state(m, nnx.Param))}
@@ -100,7 +100,7 @@ def test_each_leaf_is_one_param_with_the_cores_initial_values(cell, cls):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_weights_can_be_set_and_read_unchanged(cell, dtype):
     params = cell.init(jax.random.key(7), dtype)
-    m: Any = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0))
+    m: Any = jl_nnx.Recurrent(cell, rngs=nnx.Rngs(0))
     held = m.w_x
     m.set_params(params)
     assert_equal(m.params, params)
@@ -121,7 +121,7 @@ def test_params_of_another_shape_or_cell_are_refused_by_name():
 @each_cell
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_cell_in_flaxs_rnn_is_the_layer(cell, dtype):
-    lstm, one = module(cell, dtype=dtype), module(cell, jl_nnx.LSTMCell, dtype)
+    lstm, one = module(cell, dtype=dtype), module(cell, jl_nnx.RecurrentCell, dtype)
     xs = draw(B, T, IN, dtype=dtype)
     carry, hs = nnx.RNN(one, return_carry=True)(xs)
     state, want = lstm(xs)
@@ -133,7 +133,7 @@ def test_a_cell_in_flaxs_rnn_is_the_layer(cell, dtype):
 @each_cell
 @pytest.mark.parametrize("reverse", [False, True])
 def test_lengths_in_flaxs_rnn_are_a_mask_in_the_layer(cell, reverse):
-    lstm, one, xs = module(cell), module(cell, jl_nnx.LSTMCell), draw(B, T, IN)
+    lstm, one, xs = module(cell), module(cell, jl_nnx.RecurrentCell), draw(B, T, IN)
     lengths = jnp.asarray([4, 6])
     mask = jnp.arange(T)[None] < lengths[:, None]
     state, _ = everything(cell)
@@ -178,13 +178,13 @@ def test_flaxs_own_gru_is_ours_with_no_bias_inside():
 
 
 @each_mode
-@pytest.mark.parametrize("cls", [jl_nnx.LSTM, jl_nnx.LSTMCell])
+@pytest.mark.parametrize("cls", [jl_nnx.Recurrent, jl_nnx.RecurrentCell])
 def test_modules_are_clean_in_graph_mode_and_in_tree_mode(graph, cls):
     with nnx.set_graph_mode(graph):
         m, xs = module(CELLS[0], cls), draw(B, T, IN)
 
         def run(m, xs):
-            return (m if cls is jl_nnx.LSTM else nnx.RNN(m, return_carry=True))(xs)[1]
+            return (m if cls is jl_nnx.Recurrent else nnx.RNN(m, return_carry=True))(xs)[1]
 
         want = core(m.cell, m.params, xs)[1]
         assert_close(run(m, xs), want, 1e-12)
@@ -220,18 +220,18 @@ def test_many_seeds_at_once_are_a_vmap_over_modules():
 
     @nnx.vmap
     def make(key):
-        return jl_nnx.LSTM(CELLS[0], rngs=nnx.Rngs(key))
+        return jl_nnx.Recurrent(CELLS[0], rngs=nnx.Rngs(key))
 
     keys = jax.random.split(jax.random.key(0), 3)
     many = make(keys)
     _, hs = nnx.vmap(lambda m, xs: m(xs), in_axes=(0, None))(many, xs)
     for k, key in enumerate(keys):
-        assert_close(hs[k], jl_nnx.LSTM(CELLS[0], rngs=nnx.Rngs(key))(xs)[1], 1e-6)
+        assert_close(hs[k], jl_nnx.Recurrent(CELLS[0], rngs=nnx.Rngs(key))(xs)[1], 1e-6)
 
 
 @each_cell
 def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
-    lstm, one, xs = module(cell), module(cell, jl_nnx.LSTMCell), draw(B, T, IN)
+    lstm, one, xs = module(cell), module(cell, jl_nnx.RecurrentCell), draw(B, T, IN)
     want = lstm(xs)
     mesh = jax.make_mesh((min(B, jax.device_count()),), ("data",), (AxisType.Explicit,))
     graphdef, weights = nnx.split(lstm)
@@ -247,7 +247,7 @@ def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
 
 @each_cell
 def test_a_step_takes_any_batch_axes(cell):
-    m = module(cell, jl_nnx.LSTMCell)
+    m = module(cell, jl_nnx.RecurrentCell)
     xs = draw(2, 3, IN)
     carry = m.initialize_carry(xs.shape, nnx.Rngs(0), nnx.initializers.normal(1.0))
     leaves = jax.tree.leaves(carry)
@@ -262,7 +262,7 @@ def test_a_step_takes_any_batch_axes(cell):
 
 @each_cell
 def test_the_first_carry_is_the_cells_initial_state(cell):
-    m = module(cell, jl_nnx.LSTMCell)
+    m = module(cell, jl_nnx.RecurrentCell)
     assert m.num_feature_axes == 1
     zero = jnp.zeros((5, H))
     assert_equal(m.initialize_carry((5, IN)), (zero, zero) if cell is CELLS[0] else zero)
@@ -286,15 +286,15 @@ class Learned:
 
 def test_the_layers_accept_any_cell_with_the_three_methods():
     cell, xs = Learned(), draw(B, T, IN)
-    lstm = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
-    one = jl_nnx.LSTMCell(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    lstm = jl_nnx.Recurrent(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    one = jl_nnx.RecurrentCell(cell, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
     assert {path for path, _ in nnx.to_flat_state(nnx.state(lstm))} == {("a", "w"), ("start",)}
     want = core(cell, lstm.params, xs)
     assert_equal(lstm(xs), want)
     assert_close(nnx.RNN(one, return_carry=True)(xs), want, 1e-12)
 
 
-@pytest.mark.parametrize("cls", [jl_nnx.LSTM, jl_nnx.LSTMCell])
+@pytest.mark.parametrize("cls", [jl_nnx.Recurrent, jl_nnx.RecurrentCell])
 def test_a_wrong_constructor_argument_is_named(cls):
     with pytest.raises(TypeError, match=r"cell"):
         cls(jl.LSTM, rngs=nnx.Rngs(0))
@@ -321,7 +321,7 @@ def test_wrong_arguments_are_refused_in_the_cores_words():
 
 
 def test_a_wrong_carry_is_refused():
-    one, x = module(CELLS[0], jl_nnx.LSTMCell), draw(B, IN)
+    one, x = module(CELLS[0], jl_nnx.RecurrentCell), draw(B, IN)
     c, h = one.initialize_carry(x.shape)
     with pytest.raises(TypeError, match=r"carry must be Flax's pair \(c, h\), but is a LSTMState"):
         one(jl.LSTMState(h, c), x)

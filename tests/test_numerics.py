@@ -30,11 +30,11 @@ def all_finite(tree):
 
 
 @lru_cache
-def with_gradient(cell, **knobs):
+def with_gradient(cell, **options):
     """Outputs, and the gradient of a loss on all of them to params, state and xs."""
 
     def loss(params, state, xs):
-        state, hs = jl.unroll(cell, params, xs, state, **knobs)
+        state, hs = jl.unroll(cell, params, xs, state, **options)
         weights = jnp.asarray(normal(3, *hs.shape), hs.dtype)
         return (hs * weights).sum() + sum(a.sum() for a in state), (state, hs)
 
@@ -152,11 +152,11 @@ def test_gradients_of_10000_steps_are_finite_and_near_float64(mode):
 
 
 @lru_cache
-def temporary_bytes(cell, steps, **knobs):
+def temporary_bytes(cell, steps, **options):
     """What the compiled gradient of the last output takes besides its arguments and results."""
 
     def loss(params, xs):
-        return jl.unroll(cell, params, xs, **knobs)[0].h.sum()
+        return jl.unroll(cell, params, xs, **options)[0].h.sum()
 
     params = jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
     xs = jax.ShapeDtypeStruct((steps, cell.input_size), jnp.float32)

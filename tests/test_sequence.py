@@ -14,7 +14,7 @@ import jax_lstm as jl
 
 I, H, T = 3, 4, 8
 CELLS = {"LSTM": jl.LSTM(I, H), "RNN": jl.RNN(I, H), "GRU": jl.GRU(I, H)}
-KNOBS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "hoisted": {},
     "plain": {"engine": "plain"},
     "remat": {"remat_every": 3},
@@ -74,18 +74,18 @@ def loop(cell, params, xs, state, mask=ALWAYS, reset=NEVER, reverse=False):
 
 
 @lru_cache
-def everything(cell, knobs):
-    """One compiled program a cell and knob: last state, outputs, loss, and its gradient to params, state and xs."""
+def everything(cell, options):
+    """One compiled program a cell and option: last state, outputs, loss, and its gradient to params, state and xs."""
 
     def loss(params, state, xs, mask, reset, d_s_T, d_hs):
-        s_T, hs = jl.unroll(cell, params, xs, state, mask, reset, **KNOBS[knobs])
+        s_T, hs = jl.unroll(cell, params, xs, state, mask, reset, **OPTIONS[options])
         dots = jax.tree.map(lambda a, d: (a * d).sum(), ((s_T, hs)), ((d_s_T, d_hs)))
         return sum(jax.tree.leaves(dots)), (s_T, hs)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
 
 
-def run(cell, knobs, mask, reset=RESET, xs=None, state=None, d_s_T=None, d_hs=None):
+def run(cell, options, mask, reset=RESET, xs=None, state=None, d_s_T=None, d_hs=None):
     """`everything` in float32 on fixed random numbers, save those that are given."""
     drawn = (
         params_of(cell, dtype=np.float32),
@@ -96,7 +96,7 @@ def run(cell, knobs, mask, reset=RESET, xs=None, state=None, d_s_T=None, d_hs=No
         state_of(cell, 6, np.float32) if d_s_T is None else d_s_T,
         normal(3, T, H, dtype=np.float32) if d_hs is None else d_hs,
     )
-    (loss, (s_T, hs)), (d_params, d_state, d_xs) = everything(cell, knobs)(*drawn)
+    (loss, (s_T, hs)), (d_params, d_state, d_xs) = everything(cell, options)(*drawn)
     return {"loss": loss, "s_T": s_T, "hs": hs, "d_params": d_params, "d_state": d_state, "d_xs": d_xs}
 
 
@@ -129,12 +129,12 @@ def test_any_mask_and_reset_mean_what_the_loop_means(kind, mask, reset):
     assert_close((state, hs), (flipped, flipped_hs[::-1]))
 
 
-@pytest.mark.parametrize("knobs", [k for k in KNOBS if "remat" in k])
-def test_remat_changes_no_number(cell, knobs):
+@pytest.mark.parametrize("options", [k for k in OPTIONS if "remat" in k])
+def test_remat_changes_no_number(cell, options):
     # 8 steps in segments of 3: two whole ones and a shorter one.
-    ours, theirs = (run(cell, k, MASKS["gaps"]) for k in (knobs, "reverse" if "reverse" in knobs else "hoisted"))
+    ours, theirs = (run(cell, k, MASKS["gaps"]) for k in (options, "reverse" if "reverse" in options else "hoisted"))
     assert_close(ours, theirs, atol=2e-6)
-    assert not np.allclose(ours["hs"], run(cell, knobs, MASKS["left"])["hs"], atol=1e-3)
+    assert not np.allclose(ours["hs"], run(cell, options, MASKS["left"])["hs"], atol=1e-3)
 
 
 @pytest.mark.parametrize("n", [1, 8, 50])
@@ -176,11 +176,11 @@ def test_a_reset_on_a_masked_step_has_no_effect():
     assert not np.allclose(dropped[1], jl.unroll(cell, params, xs, s_0, mask, at_3)[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("knobs", ["hoisted", "plain", "remat"])
-def test_the_gradient_is_cut_at_a_reset(cell, knobs):
+@pytest.mark.parametrize("options", ["hoisted", "plain", "remat"])
+def test_the_gradient_is_cut_at_a_reset(cell, options):
     # A loss on what comes after the reset at step 3 cannot see what came before it.
     after = normal(3, T, H, dtype=np.float32) * (np.arange(T) >= 3)[:, None]
-    cut, whole = (run(cell, knobs, ALWAYS, r, d_hs=after) for r in (np.arange(T) == 3, NEVER))
+    cut, whole = (run(cell, options, ALWAYS, r, d_hs=after) for r in (np.arange(T) == 3, NEVER))
     for before in (cut["d_state"], cut["d_xs"][:3]):
         assert not any(np.asarray(a).any() for a in jax.tree.leaves(before))
     assert np.abs(cut["d_xs"][3:]).min() > 0
@@ -191,15 +191,15 @@ def test_the_gradient_is_cut_at_a_reset(cell, knobs):
 # Padding.
 
 
-@pytest.mark.parametrize("knobs", KNOBS)
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("padding", MASKS)
-def test_garbage_in_padding_changes_no_bit_of_anything(cell, padding, knobs):
+def test_garbage_in_padding_changes_no_bit_of_anything(cell, padding, options):
     mask = MASKS[padding]
-    clean = run(cell, knobs, mask)
+    clean = run(cell, options, mask)
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(clean))
     for garbage in (np.nan, np.inf, -np.inf, np.float32(3e38)):
         xs = np.where(mask[:, None], normal(2, T, I), garbage).astype(np.float32)
-        dirty = run(cell, knobs, mask, xs=xs)
+        dirty = run(cell, options, mask, xs=xs)
         assert {k: the_bytes(v) for k, v in dirty.items()} == {k: the_bytes(v) for k, v in clean.items()}
     np.testing.assert_array_equal(clean["hs"][~mask], np.zeros(((~mask).sum(), H)))
     np.testing.assert_array_equal(clean["d_xs"][~mask], np.zeros(((~mask).sum(), I)))
@@ -213,12 +213,12 @@ def test_the_comparison_of_bits_notices_one_live_step(padding):
     assert all(the_bytes(clean[k]) != the_bytes(other[k]) for k in ("loss", "hs", "d_params", "d_xs"))
 
 
-@pytest.mark.parametrize("knobs", KNOBS)
-def test_a_sequence_of_length_0_is_its_initial_state_bit_for_bit(cell, knobs):
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_sequence_of_length_0_is_its_initial_state_bit_for_bit(cell, options):
     s_0 = jax.tree.map(lambda a: np.array([-0.0, 1e-45, np.pi, -3e38], np.float32), state_of(cell))
     ones = jax.tree.map(np.ones_like, s_0)
     for xs in (normal(2, T, I, dtype=np.float32), np.full((T, I), np.nan, np.float32)):
-        out = run(cell, knobs, NEVER, RESET, xs=xs, state=s_0, d_s_T=ones)
+        out = run(cell, options, NEVER, RESET, xs=xs, state=s_0, d_s_T=ones)
         assert the_bytes(out["s_T"]) == the_bytes(s_0)
         np.testing.assert_array_equal(out["hs"], np.zeros((T, H)))
         # The loss sums the final state: the gradient is 1 to the initial state and 0 to everything else.
@@ -226,7 +226,7 @@ def test_a_sequence_of_length_0_is_its_initial_state_bit_for_bit(cell, knobs):
         assert not any(np.asarray(a).any() for a in jax.tree.leaves((out["d_params"], out["d_xs"])))
     # One live step, and all of this is otherwise.
     s_0 = state_of(cell, dtype=np.float32)
-    alive = run(cell, knobs, np.arange(T) == 4, RESET, state=s_0, d_s_T=ones)
+    alive = run(cell, options, np.arange(T) == 4, RESET, state=s_0, d_s_T=ones)
     assert the_bytes(alive["s_T"]) != the_bytes(s_0)
     assert all(np.asarray(a).any() for a in alive["d_params"])
     assert the_bytes(alive["d_state"]) != the_bytes(ones)
@@ -234,17 +234,17 @@ def test_a_sequence_of_length_0_is_its_initial_state_bit_for_bit(cell, knobs):
 
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
 def test_zero_steps_keep_the_state_and_give_params_no_gradient(cell, engine):
-    params, s_0, xs, flags = params_of(cell), state_of(cell), np.zeros((0, I)), np.zeros(0, bool)
+    params, s_0, xs, masks = params_of(cell), state_of(cell), np.zeros((0, I)), np.zeros(0, bool)
 
     @jax.jit
     def grads(params, s_0, xs):
         def loss(params, s_0, xs):
-            state, hs = jl.unroll(cell, params, xs, s_0, flags, flags, engine=engine)
+            state, hs = jl.unroll(cell, params, xs, s_0, masks, masks, engine=engine)
             return sum(a.sum() for a in state) + hs.sum()
 
         return jax.grad(loss, (0, 1, 2))(params, s_0, xs)
 
-    for some in ((), (flags,), (flags, flags)):
+    for some in ((), (masks,), (masks, masks)):
         state, hs = jl.unroll(cell, params, xs, s_0, *some, engine=engine)
         jax.tree.map(np.testing.assert_array_equal, state, s_0)
         np.testing.assert_array_equal(hs, np.zeros((0, H)), strict=True)
@@ -282,8 +282,8 @@ def test_a_nan_affects_only_its_own_row_from_its_step_on(cell, engine):
 def test_a_live_nan_is_in_the_loss_and_in_every_gradient(cell):
     xs = normal(2, T, I, dtype=np.float32)
     xs[3, 1] = np.nan
-    for knobs in ("hoisted", "plain"):
-        out = run(cell, knobs, MASKS["right"], NEVER, xs=xs)
+    for options in ("hoisted", "plain"):
+        out = run(cell, options, MASKS["right"], NEVER, xs=xs)
         assert np.isnan(out["loss"])
         assert all(np.isnan(a).any() for a in jax.tree.leaves(out["d_params"]))
 
@@ -324,12 +324,12 @@ def test_chunks_in_float32_are_one_pass_to_its_rounding(cell):
 
 def test_a_loop_over_step_is_unroll(cell):
     params, xs, s_0, mask = params_of(cell), normal(1, T, I), state_of(cell), MASKS["gaps"]
-    for flags in ((), (mask,), (mask, RESET), (None, RESET)):
+    for masks in ((), (mask,), (mask, RESET), (None, RESET)):
         state, hs = s_0, []
         for t in range(T):
-            state, h = jl.step(cell, params, state, xs[t], *(f if f is None else f[t] for f in flags))
+            state, h = jl.step(cell, params, state, xs[t], *(f if f is None else f[t] for f in masks))
             hs.append(h)
-        assert_close((state, np.stack(hs)), jl.unroll(cell, params, xs, s_0, *flags))
+        assert_close((state, np.stack(hs)), jl.unroll(cell, params, xs, s_0, *masks))
     assert not np.allclose(hs, jl.unroll(cell, params, xs, s_0)[1], atol=1e-3)
 
 
@@ -431,11 +431,11 @@ def test_a_time_major_keyword_mask_works_in_batched_but_not_vmap():
 @pytest.mark.parametrize("time_major", [False, True])
 def test_a_batch_of_none_has_a_state_and_gradients_of_zero(cell, time_major):
     params = params_of(cell)
-    xs, flags = np.zeros((T, 0, I) if time_major else (0, T, I)), np.zeros((T, 0) if time_major else (0, T), bool)
+    xs, masks = np.zeros((T, 0, I) if time_major else (0, T, I)), np.zeros((T, 0) if time_major else (0, T), bool)
 
     @jax.jit
     def loss_and_outputs(params):
-        state, hs = jl.batched(jl.unroll, time_major=time_major)(cell, params, xs, mask=flags, reset=flags)
+        state, hs = jl.batched(jl.unroll, time_major=time_major)(cell, params, xs, mask=masks, reset=masks)
         return hs.sum() + sum(a.sum() for a in state), (state, hs)
 
     (loss, (state, hs)), d_params = jax.value_and_grad(loss_and_outputs, has_aux=True)(params)
@@ -453,10 +453,10 @@ def test_a_batch_of_none_has_a_state_and_gradients_of_zero(cell, time_major):
 def test_lstm_is_unroll_of_the_lstm_its_params_describe():
     cell = CELLS["LSTM"]
     params, xs, s_0 = params_of(cell), normal(1, T, I), state_of(cell)
-    for knobs in ({}, {"reverse": True}, {"remat_every": 3}):
-        ours = jl.lstm(params, xs, s_0, MASKS["gaps"], RESET, **knobs)
+    for options in ({}, {"reverse": True}, {"remat_every": 3}):
+        ours = jl.lstm(params, xs, s_0, MASKS["gaps"], RESET, **options)
         jax.tree.map(
-            np.testing.assert_array_equal, ours, jl.unroll(cell, params, xs, s_0, MASKS["gaps"], RESET, **knobs)
+            np.testing.assert_array_equal, ours, jl.unroll(cell, params, xs, s_0, MASKS["gaps"], RESET, **options)
         )
     jax.tree.map(np.testing.assert_array_equal, jl.lstm_step(params, s_0, xs[0]), jl.step(cell, params, s_0, xs[0]))
     assert not np.allclose(jl.lstm(params, xs, s_0)[1], jl.lstm(params, xs)[1], atol=1e-3)

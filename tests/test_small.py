@@ -9,7 +9,7 @@ import pytest
 
 import jax_lstm as jl
 
-pytestmark = pytest.mark.flags
+pytestmark = pytest.mark.strict
 
 I, H, T = 3, 4, 3
 MASK, RESET = np.array([True, False, True]), np.array([False, True, True])

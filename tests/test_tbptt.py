@@ -14,14 +14,14 @@ WINDOWS = [(4, 4), (4, 2), (4, 1), (6, 3), (10, 5)]
 
 
 @cache
-def problem(name="LSTM", flags=False):
+def problem(name="LSTM", masks=False):
     cell = getattr(jl, name)(I, H)
     params = cell.init(jax.random.key(0), jnp.float64)
     rng = np.random.default_rng(1)
     drawn = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731
     state = jax.tree.map(lambda a: drawn(*a.shape), cell.initial_state(params))
-    mask = jnp.arange(T) % 4 != 1 if flags else None
-    reset = jnp.arange(T) == 6 if flags else None
+    mask = jnp.arange(T) % 4 != 1 if masks else None
+    reset = jnp.arange(T) == 6 if masks else None
     return cell, params, drawn(T, I), state, mask, reset, drawn(T, H)
 
 
@@ -59,7 +59,7 @@ def test_value_and_gradients_are_those_of_the_loop_over_windows(name, window, st
 
 @pytest.mark.parametrize("window", [T, 2 * T])
 def test_a_full_window_gives_the_gradient_of_unroll(window):
-    cell, params, xs, state, mask, reset, weights = problem(flags=True)
+    cell, params, xs, state, mask, reset, weights = problem(masks=True)
     runs = (partial(jl.tbptt, window=window), jl.unroll)
     ours, theirs = (
         value_and_gradients(lambda p, x, s, run=run: run(cell, p, x, s, mask, reset), weights, params, xs, state)
@@ -70,7 +70,7 @@ def test_a_full_window_gives_the_gradient_of_unroll(window):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_outputs_with_flags_and_reverse_equal_unroll(reverse):
-    cell, params, xs, state, mask, reset, _ = problem(flags=True)
+    cell, params, xs, state, mask, reset, _ = problem(masks=True)
     ours = jl.tbptt(cell, params, xs, state, mask, reset, window=6, stride=2, reverse=reverse)
     theirs = jl.unroll(cell, params, xs, state, mask, reset, reverse=reverse)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-14), ours, theirs)
@@ -119,7 +119,7 @@ def test_memory_grows_with_the_window_and_not_with_the_sequence():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "error", "words"),
+    ("options", "error", "words"),
     [
         ({"window": 6, "stride": 4}, ValueError, "stride must divide window"),
         ({"window": 0}, ValueError, "window must be at least 1"),
@@ -128,10 +128,10 @@ def test_memory_grows_with_the_window_and_not_with_the_sequence():
         ({"window": 4, "engine": "fast"}, ValueError, "engine must be one of"),
     ],
 )
-def test_a_wrong_choice_is_refused_by_name(knobs, error, words):
+def test_a_wrong_choice_is_refused_by_name(options, error, words):
     cell, params, xs, *_ = problem()
     with pytest.raises(error, match=words):
-        jl.tbptt(cell, params, xs, **knobs)
+        jl.tbptt(cell, params, xs, **options)
 
 
 def test_a_traced_window_is_refused():

@@ -220,10 +220,8 @@ def test_a_stack_is_torchs_layers_over_packed_sequences(layers, directions, proj
     ).sum().backward()
     theirs = [a.detach().numpy() for a in (hs, *ends)], [a.grad.numpy() for a in given]
 
-    def tree(leaf):  # of what each layer has in each direction, in the form of our params and states
-        return tuple(
-            jl.BothWays(*(leaf(k, d) for d in range(2))) if directions == 2 else leaf(k, 0) for k in range(layers)
-        )
+    def tree(leaf, both=jl.BidirectionalParams):  # of what each layer has in each direction, in our form
+        return tuple(both(*(leaf(k, d) for d in range(2))) if directions == 2 else leaf(k, 0) for k in range(layers))
 
     widths = [features] + [directions * P] * (layers - 1)
     cells = [jl.LSTM(width, H, projection=projection) for width in widths]
@@ -234,7 +232,7 @@ def test_a_stack_is_torchs_layers_over_packed_sequences(layers, directions, proj
     @jax.jit
     def both(params, xs, h_0, c_0):
         def run(params, xs, h_0, c_0):
-            state = tree(lambda k, d: jl.LSTMState(h_0[k, d], c_0[k, d]))
+            state = tree(lambda k, d: jl.LSTMState(h_0[k, d], c_0[k, d]), jl.BidirectionalState)
             end, hs = jl.batched(jl.unroll)(stack, params, xs, state, mask)
             ends = jax.tree.leaves(end, is_leaf=lambda s: isinstance(s, jl.LSTMState))
             return hs, jnp.stack([s.h for s in ends]), jnp.stack([s.c for s in ends])

@@ -29,9 +29,9 @@ LAYERS = {
     "Stack": jl.Stack((jl.LSTM(I, H), jl.Dropout(jl.GRU(H, H), hidden=0.3)), dropout=0.4),
     "Stack of four": jl.Stack((jl.RNN(I, I, noise=0.1),) * 4, residual=True),
     "Bidirectional": jl.Bidirectional(jl.Dropout(jl.LSTM(I, H), inputs=0.4), jl.GRU(I, 2)),
-    "LearnedState": jl.LearnedState(jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.2)),
+    "LearnedInitialState": jl.LearnedInitialState(jl.Dropout(jl.LSTM(I, H), zoneout=0.3, zoneout_c=0.2)),
     "all of them": jl.Stack(
-        (jl.Bidirectional(jl.LearnedState(jl.LSTM(I, 2))), jl.LSTM(4, H, projection=2)), dropout=0.4
+        (jl.Bidirectional(jl.LearnedInitialState(jl.LSTM(I, 2))), jl.LSTM(4, H, projection=2)), dropout=0.4
     ),
 }
 each_step = pytest.mark.parametrize("name", list(STEPPED))
@@ -49,7 +49,7 @@ def weights(cell, dtype: Any = jnp.float32, seed=10):
     return treedef.unflatten(draw(*leaf.shape, dtype=dtype, seed=seed + k) for k, leaf in enumerate(leaves))
 
 
-def in_nnx(cell, params, cls: Any = jl_nnx.LSTM) -> Any:
+def in_nnx(cell, params, cls: Any = jl_nnx.Recurrent) -> Any:
     module = cls(cell, rngs=nnx.Rngs(0), param_dtype=jax.tree.leaves(params)[0].dtype)
     module.set_params(params)
     return module
@@ -60,16 +60,16 @@ def by_nnx(cell, params):
 
 
 def by_linen(cell, params):
-    module, variables = jl_linen.LSTM(cell), jl_linen.variables_of(params)
+    module, variables = jl_linen.Recurrent(cell), jl_linen.variables_of(params)
     return lambda *args, **choices: module.apply(variables, *args, **choices)
 
 
 def nnx_rnn(cell, params, **options) -> Any:
-    return nnx.RNN(in_nnx(cell, params, jl_nnx.LSTMCell), return_carry=True, **options)
+    return nnx.RNN(in_nnx(cell, params, jl_nnx.RecurrentCell), return_carry=True, **options)
 
 
 def linen_rnn(cell, params, **options) -> Any:
-    rnn = nn.RNN(jl_linen.LSTMCell(cell), return_carry=True, **options)
+    rnn = nn.RNN(jl_linen.RecurrentCell(cell), return_carry=True, **options)
     variables = {"params": {"cell": jl_linen.variables_of(params)["params"]}}
     return lambda *args, **choices: rnn.apply(variables, *args, **choices)
 
@@ -80,7 +80,7 @@ def nnx_both(cell, params) -> Any:
 
 
 def linen_both(cell, params) -> Any:
-    both = nn.Bidirectional(*(nn.RNN(jl_linen.LSTMCell(cell)) for _ in params), return_carry=True)
+    both = nn.Bidirectional(*(nn.RNN(jl_linen.RecurrentCell(cell)) for _ in params), return_carry=True)
     held = {
         name: {"cell": jl_linen.variables_of(p)["params"]}
         for name, p in zip(("forward_rnn", "backward_rnn"), params, strict=True)
@@ -150,7 +150,7 @@ def test_an_initial_carry_of_a_stack_is_the_tuple_of_its_states(rnn):
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 def test_flax_bidirectional_of_two_cells_equals_ours(name, both, lengths):
     cell, xs = STEPPED[name], draw(B, T, I)
-    params = jl.BothWays(weights(cell), weights(cell, seed=20))
+    params = jl.BidirectionalParams(weights(cell), weights(cell, seed=20))
     mask = None if lengths is None else MASK
     (one, two), ys = both(cell, params)(xs, seq_lengths=lengths)
     state, want = core(jl.Bidirectional(cell), params, xs, None, mask)
@@ -160,7 +160,7 @@ def test_flax_bidirectional_of_two_cells_equals_ours(name, both, lengths):
 
 @each_rnn
 def test_a_step_starts_from_the_learned_state_and_drops_nothing(rnn):
-    cell, xs = LAYERS["LearnedState"], draw(B, T, I)
+    cell, xs = LAYERS["LearnedInitialState"], draw(B, T, I)
     params = weights(cell)
     state, ys = core(cell, params, xs)
     assert_close(rnn(cell, params)(xs), (as_carry(state), ys))
@@ -175,13 +175,13 @@ def test_a_layer_in_a_module_is_the_core_with_and_without_a_key(name, wrapped):
     cell, xs = LAYERS[name], draw(B, T, I, dtype=jnp.float64)
     params = weights(cell, jnp.float64)
     reset = jnp.arange(T)[None] == jnp.asarray([[2], [3]])
-    module, flags = wrapped(cell, params), {"mask": MASK, "reset": reset}
-    assert_equal(module(xs, **flags), core(cell, params, xs, None, MASK, reset))
-    drawn = module(xs, **flags, key=jax.random.key(3))
+    module, masks = wrapped(cell, params), {"mask": MASK, "reset": reset}
+    assert_equal(module(xs, **masks), core(cell, params, xs, None, MASK, reset))
+    drawn = module(xs, **masks, key=jax.random.key(3))
     assert_equal(drawn, core(cell, params, xs, None, MASK, reset, key=jax.random.key(3)))
-    assert_equal(drawn, module(xs, **flags, key=jax.random.key(3)))
+    assert_equal(drawn, module(xs, **masks, key=jax.random.key(3)))
     for other in (None, jax.random.key(4)):
-        assert np.abs(module(xs, **flags, key=other)[1] - drawn[1]).max() > 1e-3
+        assert np.abs(module(xs, **masks, key=other)[1] - drawn[1]).max() > 1e-3
 
 
 @each_layer
@@ -191,7 +191,7 @@ def test_gradients_through_a_module_are_the_cores(name):
     expected = jax.grad(lambda p: jnp.sum(core(cell, p, xs)[1] ** 2))(params)
     named = jl_linen.variables_of(expected)
     variables = jl_linen.variables_of(params)
-    module: Any = jl_linen.LSTM(cell)
+    module: Any = jl_linen.Recurrent(cell)
     assert_close(jax.grad(lambda v: jnp.sum(module.apply(v, xs)[1] ** 2))(variables), named, 1e-10)
     grads = nnx.grad(lambda m: jnp.sum(m(xs)[1] ** 2))(in_nnx(cell, params))
     assert_close(nnx.to_pure_dict(grads), named["params"], 1e-10)
@@ -200,15 +200,15 @@ def test_gradients_through_a_module_are_the_cores(name):
 NAMES = {
     "Stack": {"0": {"w_x", "w_h", "b"}, "1": {"w_x", "w_h", "b", "b_hn"}},
     "Bidirectional": {"forward": {"w_x", "w_h", "b"}, "backward": {"w_x", "w_h", "b", "b_hn"}},
-    "LearnedState": {"of": {"w_x", "w_h", "b"}, "state": {"h", "c"}},
+    "LearnedInitialState": {"of": {"w_x", "w_h", "b"}, "state": {"h", "c"}},
 }
 
 
 @pytest.mark.parametrize("name", list(NAMES))
 def test_param_names_are_one_dict_per_level_in_linen_and_nnx(name):
     cell = LAYERS[name]
-    variables = jl_linen.LSTM(cell).init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))
-    module = jl_nnx.LSTM(cell, rngs=nnx.Rngs(0))
+    variables = jl_linen.Recurrent(cell).init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))
+    module = jl_nnx.Recurrent(cell, rngs=nnx.Rngs(0))
     held = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     for tree in (variables["params"], held):
         assert {outer: set(inner) for outer, inner in tree.items()} == NAMES[name]
@@ -217,12 +217,12 @@ def test_param_names_are_one_dict_per_level_in_linen_and_nnx(name):
 
 
 def test_a_param_is_found_under_its_name():
-    both: Any = jl_nnx.LSTM(LAYERS["Bidirectional"], rngs=nnx.Rngs(0))
+    both: Any = jl_nnx.Recurrent(LAYERS["Bidirectional"], rngs=nnx.Rngs(0))
     assert_equal(both.forward.w_x[...], both.params.forward.w_x)
-    learned: Any = jl_nnx.LSTM(LAYERS["LearnedState"], rngs=nnx.Rngs(0))
+    learned: Any = jl_nnx.Recurrent(LAYERS["LearnedInitialState"], rngs=nnx.Rngs(0))
     assert_equal(learned.state.h[...], learned.params.state.h)
-    assert learned.cell == LAYERS["LearnedState"]
-    stack = jl_nnx.LSTM(LAYERS["Stack"], rngs=nnx.Rngs(0))
+    assert learned.cell == LAYERS["LearnedInitialState"]
+    stack = jl_nnx.Recurrent(LAYERS["Stack"], rngs=nnx.Rngs(0))
     assert_equal(getattr(stack, "1").b_hn[...], stack.params[1].b_hn)
 
 
@@ -238,7 +238,7 @@ def test_weights_go_in_and_out_and_through_split_and_merge(name, graph):
         again = nnx.merge(graphdef, jax.tree.map(lambda a: 2 * a, state))
         assert_equal(again.params, jax.tree.map(lambda a: 2 * a, params))
         assert_close(nnx.jit(lambda m, xs: m(xs))(module, xs), core(cell, params, xs))
-    bound: Any = jl_linen.LSTM(cell).bind(jl_linen.variables_of(params))
+    bound: Any = jl_linen.Recurrent(cell).bind(jl_linen.variables_of(params))
     assert_equal(bound.params, params)
 
 
@@ -256,16 +256,16 @@ def test_weights_go_through_a_checkpoint(name, tmp_path):
         nnx.replace_by_pure_dict(state, checkpoints.restore(tmp_path / "nnx", empty))
         restored = checkpoints.restore(tmp_path / "linen", jax.tree.map(jnp.zeros_like, variables))
     assert_equal(nnx.merge(graphdef, state).params, module.params)
-    bound: Any = jl_linen.LSTM(cell).bind(restored)
+    bound: Any = jl_linen.Recurrent(cell).bind(restored)
     assert_equal(bound.params, module.params)
 
 
 def test_seeds_of_a_stack_are_a_vmap_over_modules():
     keys, cell, xs = jax.random.split(jax.random.key(0), 3), LAYERS["Stack"], draw(B, T, I)
-    many = nnx.vmap(lambda key: jl_nnx.LSTM(cell, rngs=nnx.Rngs(key)))(keys)
+    many = nnx.vmap(lambda key: jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key)))(keys)
     _, ys = nnx.vmap(lambda m, xs: m(xs), in_axes=(0, None))(many, xs)
     for k, key in enumerate(keys):
-        assert_close(ys[k], jl_nnx.LSTM(cell, rngs=nnx.Rngs(key))(xs)[1])
+        assert_close(ys[k], jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key))(xs)[1])
 
 
 # What is refused.
@@ -273,8 +273,8 @@ def test_seeds_of_a_stack_are_a_vmap_over_modules():
 
 @pytest.mark.parametrize("name", ["Bidirectional", "all of them"])
 def test_a_cell_that_looks_at_later_inputs_is_no_flax_cell(name):
-    for make in (jl_linen.LSTMCell, lambda cell: jl_nnx.LSTMCell(cell, rngs=nnx.Rngs(0))):
-        with pytest.raises(ValueError, match=r"LSTMCell: cell (Bidirectional|Stack) looks at later inputs"):
+    for make in (jl_linen.RecurrentCell, lambda cell: jl_nnx.RecurrentCell(cell, rngs=nnx.Rngs(0))):
+        with pytest.raises(ValueError, match=r"RecurrentCell: cell (Bidirectional|Stack) looks at later inputs"):
             make(LAYERS[name])
 
 
@@ -290,7 +290,7 @@ def test_an_unused_key_or_an_invalid_key_is_refused(wrapped):
 
 def test_a_carry_of_other_parts_is_refused():
     cell, x = STEPPED["Stack"], draw(B, I)
-    one = in_nnx(cell, weights(cell), jl_nnx.LSTMCell)
+    one = in_nnx(cell, weights(cell), jl_nnx.RecurrentCell)
     (lower, upper) = one.initialize_carry(x.shape)
     with pytest.raises(TypeError, match=r"carry must have the structure .* for cell Stack"):
         one((lower,), x)
@@ -302,8 +302,8 @@ def test_a_weight_that_variables_lack_is_named():
     cell = LAYERS["Stack"]
     variables = jl_linen.variables_of(weights(cell))
     del variables["params"]["1"]["w_h"]
-    with pytest.raises(ValueError, match=r"LSTM: params lacks 1\.w_h, which cell Stack needs"):
-        jl_linen.LSTM(cell).apply(variables, draw(B, T, I))
+    with pytest.raises(ValueError, match=r"Recurrent: params lacks 1\.w_h, which cell Stack needs"):
+        jl_linen.Recurrent(cell).apply(variables, draw(B, T, I))
 
 
 def test_two_weights_of_one_name_are_refused():

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm import gates
-from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, orthogonal, product
+from jax_lstm import checks, gates
+from jax_lstm.cell import SplitCell
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.linear import bounded, product
 from jax_lstm.gates import GRUGates
 
 
@@ -88,7 +88,7 @@ class GRU(SplitCell):
     compute_dtype: str | None = None
 
     def __post_init__(self):
-        check_fields(self)
+        checks.check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GRUParams:
         """Draw the weights: for each gate w_x LeCun normal and w_h orthogonal; b and b_hn zero.
@@ -103,7 +103,7 @@ class GRU(SplitCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("GRU.init", key), door.float_dtype("GRU.init", "dtype", dtype)
+        key, dtype = checks.check_key("GRU.init", key), checks.float_dtype("GRU.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h = jax.random.split(key)
         return GRUParams(

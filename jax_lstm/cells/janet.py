@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.affine import AffineCell
-from jax_lstm.cells.base import check_fields, zeros
-from jax_lstm.cells.weights import draw_per_gate, forget_biases, lecun_normal, orthogonal
+from jax_lstm import checks, gates
+from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.linear import PreactivationCell
+from jax_lstm.gates import JANETSlopes
 
 
 class JANETParams(NamedTuple):
@@ -44,17 +44,9 @@ class JANETState(NamedTuple):
     h: Float[Array, " H"]
 
 
-class JANETSlopes(NamedTuple):
-    """Partial derivatives of h_t with respect to h_{t−1} (z held fixed), z_f and z_g; each (H,)."""
-
-    h: Float[Array, " H"]
-    z_f: Float[Array, " H"]
-    z_g: Float[Array, " H"]
-
-
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class JANET(AffineCell):
+class JANET(PreactivationCell):
     """JANET cell: an LSTM with a forget gate only (van der Westhuizen & Lasenby 2018).
 
     One step::
@@ -92,9 +84,9 @@ class JANET(AffineCell):
     compute_dtype: str | None = None
 
     def __post_init__(self):
-        check_fields(self)
-        forget_bias, chrono = door.forget_bias("JANET", self.forget_bias, self.chrono)
-        object.__setattr__(self, "beta", door.number("JANET", "beta", self.beta))
+        checks.check_fields(self)
+        forget_bias, chrono = checks.check_forget_bias("JANET", self.forget_bias, self.chrono)
+        object.__setattr__(self, "beta", checks.finite_number("JANET", "beta", self.beta))
         object.__setattr__(self, "forget_bias", forget_bias)
         object.__setattr__(self, "chrono", chrono)
 
@@ -111,7 +103,7 @@ class JANET(AffineCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("JANET.init", key), door.float_dtype("JANET.init", "dtype", dtype)
+        key, dtype = checks.check_key("JANET.init", key), checks.float_dtype("JANET.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h, key_b = jax.random.split(key, 3)
         b_f = forget_biases(key_b, H, dtype, self.forget_bias, self.chrono)
@@ -137,23 +129,18 @@ class JANET(AffineCell):
         self, params: JANETParams, state: JANETState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]
     ) -> JANETState:
         """The next state h_t from z = zx + zh + b; zx and zh are (2H,)."""
-        f, k, g = self._gates(zx + zh + params.b)
-        return JANETState(f * state.h + k * g)
+        return JANETState(gates.janet_state(state.h, *self._gates(zx + zh + params.b)))
 
-    def linearise(
+    def update_with_residuals(
         self, params: JANETParams, state: JANETState, z: Float[Array, " Z"]
     ) -> tuple[JANETState, JANETSlopes]:
         """The next state h_t from z = zx + zh (b is added here), and the residuals that its JVP needs."""
         f, k, g = self._gates(z + params.b)
-        slopes = JANETSlopes(f, state.h * f * (1 - f) - g * k * (1 - k), k * (1 - g * g))
-        return JANETState(f * state.h + k * g), slopes
+        return JANETState(gates.janet_state(state.h, f, k, g)), gates.janet_slopes(state.h, f, k, g)
 
-    def along(self, slopes: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
+    def update_jvp(self, slopes: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
         """The JVP of the step: dh_t from dh_{t−1} and dz."""
-        dz_f, dz_g = jnp.split(dz, 2)
-        return JANETState(slopes.h * dstate.h + slopes.z_f * dz_f + slopes.z_g * dz_g)
+        return JANETState(gates.janet_jvp(slopes, dstate.h, *jnp.split(dz, 2)))
 
     def _gates(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"], Float[Array, " H"]]:
-        """f = σ(z_f), k = 1 − σ(z_f − β) as σ(β − z_f), which keeps its digits where it is small, and g = tanh(z_g)."""
-        z_f, z_g = jnp.split(z, 2)
-        return jax.nn.sigmoid(z_f), jax.nn.sigmoid(self.beta - z_f), jnp.tanh(z_g)
+        return gates.janet_gates(*jnp.split(z, 2), self.beta)

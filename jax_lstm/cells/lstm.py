@@ -29,13 +29,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm import gates
-from jax_lstm.cells import door
-from jax_lstm.cells.activations import ACTIVATIONS
-from jax_lstm.cells.affine import AffineCell
-from jax_lstm.cells.base import check_fields, zeros
-from jax_lstm.cells.weights import at_least_float32, draw_per_gate, forget_biases, lecun_normal, orthogonal, product
-from jax_lstm.gates import Gates
+from jax_lstm import checks, gates
+from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.linear import PreactivationCell, product
+from jax_lstm.gates import ACTIVATIONS, Gates
 
 WITHOUT = ("input_gate", "forget_gate", "output_gate")
 
@@ -94,7 +91,7 @@ class LSTMState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class LSTM(AffineCell):
+class LSTM(PreactivationCell):
     """LSTM cell with forget gate, and its common variants (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
     One step, with φ = ψ = tanh unless chosen otherwise::
@@ -164,22 +161,22 @@ class LSTM(AffineCell):
     clip: float | int | None = None
 
     def __post_init__(self):
-        check_fields(self)
+        checks.check_fields(self)
         for name in ("peephole", "coupled", "layer_norm"):
-            object.__setattr__(self, name, door.flag("LSTM", name, getattr(self, name)))
+            object.__setattr__(self, name, checks.check_bool("LSTM", name, getattr(self, name)))
         for name in ("gate_activation", "cell_activation", "output_activation"):
-            door.choice("LSTM", name, getattr(self, name), tuple(ACTIVATIONS))
+            checks.one_of("LSTM", name, getattr(self, name), tuple(ACTIVATIONS))
         if self.without is not None:
-            door.choice("LSTM", "without", self.without, WITHOUT)
+            checks.one_of("LSTM", "without", self.without, WITHOUT)
         if self.coupled and self.without in ("input_gate", "forget_gate"):
             raise ValueError(
                 f"LSTM: coupled=True computes the input gate from the forget gate, but without={self.without!r} "
                 "removes one of the two; leave out one of these options"
             )
         if self.projection is not None:
-            object.__setattr__(self, "projection", door.size("LSTM", "projection", self.projection))
+            object.__setattr__(self, "projection", checks.positive_int("LSTM", "projection", self.projection))
         if self.clip is not None:
-            object.__setattr__(self, "clip", door.number("LSTM", "clip", self.clip))
+            object.__setattr__(self, "clip", checks.finite_number("LSTM", "clip", self.clip))
             if self.clip <= 0:
                 raise ValueError(f"LSTM: clip must be above 0, but is {self.clip}")
         if self.without == "forget_gate":
@@ -190,7 +187,7 @@ class LSTM(AffineCell):
                         "leave out one of the two"
                     )
             return
-        forget_bias, chrono = door.forget_bias("LSTM", self.forget_bias, self.chrono)
+        forget_bias, chrono = checks.check_forget_bias("LSTM", self.forget_bias, self.chrono)
         object.__setattr__(self, "forget_bias", forget_bias)
         object.__setattr__(self, "chrono", chrono)
 
@@ -230,7 +227,7 @@ class LSTM(AffineCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("LSTM.init", key), door.float_dtype("LSTM.init", "dtype", dtype)
+        key, dtype = checks.check_key("LSTM.init", key), checks.float_dtype("LSTM.init", "dtype", dtype)
         H, P, names = self.hidden_size, self.output_size, self._names
         keys = jax.random.split(key, 3 if self.projection is None else 4)
         biases = {name: jnp.zeros(H, dtype) for name in names}
@@ -275,7 +272,7 @@ class LSTM(AffineCell):
             return state
         return state._replace(h=product(state.h, params.w_p, self.compute_dtype))
 
-    def linearise(
+    def update_with_residuals(
         self, params: Params, state: LSTMState, z: Float[Array, " Z"]
     ) -> tuple[LSTMState, tuple[Array, Gates]]:
         """The next state and the residuals that its JVP needs, c_{t−1} and the gates, from z = zx + zh.
@@ -285,9 +282,9 @@ class LSTM(AffineCell):
         ifgo = gates.lstm_gates(Gates(*jnp.split(z + params.b, 4)))
         return LSTMState(*gates.lstm_state(state.c, ifgo)), (state.c, ifgo)
 
-    def along(self, at: tuple[Array, Gates], dstate: LSTMState, dz: Float[Array, " Z"]) -> LSTMState:
+    def update_jvp(self, residuals: tuple[Array, Gates], dstate: LSTMState, dz: Float[Array, " Z"]) -> LSTMState:
         """The JVP of the step: (dh_t, dc_t) from dc_{t−1} and dz. dh_{t−1} acts only through dz."""
-        return LSTMState(*gates.lstm_along(*at, dstate.c, Gates(*jnp.split(dz, 4))))
+        return LSTMState(*gates.lstm_jvp(*residuals, dstate.c, Gates(*jnp.split(dz, 4))))
 
     def gates(self, params: Params, state: LSTMState, x: Float[Array, " I"]) -> Gates:
         """The gates i, f, g, o of one step, each (H,); a gate left out by `without` is 1.
@@ -309,28 +306,33 @@ class LSTM(AffineCell):
             ifgo = gates.lstm_gates(Gates(*jnp.split(zx + zh + params.b, 4)))
             return ifgo, LSTMState(*gates.lstm_state(c_tm1, ifgo))
         if self.layer_norm:
-            zx, zh = params.s_x * _normalised(zx), params.s_h * _normalised(zh)
+            zx, zh = params.s_x * gates.layer_norm(zx), params.s_h * gates.layer_norm(zh)
         z = zx + zh + params.b
         z = z if self.clip is None else jnp.clip(z, -self.clip, self.clip)
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))
-        σ, φ, ψ = (ACTIVATIONS[name] for name in (self.gate_activation, self.cell_activation, self.output_activation))
+        φs = (self.gate_activation, self.cell_activation, self.output_activation)
 
-        def gate(name: str, c: Array) -> Array:
-            if name not in z:
-                return jnp.ones_like(c)
-            return σ(z[name] + p[name] * c if p else z[name])
+        def normalize_c(c: Array) -> Array:
+            return params.s_c * gates.layer_norm(c) + params.b_c if self.layer_norm else c
 
-        f, g = gate("f", c_tm1), φ(z["g"])
-        i = 1 - f if self.coupled else gate("i", c_tm1)
-        c_t = f * c_tm1 + i * g
-        o = gate("o", c_t)
-        shown = params.s_c * _normalised(c_t) + params.b_c if self.layer_norm else c_t
-        return Gates(i, f, g, o), LSTMState(h=o * ψ(shown), c=c_t)
+        activations = tuple(ACTIVATIONS[name] for name in φs)
+        ifgo, h_t, c_t = gates.lstm_variant(z, c_tm1, p, activations, self.coupled, normalize_c)
+        return ifgo, LSTMState(h=h_t, c=c_t)
 
 
-def _normalised(a: Float[Array, " n"]) -> Float[Array, " n"]:
-    wide = a.astype(at_least_float32(a.dtype))  # the square of a float16 easily overflows
-    # Subtract the mean before squaring: mean(a²) − mean(a)² would lose digits.
-    centred = wide - jnp.mean(wide)
-    return (centred * jax.lax.rsqrt(jnp.mean(centred * centred) + jnp.asarray(1e-5, wide.dtype))).astype(a.dtype)
+def cell_of(caller: str, params: Any) -> LSTM:
+    """The plain LSTM with the sizes of these params."""
+    if not isinstance(params, LSTMParams):
+        raise TypeError(
+            f"{caller}: params must be LSTMParams(w_x, w_h, b), but is a {type(params).__name__}; "
+            f"for another cell use jl.unroll(cell, params, ...)"
+        )
+    w_x, w_h, b = (checks.as_array(caller, f"params.{n}", a) for n, a in zip(params._fields, params, strict=True))
+    if w_h.ndim != 2 or w_h.shape[1] != 4 * w_h.shape[0]:
+        raise ValueError(f"{caller}: params.w_h must have shape (H, 4H), but has {w_h.shape}")
+    if w_x.ndim != 2 or w_x.shape[1] != w_h.shape[1]:
+        raise ValueError(f"{caller}: params.w_x must have shape (I, {w_h.shape[1]}), but has {w_x.shape}")
+    if b.shape != (w_h.shape[1],):
+        raise ValueError(f"{caller}: params.b must have shape {(w_h.shape[1],)}, but has {b.shape}")
+    return LSTM(w_x.shape[0], w_h.shape[0])

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.base import check_fields, zeros
-from jax_lstm.cells.input_gated import InputGatedCell
-from jax_lstm.cells.weights import draw_per_gate, lecun_normal
+from jax_lstm import checks, gates
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, zeros
+from jax_lstm.cells.linear import LinearRecurrentCell
 
 
 class MinGRUParams(NamedTuple):
@@ -40,7 +39,7 @@ class MinGRUState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class MinGRU(InputGatedCell):
+class MinGRU(LinearRecurrentCell):
     """Minimal GRU (minGRU) cell: the gate reads the input only, so a step is linear in h (Feng et al. 2024).
 
     One step::
@@ -73,7 +72,7 @@ class MinGRU(InputGatedCell):
     state_type = MinGRUState
 
     def __post_init__(self):
-        check_fields(self)
+        checks.check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> MinGRUParams:
         """Draw the weights: w_x LeCun normal per gate, b zero.
@@ -88,7 +87,7 @@ class MinGRU(InputGatedCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("MinGRU.init", key), door.float_dtype("MinGRU.init", "dtype", dtype)
+        key, dtype = checks.check_key("MinGRU.init", key), checks.float_dtype("MinGRU.init", "dtype", dtype)
         return MinGRUParams(
             w_x=draw_per_gate(lecun_normal, key, 2, (self.input_size, self.hidden_size), dtype),
             b=jnp.zeros(2 * self.hidden_size, dtype),
@@ -108,6 +107,4 @@ class MinGRU(InputGatedCell):
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """The coefficients of one step, each (H,): 1 − z and z ⊙ z_g, from the pre-activations (2H,)."""
-        z_z, z_g = jnp.split(z, 2)
-        z = jax.nn.sigmoid(z_z)
-        return 1 - z, z * z_g
+        return gates.min_gru_coefficients(*jnp.split(z, 2))

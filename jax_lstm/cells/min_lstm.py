@@ -17,10 +17,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.base import check_fields, zeros
-from jax_lstm.cells.input_gated import InputGatedCell
-from jax_lstm.cells.weights import draw_per_gate, lecun_normal
+from jax_lstm import checks, gates
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, zeros
+from jax_lstm.cells.linear import LinearRecurrentCell
 
 
 class MinLSTMParams(NamedTuple):
@@ -42,7 +41,7 @@ class MinLSTMState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class MinLSTM(InputGatedCell):
+class MinLSTM(LinearRecurrentCell):
     """Minimal LSTM (minLSTM) cell: the gates read the input only, so a step is linear in h (Feng et al. 2024).
 
     One step::
@@ -76,7 +75,7 @@ class MinLSTM(InputGatedCell):
     state_type = MinLSTMState
 
     def __post_init__(self):
-        check_fields(self)
+        checks.check_fields(self)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> MinLSTMParams:
         """Draw the weights: w_x LeCun normal per gate, b zero.
@@ -91,7 +90,7 @@ class MinLSTM(InputGatedCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("MinLSTM.init", key), door.float_dtype("MinLSTM.init", "dtype", dtype)
+        key, dtype = checks.check_key("MinLSTM.init", key), checks.float_dtype("MinLSTM.init", "dtype", dtype)
         return MinLSTMParams(
             w_x=draw_per_gate(lecun_normal, key, 3, (self.input_size, self.hidden_size), dtype),
             b=jnp.zeros(3 * self.hidden_size, dtype),
@@ -110,10 +109,5 @@ class MinLSTM(InputGatedCell):
         return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
-        """The coefficients of one step, each (H,): f/(f + i) and i/(f + i) ⊙ z_g, from the pre-activations (3H,).
-
-        f/(f + i) is computed as σ(ln f − ln i), which neither overflows nor divides by zero.
-        """
-        z_f, z_i, z_g = jnp.split(z, 3)
-        keep = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
-        return keep, (1 - keep) * z_g
+        """The coefficients of one step, each (H,): f/(f + i) and i/(f + i) ⊙ z_g, from the pre-activations (3H,)."""
+        return gates.min_lstm_coefficients(*jnp.split(z, 3))

@@ -8,20 +8,19 @@ key it is 0. The default a = 1 has no leak. With a < 1 this is the firing-rate n
 a = Δt/τ is the time step over the time constant. The noise is that of Song, Yang & Wang (2016).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.activations import ACTIVATIONS
-from jax_lstm.cells.affine import AffineCell
-from jax_lstm.cells.base import Drawn, SplitCell, check_fields, is_linearised, zeros
-from jax_lstm.cells.weights import at_least_float32, draw_per_gate, lecun_normal, orthogonal
+from jax_lstm import checks, gates
+from jax_lstm.cell import Noise
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.linear import PreactivationCell
+from jax_lstm.gates import ACTIVATIONS, at_least_float32
 
 
 class RNNParams(NamedTuple):
@@ -45,7 +44,7 @@ class RNNState(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class RNN(AffineCell):
+class RNN(PreactivationCell):
     """Simple recurrent network (vanilla RNN) cell, with optional leak and noise (Elman 1990).
 
     One step::
@@ -80,17 +79,17 @@ class RNN(AffineCell):
     noise: float | int = 0.0
 
     def __post_init__(self):
-        check_fields(self)
-        door.choice("RNN", "activation", self.activation, tuple(ACTIVATIONS))
+        checks.check_fields(self)
+        checks.one_of("RNN", "activation", self.activation, tuple(ACTIVATIONS))
         for name in ("leak", "noise"):
-            object.__setattr__(self, name, door.number("RNN", name, getattr(self, name)))
+            object.__setattr__(self, name, checks.finite_number("RNN", name, getattr(self, name)))
         if not 0 < self.leak <= 1:
             raise ValueError(f"RNN: leak must be above 0 and at most 1, but is {self.leak}")
         if self.noise < 0:
             raise ValueError(f"RNN: noise must be 0 or more, but is {self.noise}")
 
     @property
-    def draws(self) -> bool:
+    def has_noise(self) -> bool:
         """Whether the cell draws random numbers: True if `noise` is above 0."""
         return self.noise > 0
 
@@ -107,7 +106,7 @@ class RNN(AffineCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("RNN.init", key), door.float_dtype("RNN.init", "dtype", dtype)
+        key, dtype = checks.check_key("RNN.init", key), checks.float_dtype("RNN.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h = jax.random.split(key)
         return RNNParams(
@@ -128,73 +127,29 @@ class RNN(AffineCell):
         """
         return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
 
+    def project(self, params: RNNParams, x: Float[Array, " I"], noise: Noise | None = None) -> Float[Array, " H"]:
+        """The input's part of the pre-activation: zx = x w_x, (H,) from x (I,); plus σ ε_t where there is noise."""
+        zx = super().project(params, x)
+        return zx if noise is None else zx + noise.steps
+
+    preactivation_jvp = PreactivationCell.preactivation_jvp  # the noise is constant
+
     def update(self, params: RNNParams, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:
         """The next state h_t from z = zx + zh + b; zx and zh are (H,)."""
-        return RNNState(self._leaked(state.h, ACTIVATIONS[self.activation](zx + zh + params.b)))
+        return RNNState(gates.rnn_state(state.h, ACTIVATIONS[self.activation](zx + zh + params.b), self.leak))
 
-    def linearise(
+    def update_with_residuals(
         self, params: RNNParams, state: RNNState, z: Float[Array, " H"]
     ) -> tuple[RNNState, Float[Array, " H"]]:
         """The next state h_t from z = zx + zh (b is added here), and φ'(z), the residual that its JVP needs."""
         new, slope = jax.jvp(ACTIVATIONS[self.activation], (z + params.b,), (jnp.ones_like(z),))
-        return RNNState(self._leaked(state.h, new)), slope
+        return RNNState(gates.rnn_state(state.h, new, self.leak)), slope
 
-    def along(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
+    def update_jvp(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
         """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
-        return RNNState(self._leaked(dstate.h, slope * dz))
+        return RNNState(gates.rnn_state(dstate.h, slope * dz, self.leak))
 
-    def draw(self, params: RNNParams, key: Array, steps: int) -> Drawn:
+    def sample_noise(self, params: RNNParams, key: Array, T: int) -> Noise:
         """Draw the noise σ ε_t of every step, (T, H), from a key."""
-        ε = jax.random.normal(key, (steps, self.hidden_size), at_least_float32(params.b.dtype)).astype(params.b.dtype)
-        return Drawn(_Noisy(self), params, self.noise * ε)
-
-    def _leaked(self, h_tm1: Float[Array, " H"], new: Float[Array, " H"]) -> Float[Array, " H"]:
-        return new if self.leak == 1 else (1 - self.leak) * h_tm1 + self.leak * new
-
-
-@dataclass(frozen=True)
-class _Noisy(SplitCell):
-    """An RNN that takes [x_t, σ ε_t]: the input and, as H more features, the noise of its pre-activation."""
-
-    rnn: RNN
-
-    @property
-    def input_size(self) -> int:
-        return self.rnn.input_size + self.rnn.hidden_size
-
-    @property
-    def hidden_size(self) -> int:
-        return self.rnn.hidden_size
-
-    @property
-    def own_derivative(self) -> bool:
-        return is_linearised(self.rnn)
-
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> RNNParams:
-        return self.rnn.init(key, dtype)
-
-    def initial_state(self, params: RNNParams, like: Array | None = None) -> RNNState:
-        return self.rnn.initial_state(params, like)
-
-    def project(self, params: RNNParams, x: Float[Array, " n"]) -> Float[Array, " H"]:
-        x, noise = jnp.split(x, [self.rnn.input_size])
-        return self.rnn.project(params, x) + noise
-
-    def drive(self, params: RNNParams, dparams: Any, x: Array, dx: Array | None, state: RNNState) -> Array | None:
-        n = self.rnn.input_size
-        return self.rnn.drive(params, dparams, x[:n], None if dx is None else dx[:n], state)
-
-    def recur(self, params: RNNParams, state: RNNState) -> Array:
-        return self.rnn.recur(params, state)
-
-    def update(self, params: RNNParams, state: RNNState, zx: Array, zh: Array) -> RNNState:
-        return self.rnn.update(params, state, zx, zh)
-
-    def linearise(self, params: RNNParams, state: RNNState, z: Array) -> tuple[RNNState, Array]:
-        return self.rnn.linearise(params, state, z)
-
-    def along(self, slope: Array, dstate: RNNState, dz: Array) -> RNNState:
-        return self.rnn.along(slope, dstate, dz)
-
-    def recur_along(self, params: RNNParams) -> Callable:
-        return self.rnn.recur_along(params)
+        ε = jax.random.normal(key, (T, self.hidden_size), at_least_float32(params.b.dtype)).astype(params.b.dtype)
+        return Noise(steps=self.noise * ε)

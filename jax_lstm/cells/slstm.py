@@ -23,12 +23,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.base import SplitCell, check_fields, zeros
-from jax_lstm.cells.weights import bounded, draw_per_gate, lecun_normal, orthogonal, product
-from jax_lstm.gates import Gates
-
-LOG_FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda z_f: z_f}
+from jax_lstm import checks, gates
+from jax_lstm.cell import SplitCell
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.linear import bounded, product
+from jax_lstm.gates import LOG_FORGET, Gates
 
 
 class SLSTMParams(NamedTuple):
@@ -103,15 +102,15 @@ class SLSTM(SplitCell):
     compute_dtype: str | None = None
 
     def __post_init__(self):
-        check_fields(self)
-        object.__setattr__(self, "heads", door.size("SLSTM", "heads", self.heads))
+        checks.check_fields(self)
+        object.__setattr__(self, "heads", checks.positive_int("SLSTM", "heads", self.heads))
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"SLSTM: heads must divide hidden_size, but heads is {self.heads} and hidden_size {self.hidden_size}"
             )
-        forget_gate = door.choice("SLSTM", "forget_gate", self.forget_gate, tuple(LOG_FORGET))
+        forget_gate = checks.one_of("SLSTM", "forget_gate", self.forget_gate, tuple(LOG_FORGET))
         usual = 1.0 if forget_gate == "sigmoid" else 0.0
-        b_f = usual if self.forget_bias is None else door.number("SLSTM", "forget_bias", self.forget_bias)
+        b_f = usual if self.forget_bias is None else checks.finite_number("SLSTM", "forget_bias", self.forget_bias)
         object.__setattr__(self, "forget_bias", b_f)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> SLSTMParams:
@@ -127,7 +126,7 @@ class SLSTM(SplitCell):
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("SLSTM.init", key), door.float_dtype("SLSTM.init", "dtype", dtype)
+        key, dtype = checks.check_key("SLSTM.init", key), checks.float_dtype("SLSTM.init", "dtype", dtype)
         H, n = self.hidden_size, self.hidden_size // self.heads
         key_x, key_h = jax.random.split(key)
         zero = jnp.zeros(H, dtype)
@@ -151,7 +150,7 @@ class SLSTM(SplitCell):
         """
         H, dtype = self.hidden_size, params.w_x.dtype
         h, c, n, m = (zeros(H, dtype, like) for _ in SLSTMState._fields)  # four arrays: each may be donated
-        return SLSTMState(h, c, n, m - 2 * _limit(dtype))
+        return SLSTMState(h, c, n, m - 2 * gates.slstm_limit(dtype))
 
     def project(self, params: SLSTMParams, x: Float[Array, " I"]) -> Gates:
         """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""
@@ -166,34 +165,5 @@ class SLSTM(SplitCell):
 
     def update(self, params: SLSTMParams, state: SLSTMState, zx: Gates, zh: Gates) -> SLSTMState:
         """The next state (h_t, c_t, n_t, m_t) from z = zx + zh."""
-        z_i, z_f, z_g, z_o = (a + b for a, b in zip(zx, zh, strict=True))
-        z_i, log_f = _cut(z_i), _cut(LOG_FORGET[self.forget_gate](z_f))
-        kept = log_f + state.m
-        # kept − max(kept, z_i), written so that one of the two is exactly 1 however the dtype rounds.
-        f, i = jnp.exp(jnp.minimum(kept - z_i, 0)), jnp.exp(jnp.minimum(z_i - kept, 0))
-        c_t = f * state.c + i * jnp.tanh(z_g)
-        n_t = f * state.n + i
-        return SLSTMState(jax.nn.sigmoid(z_o) * _ratio(c_t, n_t), c_t, n_t, _cut(jnp.maximum(kept, z_i)))
-
-
-def _limit(dtype: DTypeLike) -> float:
-    """L, a quarter of the dtype's range."""
-    return float(jnp.finfo(dtype).max) / 4
-
-
-def _cut(z: Float[Array, " H"]) -> Float[Array, " H"]:
-    """z within ±L. With z_i, ln f and m_t there no sum of them overflows.
-
-    And from m_0 = −2 L on, ln f + m_0 ≤ −L ≤ z_i: whatever the first step's gates are, its i' is 1.
-    """
-    limit = _limit(z.dtype)
-    return jnp.clip(z, -limit, limit)
-
-
-@jax.custom_jvp
-def _ratio(c: Float[Array, " H"], n: Float[Array, " H"]) -> Float[Array, " H"]:
-    """c / n. JAX's own derivative has 1 / n², which is 0 in float16 from n = 256 on."""
-    return c / n
-
-
-_ratio.defjvps(lambda dc, ratio, c, n: dc / n, lambda dn, ratio, c, n: -ratio * (dn / n))
+        z = Gates(*(a + b for a, b in zip(zx, zh, strict=True)))
+        return SLSTMState(*gates.slstm_state(state.c, state.n, state.m, z, self.forget_gate))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jax_lstm as jl
-from jax_lstm.cells.base import output
+from jax_lstm.cell import output
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 import jax_lstm as jl
-from jax_lstm.cells import base
 from jax_lstm.cli.profile import largest_exponents
 from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch

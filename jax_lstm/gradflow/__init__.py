@@ -24,8 +24,8 @@ from jax_lstm.gradflow.jacobians import input_jacobians as input_jacobians
 from jax_lstm.gradflow.jacobians import step_jacobians as step_jacobians
 from jax_lstm.gradflow.lyapunov import LyapunovState as LyapunovState
 from jax_lstm.gradflow.lyapunov import lyapunov_exponents as lyapunov_exponents
+from jax_lstm.gradflow.lyapunov import lyapunov_init as lyapunov_init
 from jax_lstm.gradflow.lyapunov import lyapunov_spectrum as lyapunov_spectrum
-from jax_lstm.gradflow.lyapunov import lyapunov_start as lyapunov_start
 from jax_lstm.gradflow.lyapunov import lyapunov_update as lyapunov_update
 from jax_lstm.gradflow.paths import paths as paths
 from jax_lstm.gradflow.retention import retention as retention

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.cell import Cell
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from jax_lstm.cells import contract, door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.cell import Cell, check_pure
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.jacobians import jacobian
 
@@ -57,11 +57,11 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
 
     Source: Sussillo & Barak 2013.
     """
-    cell = door.cell("fixed_points", cell)
-    params, dtype = door.params("fixed_points", cell, params)
-    x = door.data("fixed_points", "x", x, cell, dtype, "(I,)")
-    iterations = door.size("fixed_points", "iterations", door.knob("fixed_points", "iterations", iterations))
-    leaves = [door.array("fixed_points", "every leaf of starts", leaf) for leaf in jax.tree.leaves(starts)]
+    cell = checks.check_cell("fixed_points", cell)
+    params, dtype = checks.check_params("fixed_points", cell, params)
+    x = checks.check_input("fixed_points", "x", x, cell, dtype, "(I,)")
+    iterations = checks.positive_int("fixed_points", "iterations", iterations)
+    leaves = [checks.as_array("fixed_points", "every leaf of starts", leaf) for leaf in jax.tree.leaves(starts)]
     if not leaves or any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) for leaf in leaves):
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(
@@ -73,7 +73,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
         raise ValueError(
             "fixed_points: starts must have at least 1 entry on its leading axis, but has 0; pass one or more states"
         )
-    starts = jax.vmap(lambda state: door.state("fixed_points", cell, state, dtype))(starts)
+    starts = jax.vmap(lambda state: checks.check_state("fixed_points", cell, state, dtype))(starts)
     wide = at_least_float32(dtype)
     params, x, starts = jax.tree.map(lambda a: a.astype(wide), (params, x, starts))
     return _fixed_points(cell, iterations, params, x, starts)
@@ -82,7 +82,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
 @partial(jax.jit, static_argnames=("cell", "iterations"))
 def _fixed_points(cell: Any, iterations: int, params: Any, x: Float[Array, " I"], starts: Any) -> FixedPoints:
     one = jax.tree.map(lambda a: a[0], starts)
-    contract.no_closed_over_tracer("fixed_points", cell, params, one, x[None])
+    check_pure(cell, params, one, x[None])
 
     def J(s: Float[Array, " N"]) -> Float[Array, "N N"]:
         return jacobian(cell, params, unflatten_state(s, one), x)

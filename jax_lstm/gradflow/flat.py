@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
+from jax_lstm import checks
 
 
 def flatten_state(state: Any) -> Float[Array, " N"]:
@@ -31,7 +31,7 @@ def flatten_state(state: Any) -> Float[Array, " N"]:
     Raises:
         TypeError: the leaves are not float arrays of one dtype.
     """
-    leaves = [door.array("flatten_state", "every leaf of state", leaf) for leaf in jax.tree.leaves(state)]
+    leaves = [checks.as_array("flatten_state", "every leaf of state", leaf) for leaf in jax.tree.leaves(state)]
     dtypes = sorted({str(leaf.dtype) for leaf in leaves})
     if len(dtypes) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise TypeError(
@@ -55,7 +55,7 @@ def unflatten_state(s: ArrayLike, like: Any) -> Any:
         ValueError: s does not have shape (N,), where N is the number of entries of `like`.
         TypeError: s is not an array.
     """
-    s = door.array("unflatten_state", "s", s)
+    s = checks.as_array("unflatten_state", "s", s)
     leaves, structure = jax.tree.flatten(like)
     shapes = [jnp.shape(leaf) for leaf in leaves]
     sizes = [math.prod(shape) for shape in shapes]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import contract, door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.cell import Cell, check_pure
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.sensitivity import sensitivity
 
@@ -55,18 +55,18 @@ def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = No
     Raises:
         ValueError, TypeError: as for `step`.
     """
-    cell = door.cell("horizon", cell)
-    params, dtype = door.params("horizon", cell, params)
+    cell = checks.check_cell("horizon", cell)
+    params, dtype = checks.check_params("horizon", cell, params)
     if state is None:
         state = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
-    state = door.state("horizon", cell, state, dtype)
-    x = jnp.zeros(cell.input_size, dtype) if x is None else door.data("horizon", "x", x, cell, dtype, "(I,)")
+    state = checks.check_state("horizon", cell, state, dtype)
+    x = jnp.zeros(cell.input_size, dtype) if x is None else checks.check_input("horizon", "x", x, cell, dtype, "(I,)")
     return _horizon(cell, params, state, x)
 
 
 @partial(jax.jit, static_argnames="cell")
 def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float[Array, ""]:
-    contract.no_closed_over_tracer("horizon", cell, params, state, x[None])
+    check_pure(cell, params, state, x[None])
     J = jacobian(cell, params, state, x)
     return _steps(_log_radius(J.astype(at_least_float32(J.dtype))), len(J))
 
@@ -94,14 +94,14 @@ def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> F
         ValueError: xs has no steps; other cases as for `unroll`.
         TypeError: as for `unroll`.
     """
-    cell = door.cell("data_horizon", cell)
-    params, dtype = door.params("data_horizon", cell, params)
-    xs = door.data("data_horizon", "xs", xs, cell, dtype, "(T, I)")
+    cell = checks.check_cell("data_horizon", cell)
+    params, dtype = checks.check_params("data_horizon", cell, params)
+    xs = checks.check_input("data_horizon", "xs", xs, cell, dtype, "(T, I)")
     if len(xs) == 0:
         raise ValueError(
             f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={xs.shape}); pass a longer sequence"
         )
-    state = cell.initial_state(params) if state is None else door.state("data_horizon", cell, state, dtype)
+    state = cell.initial_state(params) if state is None else checks.check_state("data_horizon", cell, state, dtype)
     size = sum(leaf.size for leaf in jax.tree.leaves(state))
     return _steps(-_slope(sensitivity(cell, params, xs, state)), size)
 

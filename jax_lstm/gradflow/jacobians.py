@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells.base import Cell
+from jax_lstm.cell import Cell
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.trajectory import checked, states_before
 

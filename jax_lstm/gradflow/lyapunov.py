@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jax_lstm.cells import contract, door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.cell import Cell, check_pure
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.trajectory import checked
 
@@ -27,7 +27,7 @@ from jax_lstm.gradflow.trajectory import checked
 class LyapunovState(NamedTuple):
     """A running estimate of Lyapunov exponents: the state of the system, and the sums over the steps so far.
 
-    Make one with `lyapunov_start`, advance it with `lyapunov_update`, and read `exponents`.
+    Make one with `lyapunov_init`, advance it with `lyapunov_update`, and read `exponents`.
     """
 
     state: Any
@@ -96,7 +96,7 @@ def lyapunov_spectrum(
 
 @partial(jax.jit, static_argnames=("cell", "k", "burn_in"))
 def _spectrum(cell: Any, k: int, burn_in: int, params: Any, xs: Float[Array, "T I"], state: Any) -> Float[Array, " k"]:
-    contract.no_closed_over_tracer("lyapunov_spectrum", cell, params, state, xs)
+    check_pure(cell, params, state, xs)
     return _along(lambda s, x: cell.step(params, s, x)[0], state, k, burn_in, xs)
 
 
@@ -138,9 +138,9 @@ def lyapunov_exponents(
             "came; pass xs for a driven map, or steps for an autonomous one"
         )
     if xs is None:
-        T, F = door.size("lyapunov_exponents", "steps", steps), lambda s, _: step_fn(s)
+        T, F = checks.positive_int("lyapunov_exponents", "steps", steps), lambda s, _: step_fn(s)
     else:
-        xs = jax.tree.map(lambda a: door.array("lyapunov_exponents", "every leaf of xs", a), xs)
+        xs = jax.tree.map(lambda a: checks.as_array("lyapunov_exponents", "every leaf of xs", a), xs)
         shapes = [leaf.shape for leaf in jax.tree.leaves(xs)]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
             raise ValueError(
@@ -149,7 +149,7 @@ def lyapunov_exponents(
                 + "; stack the inputs of all steps along axis 0"
             )
         T, F = shapes[0][0], step_fn
-    state = jax.tree.map(lambda a: door.array("lyapunov_exponents", "every leaf of state", a), state)
+    state = jax.tree.map(lambda a: checks.as_array("lyapunov_exponents", "every leaf of state", a), state)
     k, burn_in = _counts("lyapunov_exponents", state, k, burn_in, T)
     made, want = jax.eval_shape(F, state, None if xs is None else jax.tree.map(lambda a: a[0], xs)), state
     if jax.tree.structure(made) != jax.tree.structure(want) or [(a.shape, a.dtype) for a in jax.tree.leaves(made)] != [
@@ -162,7 +162,7 @@ def lyapunov_exponents(
     return _along(F, state, k, burn_in, xs, T)
 
 
-def lyapunov_start(state: Any, *, k: int | None = None) -> LyapunovState:
+def lyapunov_init(state: Any, *, k: int | None = None) -> LyapunovState:
     """Start a running estimate of Lyapunov exponents, for data that arrives step by step.
 
     Args:
@@ -176,7 +176,7 @@ def lyapunov_start(state: Any, *, k: int | None = None) -> LyapunovState:
         ValueError: k is larger than N, the size of the state.
         TypeError: the state is not floats of one dtype.
     """
-    k, _ = _counts("lyapunov_start", state, k, 0, 1)
+    k, _ = _counts("lyapunov_init", state, k, 0, 1)
     return _start(state, k)
 
 
@@ -185,7 +185,7 @@ def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLik
 
     Args:
         cell, params: as for `lyapunov_spectrum`.
-        running: the LyapunovState from `lyapunov_start` or from the previous `lyapunov_update`.
+        running: the LyapunovState from `lyapunov_init` or from the previous `lyapunov_update`.
         x: (I,), the input of this step.
 
     Returns:
@@ -198,31 +198,31 @@ def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLik
     if not isinstance(running, LyapunovState):
         raise TypeError(
             f"lyapunov_update: running must be a LyapunovState, but is a {type(running).__name__}; "
-            "make one with lyapunov_start(state)"
+            "make one with lyapunov_init(state)"
         )
-    cell = door.cell("lyapunov_update", cell)
-    params, dtype = door.params("lyapunov_update", cell, params)
-    state = door.state("lyapunov_update", cell, running.state, dtype)
-    x = door.data("lyapunov_update", "x", x, cell, dtype, "(I,)")
+    cell = checks.check_cell("lyapunov_update", cell)
+    params, dtype = checks.check_params("lyapunov_update", cell, params)
+    state = checks.check_state("lyapunov_update", cell, running.state, dtype)
+    x = checks.check_input("lyapunov_update", "x", x, cell, dtype, "(I,)")
     return _update(cell, params, running._replace(state=state), x)
 
 
 @partial(jax.jit, static_argnames="cell")
 def _update(cell: Any, params: Any, running: LyapunovState, x: Float[Array, " I"]) -> LyapunovState:
-    contract.no_closed_over_tracer("lyapunov_update", cell, params, running.state, x[None])
+    check_pure(cell, params, running.state, x[None])
     return _advance(lambda s, x: cell.step(params, s, x)[0], running, x)
 
 
-def _counts(where: str, state: Any, k: Any, burn_in: Any, T: int) -> tuple[int, int]:
+def _counts(caller: str, state: Any, k: Any, burn_in: Any, T: int) -> tuple[int, int]:
     """Return k and burn_in, checked."""
     N = flatten_state(state).size
-    k = N if k is None else door.size(where, "k", door.knob(f"gradflow.{where}", "k", k))
+    k = N if k is None else checks.positive_int(caller, "k", k)
     if k > N:
-        raise ValueError(f"{where}: k must be at most {N}, the size of the state, but is {k}; None gives all {N}")
-    burn_in = door.size(where, "burn_in", door.knob(f"gradflow.{where}", "burn_in", burn_in), least=0)
+        raise ValueError(f"{caller}: k must be at most {N}, the size of the state, but is {k}; None gives all {N}")
+    burn_in = checks.positive_int(caller, "burn_in", burn_in, least=0)
     if burn_in >= T:
         raise ValueError(
-            f"{where}: at least 1 step must be left after burn_in, but burn_in is {burn_in} and there are {T} steps; "
+            f"{caller}: at least 1 step must be left after burn_in, but burn_in is {burn_in} and there are {T} steps; "
             "pass a longer sequence or a smaller burn_in"
         )
     return k, burn_in

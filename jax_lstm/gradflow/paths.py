@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.base import Cell
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.cell import Cell
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, part
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.trajectory import checked, states_before
@@ -50,8 +50,8 @@ def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through:
         TypeError: as for `unroll`.
     """
     cell, params, xs, state = checked("paths", cell, params, xs, state)
-    through = door.choice("paths", "through", through, WAYS)
-    if "c" not in getattr(state, "_fields", ()):
+    through = checks.one_of("paths", "through", through, WAYS)
+    if "c" not in checks.field_names(state):
         raise ValueError(
             f"paths: the state of cell {type(cell).__name__} must be a NamedTuple with a field c, such as LSTMState, "
             f"but is a {type(state).__name__}; without c all paths pass through h, so use step_jacobians or sensitivity"

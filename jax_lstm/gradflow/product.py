@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.trajectory import states_before
 
@@ -29,15 +29,15 @@ class Product(NamedTuple):
     U: Float[Array, "N N"]
 
 
-@partial(jax.jit, static_argnames=("where", "read", "cell"))
+@partial(jax.jit, static_argnames=("caller", "read", "cell"))
 def products(
-    where: str, read: Callable[[Product], Any], cell: Any, params: Any, xs: Float[Array, "T I"], state: Any
+    caller: str, read: Callable[[Product], Any], cell: Any, params: Any, xs: Float[Array, "T I"], state: Any
 ) -> Any:
     """Apply `read` to the product from s_k to s_T for every k = 0..T, and stack the results over k.
 
     `read` must be a module-level function, because it is a static argument of a jitted function.
     """
-    s_tm1s = states_before(where, cell, params, xs, state)
+    s_tm1s = states_before(caller, cell, params, xs, state)
     J = jax.eval_shape(partial(jacobian, cell, params), state, xs[:1].sum(0))
     eye = jnp.eye(len(J), dtype=at_least_float32(J.dtype))
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells.base import Cell
+from jax_lstm.cell import Cell
 from jax_lstm.gradflow.product import Product, finite, products
 from jax_lstm.gradflow.trajectory import checked
 

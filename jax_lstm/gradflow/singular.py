@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.base import Cell
+from jax_lstm import checks
+from jax_lstm.cell import Cell
 from jax_lstm.gradflow.flat import flatten_state
 from jax_lstm.gradflow.product import Product, finite, products
 from jax_lstm.gradflow.trajectory import checked
@@ -63,7 +63,7 @@ def singular_values(
     """
     cell, params, xs, state = checked("singular_values", cell, params, xs, state, truncate)
     N = flatten_state(state).size
-    k = N if k is None else door.size("singular_values", "k", door.knob("gradflow.singular_values", "k", k))
+    k = N if k is None else checks.positive_int("singular_values", "k", k)
     if k > N:
         raise ValueError(
             f"singular_values: k must be at most {N}, the size of the state, but is {k}; None gives all {N}"

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jax_lstm.cells import door
-from jax_lstm.cells.shapes import state_shapes
+from jax_lstm import checks
+from jax_lstm.checks import state_shapes
 
 
 @jax.tree_util.register_static
@@ -34,8 +34,8 @@ class Truncated:
     cell: Any
 
     def __post_init__(self):
-        state = state_shapes(door.cell("Truncated", self.cell), jnp.dtype(jnp.float32))
-        if "h" not in getattr(state, "_fields", ()) or len(jax.tree.leaves(state)) < 2:
+        state = state_shapes(checks.check_cell("Truncated", self.cell), jnp.dtype(jnp.float32))
+        if "h" not in checks.field_names(state) or len(jax.tree.leaves(state)) < 2:
             raise ValueError(
                 f'truncate="1997": the state of cell {type(self.cell).__name__} must be a NamedTuple with h and '
                 f"another leaf, such as LSTMState(h, c), but is {type(state).__name__}; use the full gradient instead"
@@ -64,13 +64,13 @@ class Truncated:
         return self.cell.step(params, state._replace(h=jax.lax.stop_gradient(state.h)), x)
 
 
-def truncated(where: str, cell: Any, truncate: str | None) -> Any:
+def truncated(caller: str, cell: Any, truncate: str | None) -> Any:
     """Return the cell, or `Truncated(cell)` if truncate is "1997"; other values raise a ValueError."""
     if truncate is None:
         return cell
     if truncate != "1997":
-        raise ValueError(f'{where}: truncate must be None or "1997", but is {truncate!r}')
+        raise ValueError(f'{caller}: truncate must be None or "1997", but is {truncate!r}')
     try:
         return Truncated(cell)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{caller}: {error}") from None

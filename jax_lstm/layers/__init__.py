@@ -4,10 +4,10 @@ A stack, a bidirectional cell, a cell with dropout and a cell with a learned ini
 rest are pure functions of NamedTuples of arrays.
 """
 
-from jax_lstm.layers.bidirectional import Bidirectional, BothWays
+from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
 from jax_lstm.layers.dropout import Dropout, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
-from jax_lstm.layers.learned import LearnedParams, LearnedState
+from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
 from jax_lstm.layers.model import Model, ModelParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
@@ -15,12 +15,13 @@ from jax_lstm.layers.stack import Stack
 
 __all__ = [
     "Bidirectional",
-    "BothWays",
+    "BidirectionalParams",
+    "BidirectionalState",
     "Dropout",
     "Embedding",
     "EmbeddingParams",
+    "LearnedInitialState",
     "LearnedParams",
-    "LearnedState",
     "Model",
     "ModelParams",
     "Readout",

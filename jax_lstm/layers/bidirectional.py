@@ -14,18 +14,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from jax_lstm.cells import base, door
-from jax_lstm.trajectory import Flags
+from jax_lstm import checks
+from jax_lstm.cell import CompositeCell, Noise, check_causal, has_noise, output, output_size
 
 
-class BothWays(NamedTuple):
-    """Params or states of a `Bidirectional`, one entry for each of its two cells.
+class BidirectionalParams(NamedTuple):
+    """Params of a `Bidirectional`: those of its forward cell and of its backward cell."""
 
-    forward: params or state of the forward cell.
-    backward: params or state of the backward cell.
-    """
+    forward: Any
+    backward: Any
+
+
+class BidirectionalState(NamedTuple):
+    """State of a `Bidirectional`: that of its forward cell and that of its backward cell."""
 
     forward: Any
     backward: Any
@@ -33,17 +36,17 @@ class BothWays(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Bidirectional:
+class Bidirectional(CompositeCell):
     """Bidirectional recurrent network: two cells over one sequence, in opposite directions (Schuster & Paliwal 1997).
 
     One step::
 
         →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
-    → marks the forward cell, ← the backward cell. The layer is a cell itself; run it with `unroll`. Its params and its
-    state are a `BothWays`. Its output y_t is the concatenation of the outputs of the two cells at step t. It is not
-    causal: it needs the whole sequence, so `step`, `stream` and `tbptt` raise a ValueError. After a run, state.backward
-    is the state at the first step, where the backward cell ends.
+    → marks the forward cell, ← the backward cell. The layer is a cell itself; run it with `unroll`. Its params
+    are a `BidirectionalParams`, its state a `BidirectionalState`. Its output y_t is the concatenation of the outputs of
+    the two cells at step t. It is not causal: it needs the whole sequence, so `step`, `stream` and `tbptt` raise a
+    ValueError. After a run, state.backward is the state at the first step, where the backward cell ends.
 
     Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
     reset before it reads the unmasked step that precedes t.
@@ -70,17 +73,20 @@ class Bidirectional:
     forward: Any
     backward: Any = None
 
-    causal = False
-
     def __post_init__(self):
-        door.cell("Bidirectional", self.forward)
+        checks.check_cell("Bidirectional", self.forward)
         backward: Any = self.forward if self.backward is None else self.backward
-        object.__setattr__(self, "backward", door.cell("Bidirectional", backward))
+        object.__setattr__(self, "backward", checks.check_cell("Bidirectional", backward))
         if self.forward.input_size != backward.input_size:
             raise ValueError(
                 f"Bidirectional: backward must take the {self.forward.input_size} features that forward takes, but its "
                 f"input_size is {backward.input_size}"
             )
+
+    @property
+    def causal(self) -> bool:
+        """False: an output depends on later inputs."""
+        return False
 
     @property
     def input_size(self) -> int:
@@ -95,9 +101,9 @@ class Bidirectional:
     @property
     def output_size(self) -> int:
         """The sum of the two cells' numbers of output features."""
-        return base.output_size(self.forward) + base.output_size(self.backward)
+        return output_size(self.forward) + output_size(self.backward)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> BothWays:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> BidirectionalParams:
         """Draw the params of both cells, from two keys.
 
         Args:
@@ -105,15 +111,15 @@ class Bidirectional:
             dtype: floating dtype of every leaf, float32 by default.
 
         Returns:
-            BothWays(forward params, backward params).
+            BidirectionalParams(forward params, backward params).
 
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        one, other = jax.random.split(door.prng_key("Bidirectional.init", key))
-        return BothWays(self.forward.init(one, dtype), self.backward.init(other, dtype))
+        one, other = jax.random.split(checks.check_key("Bidirectional.init", key))
+        return BidirectionalParams(self.forward.init(one, dtype), self.backward.init(other, dtype))
 
-    def initial_state(self, params: BothWays, like: Array | None = None) -> BothWays:
+    def initial_state(self, params: BidirectionalParams, like: Array | None = None) -> BidirectionalState:
         """The initial states of both cells; the backward cell's is its state before it reads the last step.
 
         Args:
@@ -121,18 +127,18 @@ class Bidirectional:
             like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
 
         Returns:
-            BothWays(forward state, backward state).
+            BidirectionalState(forward state, backward state).
         """
-        return BothWays(
+        return BidirectionalState(
             self.forward.initial_state(params.forward, like), self.backward.initial_state(params.backward, like)
         )
 
-    def output(self, state: BothWays) -> Array:
+    def output(self, state: BidirectionalState) -> Array:
         """The outputs of both cells in this state, concatenated: (output_size,).
 
         For the last state of a run they are the outputs of the cells at their own ends of the sequence.
         """
-        shown = base.output(self.forward, state.forward), base.output(self.backward, state.backward)
+        shown = output(self.forward, state.forward), output(self.backward, state.backward)
         return jnp.concatenate(shown, axis=-1)
 
     def step(self, params: Any, state: Any, x: Array) -> Any:
@@ -141,94 +147,58 @@ class Bidirectional:
         Raises:
             ValueError: always.
         """
-        return door.causal("Bidirectional.step", self)
+        return check_causal("Bidirectional.step", self)
 
-    def draw(self, params: BothWays, key: Array, steps: int) -> base.Drawn:
-        """Draw the random numbers of both cells for `steps` steps, each from its own key."""
-        cells, drawn, noises = [], [], []
-        for cell, p, k in zip((self.forward, self.backward), params, jax.random.split(key), strict=True):
-            noise = jnp.zeros((steps, 0), jax.tree.leaves(p)[0].dtype)
-            if base.draws(cell):
-                cell, p, noise = cell.draw(p, k, steps)
-            cells.append(cell)
-            drawn.append(p)
-            noises.append(noise)
-        widths = (self.input_size, *(noise.shape[1] for noise in noises))
-        return base.Drawn(
-            _DrawnBidirectional(cells[0], cells[1], widths), BothWays(*drawn), jnp.concatenate(noises, axis=1)
+    @property
+    def has_noise(self) -> bool:
+        """Whether one of the two cells draws random numbers."""
+        return has_noise(self.forward) or has_noise(self.backward)
+
+    def sample_noise(self, params: BidirectionalParams, key: Array, T: int) -> Noise:
+        """Draw the random numbers of both cells, each from its own key."""
+        cells, keys = (self.forward, self.backward), jax.random.split(key)
+        forward, backward = (
+            cell.sample_noise(p, k, T) if has_noise(cell) else Noise()
+            for cell, p, k in zip(cells, params, keys, strict=True)
         )
+        return Noise((forward.steps, backward.steps), (forward.sequence, backward.sequence))
 
-    def over_time(
-        self,
-        run: Callable,
-        params: Any,
-        s_0: Any,
-        s_restart: Any,
-        xs: Float[Array, "T *B I"],
-        flags: Flags,
-        *,
-        reverse: bool,
-    ) -> tuple[BothWays, BothWays, Array]:
-        """Run both cells over time.
+    def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
+        """Run both cells over time; see `CompositeCell`.
 
         With `reverse` the forward cell runs from last to first, the backward cell from first to last.
-
-        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
         """
-        return _both_ways(self, run, params, s_0, s_restart, (xs, xs), flags, reverse)
+        s_initial = (None, None) if inputs.s_initial is None else inputs.s_initial
+        steps = (None, None) if inputs.noise_steps is None else inputs.noise_steps
+        sequence = (None, None) if inputs.noise is None else inputs.noise
+
+        def part(k: int, reset: Any) -> Any:
+            return inputs._replace(
+                params=inputs.params[k], s_0=inputs.s_0[k], s_initial=s_initial[k], noise_steps=steps[k],
+                noise=sequence[k], reset=reset,
+            )  # fmt: skip
+
+        other_reset = _reset_of_other_direction(inputs.mask, inputs.reset, reverse)
+        s_T, states, y = run(self.forward, part(0, inputs.reset), reverse=reverse)
+        r_T, rates, z = run(self.backward, part(1, other_reset), reverse=not reverse)
+        passed = BidirectionalState(states, rates)
+        return BidirectionalState(s_T, r_T), passed, jnp.concatenate([y, z], axis=-1)
 
 
-@dataclass(frozen=True)
-class _DrawnBidirectional:
-    """A bidirectional cell after its draw: the random numbers of each cell are features of xs, after the inputs."""
+def _reset_of_other_direction(mask: Any, reset: Any, reverse: bool) -> Bool[Array, "T *B"] | None:
+    """True at each unmasked step whose next unmasked step (in the order of processing) is reset.
 
-    forward: Any
-    backward: Any
-    widths: tuple[int, int, int]
-
-    causal = False
-
-    def over_time(
-        self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Flags, *, reverse: bool
-    ) -> tuple[BothWays, BothWays, Array]:
-        n, k, _ = self.widths
-        x, one, other = jnp.split(xs, (n, n + k), axis=-1)
-        each = tuple(jnp.concatenate([x, noise], axis=-1) for noise in (one, other))
-        return _both_ways(self, run, params, s_0, s_restart, each, flags, reverse)
-
-
-def _both_ways(
-    cells: Any,
-    run: Callable,
-    params: Any,
-    s_0: Any,
-    s_restart: Any,
-    xs: tuple[Array, ...],
-    flags: Flags,
-    reverse: bool,
-) -> tuple[BothWays, BothWays, Array]:
-    fresh = BothWays(None, None) if s_restart is None else s_restart
-    other = flags._replace(restart=_at_the_other_end(flags, reverse))
-    one = run(cells.forward, params.forward, s_0.forward, fresh.forward, xs[0], flags, reverse=reverse)
-    two = run(cells.backward, params.backward, s_0.backward, fresh.backward, xs[1], other, reverse=not reverse)
-    (s_T, states, y), (r_T, rates, z) = one, two
-    return BothWays(s_T, r_T), BothWays(states, rates), jnp.concatenate([y, z], axis=-1)
-
-
-def _at_the_other_end(flags: Flags, reverse: bool) -> Bool[Array, "T *B"] | None:
-    """True at each live step whose next live step (in the order of processing) restarts.
-
-    That is the last live step of an episode, where the other direction restarts.
+    That is the last unmasked step of an episode, where the other direction is reset.
     """
-    if flags.restart is None or flags.restart.shape[0] == 0:
-        return flags.restart
-    live = jnp.ones_like(flags.restart) if flags.live is None else flags.live
+    if reset is None or reset.shape[0] == 0:
+        return reset
+    mask = jnp.ones_like(reset) if mask is None else mask
     forward = (lambda a: a[::-1]) if reverse else (lambda a: a)
 
-    def body(restarts: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
-        restart, live = at
-        return jnp.where(live, restart, restarts), restarts
+    def body(later: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        reset, mask = at
+        return jnp.where(mask, reset, later), later
 
-    streams = (forward(flags.restart), forward(live))
+    streams = (forward(reset), forward(mask))
     none = jnp.zeros_like(streams[0][0])
-    return forward(jax.lax.scan(body, none, streams, reverse=True)[1]) & live
+    return forward(jax.lax.scan(body, none, streams, reverse=True)[1]) & mask

@@ -1,13 +1,13 @@
 """Convert a cell to a config of plain data, such as {"cell": "LSTM", "input_size": 3, ...}, and back.
 
 A cell inside a layer is a nested config. The cell that a layer wraps has the key "of", because "cell" names the layer
-itself: {"cell": "LearnedState", "of": {"cell": "GRU", ...}}.
+itself: {"cell": "LearnedInitialState", "of": {"cell": "GRU", ...}}.
 """
 
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
-from jax_lstm.cells.base import Cell
+from jax_lstm.cell import Cell
 from jax_lstm.cells.gru import GRU
 from jax_lstm.cells.janet import JANET
 from jax_lstm.cells.lstm import LSTM
@@ -17,12 +17,12 @@ from jax_lstm.cells.rnn import RNN
 from jax_lstm.cells.slstm import SLSTM
 from jax_lstm.layers.bidirectional import Bidirectional
 from jax_lstm.layers.dropout import Dropout
-from jax_lstm.layers.learned import LearnedState
+from jax_lstm.layers.learned_initial_state import LearnedInitialState
 from jax_lstm.layers.stack import Stack
 
 CELLS = {
     cls.__name__: cls
-    for cls in (LSTM, RNN, GRU, JANET, MinLSTM, MinGRU, SLSTM, Stack, Bidirectional, Dropout, LearnedState)
+    for cls in (LSTM, RNN, GRU, JANET, MinLSTM, MinGRU, SLSTM, Stack, Bidirectional, Dropout, LearnedInitialState)
 }
 
 
@@ -53,8 +53,8 @@ def from_config(config: dict[str, Any]) -> Cell:
 
     Args:
         config: a dict with the name of the cell's class under "cell", and its fields; absent fields take their
-            defaults. The cell inside a Dropout or LearnedState is a nested config under "of"; the cells of a Stack are
-            a list under "cells"; those of a Bidirectional are under "forward" and "backward".
+            defaults. The cell inside a Dropout or LearnedInitialState is a nested config under "of"; the cells of a
+            Stack are a list under "cells"; those of a Bidirectional are under "forward" and "backward".
 
     Returns:
         The cell.

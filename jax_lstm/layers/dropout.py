@@ -18,16 +18,25 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import base, door
-from jax_lstm.cells.shapes import state_shapes
-from jax_lstm.layers.around import Around
+from jax_lstm import checks
+from jax_lstm.cell import (
+    Noise,
+    SplitCell,
+    call_given,
+    has_noise,
+    has_own_derivative,
+    is_linear,
+    is_split,
+    output_size,
+)  # fmt: skip
+from jax_lstm.layers.wrapper import CellWrapper
 
 
-def rate(where: str, name: str, value: Any) -> float:
+def rate(caller: str, name: str, value: Any) -> float:
     """Check a probability in [0, 1); return it as a Python float."""
-    p = door.number(where, name, value)
+    p = checks.finite_number(caller, name, value)
     if not 0 <= p < 1:
-        raise ValueError(f"{where}: {name} must be a rate of at least 0 and below 1, but is {p}")
+        raise ValueError(f"{caller}: {name} must be a rate of at least 0 and below 1, but is {p}")
     return p
 
 
@@ -55,7 +64,7 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
         ValueError: p is out of range, or no leaf has one of the names.
         TypeError: key is not a random key, or p is not a number.
     """
-    key, p = door.prng_key("drop_weights", key), rate("drop_weights", "p", p)
+    key, p = checks.check_key("drop_weights", key), rate("drop_weights", "p", p)
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     if unknown := sorted(set(names) - set(called)):
@@ -74,7 +83,7 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Dropout(Around):
+class Dropout(CellWrapper, SplitCell):
     """A cell with dropout on its inputs and on h, and zoneout. It has the params, state and sizes of the cell inside.
 
     One step, with dropout masks m whose entries are 1 with probability 1 − rate and else 0::
@@ -124,14 +133,14 @@ class Dropout(Around):
 
     def __post_init__(self):
         super().__post_init__()
-        if not base.is_split(self.cell):
+        if not is_split(self.cell):
             raise TypeError(
                 f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not; "
                 "in a layer, put Dropout around the cells inside it"
             )
         for name in ("inputs", "hidden", "zoneout", "zoneout_c"):
             object.__setattr__(self, name, rate("Dropout", name, getattr(self, name)))
-        fields = getattr(state_shapes(self.cell, jnp.dtype(jnp.float32)), "_fields", ())
+        fields = checks.field_names(checks.state_shapes(self.cell, jnp.dtype(jnp.float32)))
         # Zoneout cannot keep c alone if c depends on other fields: the sLSTM's c is scaled by its m, and divided by n.
         if "h" not in fields or (self.zoneout_c and set(fields) != {"h", "c"}):
             raise ValueError(
@@ -139,15 +148,15 @@ class Dropout(Around):
                 f"{'h and c only, for zoneout_c' if self.zoneout_c else 'h'}, but has "
                 f"{', '.join(fields) or 'no names'}"
             )
-        if self.hidden and hasattr(self.cell, "affine"):
+        if self.hidden and is_linear(self.cell):
             raise ValueError(
                 f"Dropout: hidden acts on h before the recurrent product, but cell {type(self.cell).__name__} has no "
                 "recurrent weights; use inputs or zoneout"
             )
-        if self.zoneout and base.output_size(self.cell) != self.cell.hidden_size:
+        if self.zoneout and output_size(self.cell) != self.cell.hidden_size:
             raise ValueError(
                 f"Dropout: zoneout needs a cell whose h has one feature per unit ({self.cell.hidden_size}), but this "
-                f"has a projection to {base.output_size(self.cell)}; use zoneout_c"
+                f"has a projection to {output_size(self.cell)}; use zoneout_c"
             )
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
@@ -158,129 +167,140 @@ class Dropout(Around):
         """The initial state of the cell; see its `initial_state`."""
         return self.cell.initial_state(params, like)
 
-    def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
-        """One step of the cell, without dropout and with zoneout in expectation.
+    @property
+    def has_noise(self) -> bool:
+        """True: with a key, masks are drawn."""
+        return True
 
-        Args:
-            params: what `init` returns.
-            state: what `initial_state` or the step before returns.
-            x: (I,), floats no wider than the params' dtype.
+    @property
+    def own_derivative(self) -> bool:
+        """Whether the cell has its own derivative; zoneout changes its update, so that it has none then."""
+        return has_own_derivative(self.cell) and not self._zones
 
-        Returns:
-            (state, y): the next state, and the output y (output_size,).
-        """
-        state_t, y = self.cell.step(params, state, x)
-        if not self._zones:
-            return state_t, y
-        state_t = _zoned(self._zones, state, state_t)
-        return state_t, base.output(self.cell, state_t)
+    @property
+    def linear_in_state(self) -> bool:
+        """Whether the cell is linear in its state; with zoneout it still is."""
+        return is_linear(self.cell)
 
-    def draw(self, params: Any, key: Array, steps: int) -> base.Drawn:
-        """Draw the masks of one sequence of `steps` steps."""
+    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
+        """Draw the masks of one sequence of T steps, and the noise of the cell inside."""
         dtype = jax.tree.leaves(params)[0].dtype
         keys = jax.random.split(key, 2 + len(self._zones))
         h = self.cell.initial_state(params).h
-        drawn = _Masked(
-            params,
-            kept(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None,
-            kept(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None,
-        )
+        x_mask = kept(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None
+        h_mask = kept(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None
         size = self.hidden_size
-        kept_back = [1 - kept(k, p, (steps, size), dtype) for k, p in zip(keys[2:], self._zones.values(), strict=True)]
-        return base.Drawn(_dropped(self), drawn, jnp.concatenate([jnp.zeros((steps, 0), dtype), *kept_back], axis=1))
+        stays = {
+            name: 1 - kept(k, p, (T, size), dtype)
+            for k, (name, p) in zip(keys[2:], self._zones.items(), strict=True)
+        }  # fmt: skip
+        inside = Noise()
+        if has_noise(self.cell):
+            inside = self.cell.sample_noise(params, jax.random.fold_in(key, 1), T)
+        return Noise(StepNoise(stays, inside.steps), SequenceNoise(x_mask, h_mask, inside.sequence))
 
-    def over_time(
-        self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
-    ) -> tuple[Any, Any, Array]:
-        """Run the cell over time without dropout, with zoneout in expectation.
+    def project(self, params: Any, x: Array, **given: Any) -> Any:
+        """The cell's `project` of x ⊙ m_x / (1 − inputs)."""
+        masks, given = _masks(given)
+        return call_given(self.cell.project, params, _times(x, masks.x), given=given)
 
-        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
-        """
-        if not self._zones:
-            return run(self.cell, params, s_0, s_restart, xs, flags, reverse=reverse)
-        return run(_dropped(self), _Masked(params, None, None), s_0, s_restart, xs, flags, reverse=reverse)
+    def recur(self, params: Any, state: Any, **given: Any) -> Any:
+        """The cell's `recur` of h ⊙ m_h / (1 − hidden)."""
+        masks, given = _masks(given)
+        return call_given(self.cell.recur, params, _masked(state, masks.h), given=given)
+
+    def update(self, params: Any, state: Any, zx: Any, zh: Any, **given: Any) -> Any:
+        """The cell's `update`, then zoneout: with its masks if they were drawn, else in expectation."""
+        stays = self._stays(params, given)
+        state_t = call_given(self.cell.update, params, state, zx, zh, given=_masks(given)[1])
+        return _zoned(stays, state, state_t)
+
+    def mix(self, params: Any, state: Any) -> Any:
+        """The cell's `mix`."""
+        return self.cell.mix(params, state)
+
+    def affine(self, params: Any, x: Array, **given: Any) -> tuple[Any, Any]:
+        """The cell's coefficients, with zoneout."""
+        stays = self._stays(params, given)
+        masks, given = _masks(given)
+        a, b = call_given(self.cell.affine, params, _times(x, masks.x), given=given)
+        one, zero = jax.tree.map(jnp.ones_like, a), jax.tree.map(jnp.zeros_like, b)
+        return _zoned(stays, one, a), _zoned(stays, zero, b)
+
+    def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
+        """Those of the cell."""
+        return self.cell.update_with_residuals(params, state, z)
+
+    def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
+        """That of the cell."""
+        return self.cell.update_jvp(residuals, dstate, dz)
+
+    def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any, **given: Any) -> Any:
+        """That of the cell, at the masked x and h."""
+        masks, given = _masks(given)
+        dx = None if dx is None else _times(dx, masks.x)
+        args = params, dparams, _times(x, masks.x), dx, _masked(state, masks.h)
+        return call_given(self.cell.preactivation_jvp, *args, given=given)
+
+    def recur_transposed(self, params: Any) -> Callable[..., Any]:
+        """That of the cell, of the masked tangent of h."""
+        inside = self.cell.recur_transposed(params)
+
+        def recur(dstate: Any, **given: Any) -> Any:
+            masks, given = _masks(given)
+            return call_given(inside, _masked(dstate, masks.h), given=given)
+
+        return recur
 
     @property
     def _zones(self) -> dict[str, float]:
         """The fields of the state with zoneout, and their rates."""
         return {name: p for name, p in (("h", self.zoneout), ("c", self.zoneout_c)) if p}
 
+    def _stays(self, params: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """For each field with zoneout the share of every unit that keeps its old value: masks, or the rates."""
+        if "noise" in given:
+            return given["noise"].steps.zoneout
+        dtype = jax.tree.leaves(params)[0].dtype
+        return {name: jnp.full(self.hidden_size, p, dtype) for name, p in self._zones.items()}
 
-class _Masked(NamedTuple):
-    """A cell's params, and the masks of its inputs and of its h, over 1 − p; None: no mask."""
 
+class StepNoise(NamedTuple):
+    """What a Dropout draws for every step: zoneout masks by field, 1 where a unit stays; the noise of the cell."""
+
+    zoneout: dict[str, Array]
     cell: Any
-    x: Array | None
-    h: Array | None
 
 
-@dataclass(frozen=True)
-class _Dropped:
-    """A split cell with the masks of a Dropout. Zoneout's masks are features of x; if absent, its rates are used."""
+class SequenceNoise(NamedTuple):
+    """What a Dropout draws for a sequence: the masks of x and h over 1 − rate, or None; the noise of the cell."""
 
-    dropout: Dropout
-
-    @property
-    def input_size(self) -> int:
-        return self.dropout.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        return self.dropout.hidden_size
-
-    def initial_state(self, params: _Masked) -> Any:
-        return self.dropout.cell.initial_state(params.cell)
-
-    def project(self, params: _Masked, x: Array) -> Any:
-        x, keep = self._read(params, x)
-        return self.dropout.cell.project(params.cell, x), keep
-
-    def _read(self, params: _Masked, x: Array) -> tuple[Array, dict[str, Array]]:
-        """The input of the cell, and for each field with zoneout the share that keeps its old value."""
-        x, noise = x[: self.input_size], x[self.input_size :]
-        x = x if params.x is None else x.astype(params.x.dtype) * params.x
-        zones = self.dropout._zones
-        if noise.shape[-1]:
-            return x, dict(zip(zones, jnp.split(noise, len(zones)), strict=True))
-        like = jax.tree.leaves(params.cell)[0]
-        return x, {name: jnp.full(self.hidden_size, p, like.dtype) for name, p in zones.items()}
-
-    def recur(self, params: _Masked, state: Any) -> Any:
-        masked = state if params.h is None else state._replace(h=state.h * params.h)
-        return self.dropout.cell.recur(params.cell, masked)
-
-    def update(self, params: _Masked, state: Any, zx: Any, zh: Any) -> Any:
-        zx, keep = zx
-        return _zoned(keep, state, self.dropout.cell.update(params.cell, state, zx, zh))
-
-    def mix(self, params: _Masked, state: Any) -> Any:
-        return base.mix(self.dropout.cell, params.cell, state)
-
-    def output(self, state: Any) -> Array:
-        return base.output(self.dropout.cell, state)
-
-    def step(self, params: _Masked, state: Any, x: Array) -> tuple[Any, Array]:
-        zx, zh = self.project(params, x), self.recur(params, state)
-        state = self.mix(params, self.update(params, state, zx, zh))
-        return state, self.output(state)
+    x: Array | None = None
+    h: Array | None = None
+    cell: Any = None
 
 
-@dataclass(frozen=True)
-class _AffineDropped(_Dropped):
-    """The same for a cell that is linear in its state; with zoneout it still is."""
-
-    def affine(self, params: _Masked, x: Array) -> tuple[Any, Any]:
-        x, keep = self._read(params, x)
-        a, b = self.dropout.cell.affine(params.cell, x)
-        one = jax.tree.map(jnp.ones_like, a)
-        return _zoned(keep, one, a), _zoned(keep, jax.tree.map(jnp.zeros_like, b), b)
-
-
-def _dropped(dropout: Dropout) -> _Dropped:
-    return (_AffineDropped if base.has_part(dropout.cell, "affine") else _Dropped)(dropout)
+def _masks(given: dict[str, Any]) -> tuple[SequenceNoise, dict[str, Any]]:
+    """The masks of a Dropout, and what the cell inside is given."""
+    if "noise" not in given:
+        return SequenceNoise(), given
+    noise, rest = given["noise"], {name: value for name, value in given.items() if name != "noise"}
+    steps = None if noise.steps is None else noise.steps.cell
+    masks = SequenceNoise() if noise.sequence is None else noise.sequence
+    if steps is None and masks.cell is None:
+        return masks, rest
+    return masks, rest | {"noise": Noise(steps, masks.cell)}
 
 
-def _zoned(keep: dict[str, Any], state: Any, state_t: Any) -> Any:
-    """keep ⊙ s_{t−1} + (1 − keep) ⊙ s_t for each field in `keep`."""
-    before = {name: getattr(state, name) for name in keep}
-    return state_t._replace(**{name: k * before[name] + (1 - k) * getattr(state_t, name) for name, k in keep.items()})
+def _times(x: Array, mask: Array | None) -> Array:
+    return x if mask is None else x.astype(mask.dtype) * mask
+
+
+def _masked(state: Any, mask: Array | None) -> Any:
+    return state if mask is None else state._replace(h=state.h * mask)
+
+
+def _zoned(stays: dict[str, Any], state: Any, state_t: Any) -> Any:
+    """stays ⊙ s_{t−1} + (1 − stays) ⊙ s_t for each field in `stays`."""
+    before = {name: getattr(state, name) for name in stays}
+    return state_t._replace(**{name: k * before[name] + (1 - k) * getattr(state_t, name) for name, k in stays.items()})

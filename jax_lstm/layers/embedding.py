@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.gates import at_least_float32
 
 
 class EmbeddingParams(NamedTuple):
@@ -45,7 +45,7 @@ class Embedding:
 
     def __post_init__(self):
         for name in ("vocabulary", "output_size"):
-            object.__setattr__(self, name, door.size("Embedding", name, getattr(self, name)))
+            object.__setattr__(self, name, checks.positive_int("Embedding", name, getattr(self, name)))
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> EmbeddingParams:
         """Draw w, each entry normal with variance 1.
@@ -60,7 +60,7 @@ class Embedding:
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("Embedding.init", key), door.float_dtype("Embedding.init", "dtype", dtype)
+        key, dtype = checks.check_key("Embedding.init", key), checks.float_dtype("Embedding.init", "dtype", dtype)
         shape = (self.vocabulary, self.output_size)
         return EmbeddingParams(jax.random.normal(key, shape, at_least_float32(dtype)).astype(dtype))
 
@@ -78,8 +78,8 @@ class Embedding:
             ValueError: params have wrong shapes.
             TypeError: symbols is not an array of integers, or params are not floats.
         """
-        params, _ = door.params("Embedding.apply", self, params)
-        symbols = door.array("Embedding", "symbols", symbols)
+        params, _ = checks.check_params("Embedding.apply", self, params)
+        symbols = checks.as_array("Embedding", "symbols", symbols)
         if not jnp.issubdtype(symbols.dtype, jnp.integer):
             raise TypeError(
                 f"Embedding: symbols must be integers, but are {symbols.dtype}; "

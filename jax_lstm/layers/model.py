@@ -3,8 +3,8 @@
     x_t = embedding[k_t] for symbols k_t, or the features themselves
     s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
-`outputs` returns y_t of every step, for one label per step or for the next symbol. `last` returns y of the last state,
-for one label per sequence. Both take one sequence; for a batch use `jax.vmap`.
+`apply` returns y_t of every step, for one label per step or for the next symbol. `apply_last` returns y of the last
+state, for one label per sequence. Both take one sequence; for a batch use `jax.vmap`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import base, door
+from jax_lstm import checks
+from jax_lstm.cell import output, output_size
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.sequence import unroll
@@ -45,9 +46,9 @@ class Model:
         s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
     k_t is an integer. `embedding[k_t]` is row k_t of a trained matrix (V, I), drawn by `init`. The params are a
-    `ModelParams`; the state is that of the cell. `outputs` returns (state, ys) with y_t of every step. `last` returns
-    (state, y) with y of the last state. Both take one sequence: (T, I) floats, or (T,) integers with a vocabulary. For
-    a batch use `jax.vmap(model.outputs, in_axes=(None, 0))(params, xs)`.
+    `ModelParams`; the state is that of the cell. `apply` returns (state, ys) with y_t of every step. `apply_last`
+    returns (state, y) with y of the last state. Both take one sequence: (T, I) floats, or (T,) integers with a
+    vocabulary. For a batch use `jax.vmap(model.apply, in_axes=(None, 0))(params, xs)`.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -55,7 +56,7 @@ class Model:
     >>> model = jl.Model(jl.LSTM(input_size=3, hidden_size=4), output_size=2)
     >>> params = model.init(jax.random.key(0))
     >>> xs = jnp.ones((6, 3), jnp.float32)
-    >>> (state, ys), (_, y) = model.outputs(params, xs), model.last(params, xs)
+    >>> (state, ys), (_, y) = model.apply(params, xs), model.apply_last(params, xs)
     >>> ys.shape, y.shape
     ((6, 2), (2,))
 
@@ -75,15 +76,15 @@ class Model:
     vocabulary: int | None = None
 
     def __post_init__(self):
-        door.cell("Model", self.cell)
-        object.__setattr__(self, "output_size", door.size("Model", "output_size", self.output_size))
+        checks.check_cell("Model", self.cell)
+        object.__setattr__(self, "output_size", checks.positive_int("Model", "output_size", self.output_size))
         if self.vocabulary is not None:
-            object.__setattr__(self, "vocabulary", door.size("Model", "vocabulary", self.vocabulary))
+            object.__setattr__(self, "vocabulary", checks.positive_int("Model", "vocabulary", self.vocabulary))
 
     @property
     def readout(self) -> Readout:
         """The readout layer."""
-        return Readout(base.output_size(self.cell), self.output_size)
+        return Readout(output_size(self.cell), self.output_size)
 
     @property
     def embedding(self) -> Embedding | None:
@@ -103,7 +104,7 @@ class Model:
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key_cell, key_readout = jax.random.split(door.prng_key("Model.init", key))
+        key_cell, key_readout = jax.random.split(checks.check_key("Model.init", key))
         if self.embedding is None:
             return ModelParams(self.cell.init(key_cell, dtype), self.readout.init(key_readout, dtype))
         key_cell, key_embedding = jax.random.split(key_cell)
@@ -127,7 +128,7 @@ class Model:
         if not isinstance(params, ModelParams):
             raise TypeError(f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}")
         if self.embedding is None:
-            return door.array("Model", "xs", xs)
+            return checks.as_array("Model", "xs", xs)
         if params.embedding is None:
             raise ValueError(
                 f"Model: params must have an embedding of {self.vocabulary} symbols, but params.embedding is None; "
@@ -135,7 +136,7 @@ class Model:
             )
         return self.embedding.apply(params.embedding, xs)
 
-    def outputs(
+    def apply(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
         reset: ArrayLike | None = None, *, key: Any = None,
     ) -> tuple[Any, Float[Array, "T O"]]:  # fmt: skip
@@ -156,7 +157,7 @@ class Model:
         state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
         return state, self.readout.apply(params.readout, hs)
 
-    def last(
+    def apply_last(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
         reset: ArrayLike | None = None, *, key: Any = None,
     ) -> tuple[Any, Float[Array, " O"]]:  # fmt: skip
@@ -174,10 +175,10 @@ class Model:
             (state, y): the state after the last step, and y (O,), as for one label per sequence.
 
         Raises:
-            ValueError: as for `outputs`; also for a residual stack, whose output is not part of its state: use the
-                last unmasked entry of `outputs` instead.
-            TypeError: as for `outputs`.
+            ValueError: as for `apply`; also for a residual stack, whose output is not part of its state: use the
+                last unmasked entry of `apply` instead.
+            TypeError: as for `apply`.
         """
         xs = self.embedded(params, xs)
         state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
-        return state, self.readout.apply(params.readout, base.output(self.cell, state))
+        return state, self.readout.apply(params.readout, output(self.cell, state))

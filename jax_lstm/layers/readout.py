@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.weights import draw_per_gate, lecun_normal
+from jax_lstm import checks
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal
 
 
 class ReadoutParams(NamedTuple):
@@ -47,7 +47,7 @@ class Readout:
 
     def __post_init__(self):
         for name in ("input_size", "output_size"):
-            object.__setattr__(self, name, door.size("Readout", name, getattr(self, name)))
+            object.__setattr__(self, name, checks.positive_int("Readout", name, getattr(self, name)))
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ReadoutParams:
         """Draw w LeCun normal; b is zero.
@@ -62,7 +62,7 @@ class Readout:
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        key, dtype = door.prng_key("Readout.init", key), door.float_dtype("Readout.init", "dtype", dtype)
+        key, dtype = checks.check_key("Readout.init", key), checks.float_dtype("Readout.init", "dtype", dtype)
         return ReadoutParams(
             w=draw_per_gate(lecun_normal, key, 1, (self.input_size, self.output_size), dtype),
             b=jnp.zeros(self.output_size, dtype),
@@ -82,8 +82,8 @@ class Readout:
             ValueError: h has a wrong number of features, or params have wrong shapes.
             TypeError: h is not an array, or params are not float arrays of one dtype.
         """
-        params, _ = door.params("Readout.apply", self, params)
-        h = door.array("Readout.apply", "h", h)
+        params, _ = checks.check_params("Readout.apply", self, params)
+        h = checks.as_array("Readout.apply", "h", h)
         if h.ndim == 0 or h.shape[-1] != self.input_size:
             raise ValueError(
                 f"Readout.apply: h must have {self.input_size} features on its last axis, but has shape {h.shape}"

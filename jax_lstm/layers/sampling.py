@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jax_lstm.cells import door
-from jax_lstm.cells.weights import at_least_float32
+from jax_lstm import checks
+from jax_lstm.cell import check_causal
+from jax_lstm.gates import at_least_float32
 from jax_lstm.layers.model import Model, ModelParams
 
 
@@ -73,9 +74,12 @@ def sample(
             f"sample: model must have output_size equal to vocabulary, but has vocabulary={model.vocabulary} and "
             f"output_size={model.output_size}"
         )
-    door.causal("sample", model.cell)
-    key, steps = door.prng_key("sample", key), door.size("sample", "steps", door.knob("sample", "steps", steps), 0)
-    prompt = door.array("sample", "prompt", prompt)
+    check_causal("sample", model.cell)
+    key, steps = (
+        checks.check_key("sample", key),
+        checks.positive_int("sample", "steps", steps, 0),
+    )
+    prompt = checks.as_array("sample", "prompt", prompt)
     if prompt.ndim != 1 or prompt.shape[0] == 0:
         raise ValueError(f"sample: prompt must have shape (P,) with one symbol or more, but has {prompt.shape}")
     temperature, top_p = (_number(*of) for of in (("temperature", temperature), ("top_p", top_p)))
@@ -89,7 +93,7 @@ def sample(
 def _number(name: str, value: Any) -> float | Array:
     """Check a finite Python number, or an array of shape ()."""
     if not isinstance(value, jax.Array):
-        return door.number("sample", name, value)
+        return checks.finite_number("sample", name, value)
     if value.ndim or not jnp.issubdtype(value.dtype, jnp.number):
         raise ValueError(
             f"sample: {name} must be one number, but is {value.dtype}{list(value.shape)}; "
@@ -110,7 +114,7 @@ def _sampled(
     *,
     steps: int,
 ) -> tuple[Any, Array]:
-    state, ys = model.outputs(params, prompt, state)
+    state, ys = model.apply(params, prompt, state)
 
     def body(at: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
         state, y = at

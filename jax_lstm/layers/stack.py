@@ -10,25 +10,26 @@ equal cells in a row run as one loop over their params, traced and compiled once
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jax_lstm.cells import base, door
+from jax_lstm import checks
+from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, is_causal, output, output_size
+from jax_lstm.engines.layer_scan import scan_layers
 from jax_lstm.layers.dropout import kept, rate
-from jax_lstm.layers.joined import joined, parted
-from jax_lstm.trajectory import like_data
 
-LOOPED = 3  # from this many equal cells in a row they run as one loop; fewer run faster without it
+MIN_LOOPED = 3  # from this many equal cells in a row they run as one loop; fewer run faster without it
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Stack:
+class Stack(CompositeCell):
     """Stack of cells (a multi-layer recurrent network): the outputs of each cell are the inputs of the next.
 
     One step::
@@ -69,14 +70,14 @@ class Stack:
     def __post_init__(self):
         if not isinstance(self.cells, Sequence) or not self.cells:
             raise TypeError(f"Stack: cells must be a tuple of one cell or more, but is {self.cells!r}")
-        object.__setattr__(self, "cells", tuple(door.cell("Stack", cell) for cell in self.cells))
+        object.__setattr__(self, "cells", tuple(checks.check_cell("Stack", cell) for cell in self.cells))
         for k, (below, above) in enumerate(zip(self.cells, self.cells[1:], strict=False)):
-            if base.output_size(below) != above.input_size:
+            if output_size(below) != above.input_size:
                 raise ValueError(
-                    f"Stack: cell {k + 1} must take the {base.output_size(below)} features that cell {k} gives, but "
+                    f"Stack: cell {k + 1} must take the {output_size(below)} features that cell {k} gives, but "
                     f"its input_size is {above.input_size}"
                 )
-        object.__setattr__(self, "residual", door.flag("Stack", "residual", self.residual))
+        object.__setattr__(self, "residual", checks.check_bool("Stack", "residual", self.residual))
         object.__setattr__(self, "dropout", rate("Stack", "dropout", self.dropout))
 
     @property
@@ -92,12 +93,12 @@ class Stack:
     @property
     def output_size(self) -> int:
         """The number of output features of the highest cell."""
-        return base.output_size(self.cells[-1])
+        return output_size(self.cells[-1])
 
     @property
     def causal(self) -> bool:
         """Whether every cell is causal: no output depends on later inputs."""
-        return all(base.is_causal(cell) for cell in self.cells)
+        return all(is_causal(cell) for cell in self.cells)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> tuple[Any, ...]:
         """Draw the params of every cell, each from its own key.
@@ -112,7 +113,7 @@ class Stack:
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
         """
-        keys = jax.random.split(door.prng_key("Stack.init", key), len(self.cells))
+        keys = jax.random.split(checks.check_key("Stack.init", key), len(self.cells))
         return tuple(cell.init(k, dtype) for cell, k in zip(self.cells, keys, strict=True))
 
     def initial_state(self, params: tuple[Any, ...], like: Array | None = None) -> tuple[Any, ...]:
@@ -138,122 +139,93 @@ class Stack:
                 "Stack: the output of a residual stack is not part of its state; use the last of the outputs that "
                 "unroll returns"
             )
-        return base.output(self.cells[-1], state[-1])
+        return output(self.cells[-1], state[-1])
 
-    def step(self, params: tuple[Any, ...], state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
-        """One step of every cell, the lowest first, without dropout.
+    @property
+    def has_noise(self) -> bool:
+        """Whether a key is used: for dropout between cells, or by a cell."""
+        return True
+
+    def sample_noise(self, params: tuple[Any, ...], key: Array, T: int) -> Noise:
+        """Draw the random numbers of every cell, and the dropout masks between cells."""
+        dtype = jax.tree.leaves(params)[0].dtype
+        steps, sequence = [], []
+        for k, (cell, p) in enumerate(zip(self.cells, params, strict=True)):
+            key, key_cell, key_between = jax.random.split(key, 3)
+            noise, mask = Noise(), None
+            if has_noise(cell):
+                noise = cell.sample_noise(p, key_cell, T)
+            if self.dropout > 0 and k < len(self.cells) - 1:
+                mask = kept(key_between, self.dropout, (T, output_size(cell)), dtype)
+            steps.append(LayerNoise(noise.steps, mask))
+            sequence.append(noise.sequence)
+        return Noise(tuple(steps), tuple(sequence))
+
+    def step(
+        self, params: tuple[Any, ...], state: tuple[Any, ...], x: Array, *, noise: Noise | None = None, **given: Any
+    ) -> tuple[tuple[Any, ...], Array]:
+        """One step of every cell, the lowest first.
 
         Args:
             params: what `init` returns.
             state: what `initial_state` or the step before returns.
             x: (I,), floats no wider than the params' dtype.
+            noise: what `sample_noise` draws, for one step; None: no dropout.
+            given: the constants of the run, if it has any.
 
         Returns:
             (state, y): the next state, and the output y (output_size,).
         """
         after = []
-        for cell, p, s in zip(self.cells, params, state, strict=True):
-            s_t, y = cell.step(p, s, x)
+        for cell, p, s, drawn, lasting in zip(self.cells, params, state, *self._noise_of_cells(noise), strict=True):
+            own = {} if drawn.cell is None and lasting is None else {"noise": Noise(drawn.cell, lasting)}
+            s_t, y = call_given(cell.step, p, s, x, given=own | given)
             after.append(s_t)
-            x = self._added(x, y)
+            x = self._output(x, y, drawn.mask)
         return tuple(after), x
 
-    def draw(self, params: tuple[Any, ...], key: Array, steps: int) -> base.Drawn:
-        """Draw the random numbers of every cell and the dropout masks between them, for `steps` steps."""
-        dtype = jax.tree.leaves(params)[0].dtype
-        cells, drawn, noises = [], [], []
-        for k, (cell, p) in enumerate(zip(self.cells, params, strict=True)):
-            key, key_cell, key_between = jax.random.split(key, 3)
-            between = k < len(self.cells) - 1 and self.dropout > 0
-            mask = kept(key_between, self.dropout, (steps, base.output_size(cell) if between else 0), dtype)
-            noise = jnp.zeros((steps, 0), dtype)
-            if base.draws(cell):
-                cell, p, noise = cell.draw(p, key_cell, steps)
-            cells.append(cell)
-            drawn.append(p)
-            noises += [noise, mask]
-        drawn_stack = _DrawnStack(self, tuple(cells), tuple(noise.shape[1] for noise in noises))
-        return base.Drawn(drawn_stack, tuple(drawn), jnp.concatenate(noises, axis=1))
+    def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
+        """Run each cell over the whole sequence, the lowest first; see `CompositeCell`."""
+        s_initial = (None,) * len(self.cells) if inputs.s_initial is None else inputs.s_initial
+        noise = Noise(inputs.noise_steps, inputs.noise)
+        of_cells = zip(inputs.params, inputs.s_0, s_initial, *self._noise_of_cells(noise), strict=True)
 
-    def over_time(
-        self,
-        run: Callable,
-        params: Any,
-        s_0: Any,
-        s_restart: Any,
-        xs: Float[Array, "T *B I"],
-        flags: Any,
-        *,
-        reverse: bool,
-    ) -> tuple[Any, Any, Array]:
-        """Run each cell over the whole sequence, the lowest first, without dropout.
+        def layer(cell: Any, x: Array, of_cell: Any) -> tuple[Array, Any]:
+            p, s_0, s_initial, drawn, lasting = of_cell
+            part = inputs._replace(params=p, s_0=s_0, s_initial=s_initial, xs=x, noise_steps=drawn.cell, noise=lasting)
+            s_T, states, y = run(cell, part, reverse=reverse)
+            return self._output(x, y, drawn.mask), (s_T, states)
 
-        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
-        """
-        nothing: list[Array | None] = [None] * len(self.cells)
-        return _through(self, self.cells, run, params, s_0, s_restart, xs, nothing, nothing, flags, reverse)
+        x, returned = inputs.xs, []
+        layers = [
+            (cell, jax.tree.structure(of_cell), of_cell) for cell, of_cell in zip(self.cells, of_cells, strict=True)
+        ]
+        for (cell, _), group in groupby(layers, key=lambda one: one[:2]):
+            of_group = [of_cell for *_, of_cell in group]
+            if len(of_group) >= MIN_LOOPED and cell.input_size == output_size(cell):
+                x, more = scan_layers(partial(layer, cell), x, of_group)
+                returned += more
+                continue
+            for of_cell in of_group:
+                x, more = layer(cell, x, of_cell)
+                returned.append(more)
+        ends, states = zip(*returned, strict=True)
+        return ends, states, x
 
-    def _added(self, x: Array, y: Array) -> Array:
-        return x.astype(y.dtype) + y if self.residual and x.shape[-1] == y.shape[-1] else y
+    def _noise_of_cells(self, noise: Noise | None) -> tuple[Any, Any]:
+        """The noise of each cell for its steps, and for its sequence."""
+        steps, sequence = (None, None) if noise is None else noise
+        nothing = (None,) * len(self.cells)
+        return (LayerNoise(),) * len(self.cells) if steps is None else steps, nothing if sequence is None else sequence
 
-
-@dataclass(frozen=True)
-class _DrawnStack:
-    """A stack after its draw: each cell's random numbers and output mask are features of xs, of these widths."""
-
-    stack: Stack
-    cells: tuple[Any, ...]
-    widths: tuple[int, ...]
-
-    @property
-    def causal(self) -> bool:
-        return self.stack.causal
-
-    def over_time(
-        self, run: Callable, params: Any, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
-    ) -> tuple[Any, Any, Array]:
-        ends = [self.stack.input_size]
-        for width in self.widths[:-1]:
-            ends.append(ends[-1] + width)
-        x, *drawn = jnp.split(xs, ends, axis=-1)
-        drawn = [a if a.shape[-1] else None for a in drawn]
-        return _through(
-            self.stack, self.cells, run, params, s_0, s_restart, x, drawn[0::2], drawn[1::2], flags, reverse
-        )
+    def _output(self, x: Array, y: Array, mask: Array | None) -> Array:
+        """What the next cell reads: y, with the residual sum and dropout."""
+        y = x.astype(y.dtype) + y if self.residual and x.shape[-1] == y.shape[-1] else y
+        return y if mask is None else y * mask / (1 - self.dropout)
 
 
-def _through(
-    stack: Stack, cells: tuple[Any, ...], run: Callable, params: Any, s_0: Any, s_restart: Any, x: Array,
-    noises: list[Array | None], masks: list[Array | None], flags: Any, reverse: bool,
-) -> tuple[Any, Any, Array]:  # fmt: skip
-    """Run x through every cell: the last states, all states (or None), and the outputs of the highest cell."""
-    s_restart = (None,) * len(cells) if s_restart is None else s_restart
+class LayerNoise(NamedTuple):
+    """What one cell of a `Stack` draws for every step, and the dropout mask of its output; None: nothing."""
 
-    def layer(cell: Any, x: Array, of_cell: Any) -> tuple[Array, Any]:
-        p, s, fresh, noise, mask = of_cell
-        s_T, states, y = run(cell, p, s, fresh, _beside(x, noise), flags, reverse=reverse)
-        y = stack._added(x, y)
-        return (y if mask is None else y * mask / (1 - stack.dropout)), (s_T, states)
-
-    ends, states = [], []
-    fits = [cell.input_size == base.output_size(cell) for cell in stack.cells]
-    each = list(zip(cells, fits, zip(params, s_0, s_restart, noises, masks, strict=True), strict=True))
-    for (cell, fit, *_), group in groupby(each, key=lambda one: (*one[:2], *(a is None for a in one[2][3:]))):
-        of_cells = [of_cell for *_, of_cell in group]
-        if len(of_cells) < LOOPED or not fit:
-            for of_cell in of_cells:
-                x, (s_T, passed) = layer(cell, x, of_cell)
-                ends.append(s_T)
-                states.append(passed)
-            continue
-        stacked = joined(of_cells)
-        x = like_data(x.astype(jax.tree.leaves(of_cells[0][0])[0].dtype), of_cells[0][0])
-        x, both = jax.lax.scan(lambda x, of_cell, cell=cell: layer(cell, x, of_cell), x, stacked)
-        for s_T, passed in parted(both, len(of_cells)):
-            ends.append(s_T)
-            states.append(passed)
-    return tuple(ends), tuple(states), x
-
-
-def _beside(x: Array, noise: Array | None) -> Array:
-    return x if noise is None else jnp.concatenate([x.astype(noise.dtype), noise], axis=-1)
+    cell: Any = None
+    mask: Array | None = None

@@ -52,7 +52,7 @@ def test_a_step_and_its_derivative_match_numpy_for_every_beta(beta):
     h_t = cell.update(PARAMS, STATE, zx, zh).h
     z = np.asarray(zx + zh) + PARAMS.b
     np.testing.assert_allclose(h_t, step(STATE.h, z)[0], rtol=0, atol=1e-12)
-    same_h_t, slopes = cell.linearise(PARAMS, STATE, zx + zh)
+    same_h_t, slopes = cell.update_with_residuals(PARAMS, STATE, zx + zh)
     np.testing.assert_allclose(same_h_t.h, h_t, rtol=0, atol=1e-15)
     expected = reference.derivative(step, (STATE.h, z), (np.asarray(dh), np.asarray(dz)))[0]
     along = cell.along(slopes, jl.JANETState(dh), dz).h

@@ -54,12 +54,12 @@ def with_gradient(gate, params, xs, state, mask, reset):
 def test_outputs_and_every_gradient_are_those_of_the_equations(gate, start):
     step = partial(reference.slstm, forget_gate=gate)
     initial, state = (tuple(np.asarray(a) for a in s) for s in (fresh(), STATE if start == "a state" else fresh()))
-    knobs = {"mask": MASK, "reset": RESET, "fresh": initial}
+    options = {"mask": MASK, "reset": RESET, "fresh": initial}
     (_, outputs), gradient = with_gradient(gate, PARAMS, XS, jl.SLSTMState(*state), MASK, RESET)
-    end, hs = reference.unroll(step, PARAMS, XS, state, **knobs)
+    end, hs = reference.unroll(step, PARAMS, XS, state, **options)
     for ours, theirs in zip(outputs, (*end, hs), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * max(1, np.abs(theirs).max()))
-    expected = reference.gradient(step, PARAMS, XS, state, WEIGHTS, **knobs)
+    expected = reference.gradient(step, PARAMS, XS, state, WEIGHTS, **options)
     for ours, theirs in zip(jax.tree.leaves(gradient), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * max(1, np.abs(theirs).max()))
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from jax_lstm.gradflow import headline
+from jax_lstm.gradflow import headline_table
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = {
@@ -40,16 +40,16 @@ class Command(NamedTuple):
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     """One run of the command, with what it measured on the way."""
-    figure, measure, columns = tmp_path_factory.mktemp("headline") / "figure.png", headline.profiles, {}
+    figure, measure, columns = tmp_path_factory.mktemp("headline") / "figure.png", headline_table.profiles, {}
 
     def profiles(row):
         log_norms = measure(row)
-        columns[row.name] = np.asarray(headline.decades(log_norms))
+        columns[row.name] = np.asarray(headline_table.decades(log_norms))
         return log_norms
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr(headline, "profiles", profiles)
-        assert headline.main(["--plot", str(figure)]) == 0
+        patch.setattr(headline_table, "profiles", profiles)
+        assert headline_table.main(["--plot", str(figure)]) == 0
     return Command(columns, printed.getvalue().strip(), figure)
 
 
@@ -108,13 +108,13 @@ def test_the_docs_show_the_table_and_figure_of_the_command(command):
 
 def test_the_table_shows_the_mean_and_the_spread_of_the_seeds():
     decades = jnp.array([[-1.0, 0.5, 2.0], [-3.0, 0.5, 2.3]])
-    lines = headline.table({"a cell": decades}).splitlines()
+    lines = headline_table.table({"a cell": decades}).splitlines()
     assert lines[0].count("|") == lines[1].count("|") == 5
     assert lines[2] == "| a cell | 1e-02 (2.0) | 3.2 (0.0) | 1e+02 (0.3) |"
 
 
 def test_the_command_prints_the_table_and_draws_the_figure(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(headline, "ROWS", headline.ROWS[:1])
-    assert headline.main(["--plot", str(tmp_path / "figure.png")]) == 0
+    monkeypatch.setattr(headline_table, "ROWS", headline_table.ROWS[:1])
+    assert headline_table.main(["--plot", str(tmp_path / "figure.png")]) == 0
     assert "| sigmoid RNN, orthogonal | 3e-07 (" in capsys.readouterr().out
     assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -12,8 +12,8 @@ from fed import fed
 import jax_lstm as jl
 from jax_lstm.gradflow import (
     lyapunov_exponents,
+    lyapunov_init,
     lyapunov_spectrum,
-    lyapunov_start,
     lyapunov_update,
     step_jacobians,
 )
@@ -171,13 +171,13 @@ def test_they_can_be_differentiated():
 
 def test_a_stream_gives_the_spectrum_of_the_whole_at_every_step(cell):
     params, xs = problem(cell)
-    running = lyapunov_start(cell.initial_state(params), k=3)
+    running = lyapunov_init(cell.initial_state(params), k=3)
     for t, x in enumerate(xs, 1):
         running = lyapunov_update(cell, params, running, x)
         if t in (1, T):
             np.testing.assert_allclose(running.exponents, lyapunov_spectrum(cell, params, xs[:t], k=3), rtol=1e-10)
     np.testing.assert_allclose(running.state.h, jl.unroll(cell, params, xs)[0].h, rtol=1e-12)
-    assert np.isnan(lyapunov_start(cell.initial_state(params)).exponents).all()
+    assert np.isnan(lyapunov_init(cell.initial_state(params)).exponents).all()
 
 
 def test_one_singular_step_gives_an_exponent_of_minus_infinity():
@@ -220,7 +220,7 @@ def test_narrow_params_give_the_exponents_of_their_jacobians():
 def test_stacked_estimates_are_those_of_every_step():
     cell = jl.LSTM(I, H)
     params, xs = problem(cell)
-    start = lyapunov_start(cell.initial_state(params))
+    start = lyapunov_init(cell.initial_state(params))
     _, stacked = jax.lax.scan(lambda r, x: (lyapunov_update(cell, params, r, x),) * 2, start, xs)
     np.testing.assert_allclose(stacked.exponents[3], lyapunov_spectrum(cell, params, xs[:4]), rtol=1e-10)
 
@@ -259,7 +259,7 @@ def test_a_batch_is_a_vmap(cell):
         ),
         (lambda c, p, xs: lyapunov_exponents(3, xs, steps=2), TypeError, "step_fn must be a function"),
         (lambda c, p, xs: lyapunov_exponents(jnp.tanh, [1.0], steps=2), TypeError, "every leaf of state"),
-        (lambda c, p, xs: lyapunov_update(c, p, lyapunov_start(p), xs[0]), TypeError, "state must be a LSTMState"),
+        (lambda c, p, xs: lyapunov_update(c, p, lyapunov_init(p), xs[0]), TypeError, "state must be a LSTMState"),
         (lambda c, p, xs: lyapunov_update(c, p, p, xs[0]), TypeError, "running must be a LyapunovState"),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs, burn_in=-1), ValueError, "burn_in must be at least 0, but is -1"),
         (lambda c, p, xs: lyapunov_spectrum(c, p, xs, burn_in=0.0), TypeError, "burn_in must be a Python integer"),

@@ -49,7 +49,7 @@ def each_alone(xs, episodes, reverse=False):
 def test_masked_directions_equal_separate_runs_on_the_live_steps(name, reverse):
     mask = np.array(MASKS[name], bool)
     (there, back), ys = each_alone(XS, [np.flatnonzero(mask)], reverse)
-    jax.tree.map(close, run(cell_params(), XS, None, mask, reverse=reverse), (jl.BothWays(there, back), ys))
+    jax.tree.map(close, run(cell_params(), XS, None, mask, reverse=reverse), (jl.BidirectionalState(there, back), ys))
 
 
 @pytest.mark.parametrize("name", ["gaps", "left padding", "none"])
@@ -73,7 +73,7 @@ def test_with_resets_every_episode_is_run_alone_both_ways(mask, reset, reverse):
     episodes = [np.sort(steps) for steps in np.split(live, begins[begins > 0])]
     *ends, ys = each_alone(XS, episodes, reverse)
     # The forward cell ends in the last episode, the backward one in the first.
-    expected = jl.BothWays(ends[-1][0], ends[0][1]), ys
+    expected = jl.BidirectionalState(ends[-1][0], ends[0][1]), ys
     jax.tree.map(close, run(cell_params(), XS, None, mask, reset, reverse=reverse), expected)
 
 
@@ -82,7 +82,7 @@ def test_each_direction_starts_from_its_own_initial_state():
     end, ys = run(cell_params(), XS, state)
     there, hs = jl.unroll(CELL.forward, cell_params().forward, XS, state.forward)
     back, gs = jl.unroll(CELL.backward, cell_params().backward, XS, state.backward, reverse=True)
-    jax.tree.map(close, (end, ys), (jl.BothWays(there, back), np.concatenate([hs, gs], axis=1)))
+    jax.tree.map(close, (end, ys), (jl.BidirectionalState(there, back), np.concatenate([hs, gs], axis=1)))
     close(CELL.output(end), np.concatenate([hs[-1], gs[0]]))
 
 
@@ -93,8 +93,10 @@ def test_no_steps_leave_both_states():
 
 
 def test_segments_of_its_parts_change_no_number():
-    def gradient(**knobs):
-        return jax.grad(lambda p: jnp.sum(jl.unroll(CELL, p, XS, None, np.array(MASKS["gaps"], bool), **knobs)[1] ** 2))
+    def gradient(**options):
+        return jax.grad(
+            lambda p: jnp.sum(jl.unroll(CELL, p, XS, None, np.array(MASKS["gaps"], bool), **options)[1] ** 2)
+        )
 
     jax.tree.map(close, gradient(remat_every=3)(cell_params()), gradient()(cell_params()))
 
@@ -110,7 +112,7 @@ def test_batches_of_it_in_a_stack_are_their_sequences_one_by_one():
         jax.tree.map(lambda a, b, k=k: close(a[k], b), outputs, one)
 
 
-NOT_CAUSAL = {"it": CELL, "in a stack": jl.Stack((CELL, jl.RNN(H + 2, 2))), "learned": jl.LearnedState(CELL)}
+NOT_CAUSAL = {"it": CELL, "in a stack": jl.Stack((CELL, jl.RNN(H + 2, 2))), "learned": jl.LearnedInitialState(CELL)}
 
 
 @pytest.mark.parametrize("cell", list(NOT_CAUSAL.values()), ids=list(NOT_CAUSAL))

@@ -25,7 +25,7 @@ CELLS = {
     ),
     "a looped stack": jl.Stack((jl.Dropout(jl.LSTM(I, I), 0.2, 0.2, 0.2, 0.2),) * 3, dropout=0.2),
     "both ways": jl.Bidirectional(jl.Dropout(jl.LSTM(I, H), hidden=0.3), jl.RNN(I, 2, noise=0.5)),
-    "learned": jl.LearnedState(jl.Dropout(jl.LSTM(I, H), inputs=0.3)),
+    "learned": jl.LearnedInitialState(jl.Dropout(jl.LSTM(I, H), inputs=0.3)),
 }
 EACH = pytest.mark.parametrize("name", list(CELLS))
 close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)

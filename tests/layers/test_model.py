@@ -21,7 +21,7 @@ CELLS = {
     "stack": jl.Stack((jl.GRU(I, H), jl.RNN(H, 2))),
     "both ways": jl.Bidirectional(jl.LSTM(I, H), jl.GRU(I, 2)),
     "dropout": jl.Dropout(jl.LSTM(I, H), inputs=0.3),
-    "learned": jl.LearnedState(jl.LSTM(I, H)),
+    "learned": jl.LearnedInitialState(jl.LSTM(I, H)),
 }
 EACH = pytest.mark.parametrize("name", list(CELLS))
 close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
@@ -37,8 +37,8 @@ def test_it_is_an_embedding_then_a_cell_then_a_readout(name, symbols):
     given = SYMBOLS if symbols else XS
     end, hs = jl.unroll(cell, params.cell, xs, None, MASK, RESET)
     w, b = (np.asarray(a) for a in params.readout)
-    jax.tree.map(close, model.outputs(params, given, None, MASK, RESET), (end, np.asarray(hs) @ w + b))
-    jax.tree.map(close, model.last(params, given, None, MASK, RESET), (end, np.asarray(cell.output(end)) @ w + b))
+    jax.tree.map(close, model.apply(params, given, None, MASK, RESET), (end, np.asarray(hs) @ w + b))
+    jax.tree.map(close, model.apply_last(params, given, None, MASK, RESET), (end, np.asarray(cell.output(end)) @ w + b))
     assert model.embedding == (jl.Embedding(V, I) if symbols else None)
     assert (params.embedding is None) != symbols
 
@@ -47,15 +47,15 @@ def test_last_uses_the_last_live_step_of_each_direction():
     for name in CELLS:
         model = jl.Model(CELLS[name], O)
         params = model.init(jax.random.key(0), jnp.float64)
-        _, ys = model.outputs(params, XS, None, MASK)
-        _, y = model.last(params, XS, None, MASK)
+        _, ys = model.apply(params, XS, None, MASK)
+        _, y = model.apply_last(params, XS, None, MASK)
         assert np.allclose(y, ys[4], rtol=0, atol=1e-12) == (name != "both ways")
     cell = CELLS["both ways"]
     model = jl.Model(cell, H + 2)
     params = model.init(jax.random.key(0), jnp.float64)
     params = params._replace(readout=jl.ReadoutParams(np.eye(H + 2), np.zeros(H + 2)))
-    _, ys = model.outputs(params, XS, None, MASK)
-    close(model.last(params, XS, None, MASK)[1], np.concatenate([ys[4, :H], ys[0, H:]]))
+    _, ys = model.apply(params, XS, None, MASK)
+    close(model.apply_last(params, XS, None, MASK)[1], np.concatenate([ys[4, :H], ys[0, H:]]))
 
 
 def test_a_key_goes_to_the_cell():
@@ -64,7 +64,7 @@ def test_a_key_goes_to_the_cell():
     w, b = (np.asarray(a) for a in params.readout)
     key = jax.random.key(3)
     _, hs = jl.unroll(model.cell, params.cell, XS, key=key)
-    for run, h in ((model.outputs, hs), (model.last, hs[-1])):
+    for run, h in ((model.apply, hs), (model.apply_last, hs[-1])):
         close(run(params, XS, key=key)[1], np.asarray(h) @ w + b)
 
 
@@ -74,7 +74,7 @@ def test_sharded_symbols_give_the_results_of_one_device(axis_type):
     params, symbols = model.init(jax.random.key(0), jnp.float64), np.stack([SYMBOLS, SYMBOLS[::-1]])
 
     def loss(params, symbols):
-        return jnp.sum(jax.vmap(model.outputs, (None, 0))(params, symbols)[1] ** 2)
+        return jnp.sum(jax.vmap(model.apply, (None, 0))(params, symbols)[1] ** 2)
 
     def drawn(params, symbols):
         return jax.vmap(lambda prompt: jl.sample(model, params, jax.random.key(1), prompt, steps=3, top_p=0.9))(symbols)
@@ -91,7 +91,7 @@ def test_every_part_gets_a_gradient_and_a_key_of_its_own():
     model = jl.Model(jl.LSTM(I, H), H, V)
     with jax.debug_key_reuse(True):
         params = jax.jit(model.init)(jax.random.key(0))
-    gradient = jax.grad(lambda p: jnp.sum(model.outputs(p, SYMBOLS)[1] ** 2))(params)
+    gradient = jax.grad(lambda p: jnp.sum(model.apply(p, SYMBOLS)[1] ** 2))(params)
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
     unread = np.setdiff1d(np.arange(V), SYMBOLS)
     assert not gradient.embedding.w[unread].any()
@@ -106,10 +106,10 @@ def test_an_invalid_model_argument_is_refused_by_name():
     with pytest.raises(ValueError, match="Model: vocabulary must be at least 1"):
         jl.Model(jl.LSTM(I, H), O, 0)
     with pytest.raises(TypeError, match="symbols must be integers"):
-        model.outputs(params, XS)
+        model.apply(params, XS)
     with pytest.raises(TypeError, match=r"Model: params must be ModelParams.*but are a LSTMParams"):
-        model.outputs(params.cell, SYMBOLS)
+        model.apply(params.cell, SYMBOLS)
     with pytest.raises(ValueError, match="Model: params must have an embedding of"):
-        model.outputs(params._replace(embedding=None), SYMBOLS)
+        model.apply(params._replace(embedding=None), SYMBOLS)
     with pytest.raises(TypeError, match=r"Model.init: key must be one random key"):
         model.init(0)

@@ -54,7 +54,7 @@ def test_one_key_gives_one_text_and_another_key_another():
 def test_it_goes_on_from_the_state_that_it_left():
     end, symbols = jl.sample(MODEL, model_params(), jax.random.key(1), PROMPT, steps=4, temperature=0.0)
     whole = jl.sample(MODEL, model_params(), jax.random.key(1), PROMPT, steps=9, temperature=0.0)[1]
-    _, y = MODEL.outputs(model_params(), np.concatenate([PROMPT, symbols]))
+    _, y = MODEL.apply(model_params(), np.concatenate([PROMPT, symbols]))
     first = jnp.argmax(y[-1])[None].astype(jnp.int32)
     more = jl.sample(MODEL, model_params(), jax.random.key(2), first, end, steps=4, temperature=0.0)[1]
     np.testing.assert_array_equal(whole, jnp.concatenate([symbols, first, more]))
@@ -122,12 +122,12 @@ def test_invalid_values_on_the_device_give_symbol_minus_one(changed):
 def test_symbols_follow_the_softmax_of_the_outputs_before_them():
     keys = jax.random.split(jax.random.key(0), 5000)
     texts = jax.jit(jax.vmap(lambda key: jl.sample(MODEL, model_params(), key, PROMPT, steps=2)[1]))(keys)
-    p = jax.nn.softmax(MODEL.outputs(model_params(), PROMPT)[1][-1])
+    p = jax.nn.softmax(MODEL.apply(model_params(), PROMPT)[1][-1])
     often = np.bincount(texts[:, 0], minlength=V) / 5000
     assert (np.abs(often - p) <= 5 * np.sqrt(p * (1 - p) / 5000)).all()
     k = int(np.argmax(p))
     after = texts[texts[:, 0] == k, 1]
-    p = jax.nn.softmax(MODEL.outputs(model_params(), np.append(PROMPT, k))[1][-1])
+    p = jax.nn.softmax(MODEL.apply(model_params(), np.append(PROMPT, k))[1][-1])
     assert (np.abs(np.bincount(after, minlength=V) / len(after) - p) <= 5 * np.sqrt(p * (1 - p) / len(after))).all()
 
 

@@ -29,21 +29,21 @@ def params_of(name):
     return STACKS[name].init(jax.random.key(0), jnp.float64)
 
 
-def layer_by_layer(stack, params, xs, **knobs):
+def layer_by_layer(stack, params, xs, **options):
     ends = []
     for cell, p in zip(stack.cells, params, strict=True):
-        end, ys = jl.unroll(cell, p, xs, None, MASK, RESET, **knobs)
+        end, ys = jl.unroll(cell, p, xs, None, MASK, RESET, **options)
         xs = ys + np.where(MASK[:, None], xs, 0) if stack.residual and ys.shape == xs.shape else ys
         ends.append(end)
     return tuple(ends), xs
 
 
 @EACH
-@pytest.mark.parametrize("knobs", [{}, {"reverse": True, "remat_every": 4}], ids=["forward", "reverse with remat"])
-def test_a_stack_is_a_python_loop_over_its_layers(name, knobs):
+@pytest.mark.parametrize("options", [{}, {"reverse": True, "remat_every": 4}], ids=["forward", "reverse with remat"])
+def test_a_stack_is_a_python_loop_over_its_layers(name, options):
     stack, params = STACKS[name], params_of(name)
-    jax.tree.map(close, jl.unroll(stack, params, XS, None, MASK, RESET, **knobs),
-                 layer_by_layer(stack, params, XS, **knobs))  # fmt: skip
+    jax.tree.map(close, jl.unroll(stack, params, XS, None, MASK, RESET, **options),
+                 layer_by_layer(stack, params, XS, **options))  # fmt: skip
 
 
 @EACH

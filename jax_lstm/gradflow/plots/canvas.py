@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jax_lstm.cells import door
+from jax_lstm import checks
 
 # The colors of Okabe & Ito, which color-blind readers can tell apart. Yellow is left out: it is too faint on white.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
@@ -61,14 +61,14 @@ def decades(logs: Any) -> np.ndarray:
     return np.where(np.isneginf(values), np.nan, values)
 
 
-def floats(where: str, name: str, value: ArrayLike, ndim: int, shape: str, least: int = 2) -> jax.Array:
+def floats(caller: str, name: str, value: ArrayLike, ndim: int, shape: str, least: int = 2) -> jax.Array:
     """Check an array of floats with `ndim` axes and at least `least` entries on the first."""
-    a = door.array(where, name, value)
+    a = checks.as_array(caller, name, value)
     if a.ndim != ndim or len(a) < least:
         raise ValueError(
-            f"{where}: {name} must have shape {shape} with T at least 1, but has shape {a.shape}; "
+            f"{caller}: {name} must have shape {shape} with T at least 1, but has shape {a.shape}; "
             "for a batch, plot one sequence or the mean over sequences"
         )
     if not jnp.issubdtype(a.dtype, jnp.floating):
-        raise TypeError(f"{where}: {name} must hold floats, but holds {a.dtype}; cast it, for example .astype(float)")
+        raise TypeError(f"{caller}: {name} must hold floats, but holds {a.dtype}; cast it, for example .astype(float)")
     return a

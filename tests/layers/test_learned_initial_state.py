@@ -21,7 +21,7 @@ close = partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 
 def learned(name):
     """The cell, and params whose state is one that the cell has reached; of the sLSTM h is what counts of it."""
-    cell = jl.LearnedState(CELLS[name])
+    cell = jl.LearnedInitialState(CELLS[name])
     params = cell.init(jax.random.key(0), jnp.float64)
     reached, _ = jl.unroll(cell.cell, params.cell, XS[:3])
     return cell, params._replace(state=reached)
@@ -29,7 +29,7 @@ def learned(name):
 
 @EACH
 def test_a_new_learned_state_equals_the_cells_initial_state(name):
-    cell = jl.LearnedState(CELLS[name])
+    cell = jl.LearnedInitialState(CELLS[name])
     params = cell.init(jax.random.key(0), jnp.float64)
     jax.tree.map(np.testing.assert_array_equal, params.cell, CELLS[name].init(jax.random.key(0), jnp.float64))
     assert not any(np.any(a) for a in jax.tree.leaves(params.state))
@@ -84,7 +84,7 @@ def test_streamed_it_gives_the_numbers_of_one_pass():
 
 
 def test_only_h_of_an_slstm_is_learned():
-    cell = jl.LearnedState(jl.SLSTM(I, H, heads=2))
+    cell = jl.LearnedInitialState(jl.SLSTM(I, H, heads=2))
     params = cell.init(jax.random.key(0), jnp.float64)
     gradient = jax.grad(lambda p: jnp.sum(jl.unroll(cell, p, XS)[1] ** 2))(params).state
     assert np.abs(gradient.h).min() > 0
@@ -92,8 +92,8 @@ def test_only_h_of_an_slstm_is_learned():
 
 
 def test_a_value_that_is_not_a_cell_is_refused():
-    with pytest.raises(TypeError, match="LearnedState: cell must have init"):
-        jl.LearnedState(3)
+    with pytest.raises(TypeError, match="LearnedInitialState: cell must have init"):
+        jl.LearnedInitialState(3)
 
 
 @pytest.mark.parametrize("axis_type", slow_except([AxisType.Explicit], [AxisType.Explicit, AxisType.Auto]))

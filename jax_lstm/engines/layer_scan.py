@@ -1,11 +1,12 @@
-"""Stack the arrays of equal layers along a new first axis, for a loop over layers, and unstack them.
+"""Run equal layers as one loop over their stacked arrays, which is traced and compiled once.
 
-    joined((a_1, …, a_n))_k = a_k        parted(a)_k = a_k
+    stack_trees((a_1, …, a_n))_k = a_k        unstack_tree(a)_k = a_k
 
 XLA compiles a kernel once for all slices that differ only in their operands, but once per slice if the position is a
 constant. So the index of a layer is an operand here, which XLA cannot fold to a constant.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,29 +14,45 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jax_lstm.engines.sharding import match_sharding
 
-def joined(trees: list[Any]) -> Any:
+
+def scan_layers(layer: Callable[[Array, Any], tuple[Array, Any]], x: Array, layers: list[Any]) -> tuple[Array, list]:
+    """x and what each layer returns, after x, more_k = layer(x, layers[k]) for every k, as one loop.
+
+    Args:
+        layer: the function of one layer; x keeps its shape and dtype.
+        x: the input of the first layer.
+        layers: a pytree of arrays for each layer, all of the same shapes. The first entry is its params.
+    """
+    params = layers[0][0]
+    x = match_sharding(x.astype(jax.tree.leaves(params)[0].dtype), params)
+    x, more = jax.lax.scan(layer, x, stack_trees(layers))
+    return x, unstack_tree(more, len(layers))
+
+
+def stack_trees(trees: list[Any]) -> Any:
     """One tree of arrays (n, …) from n trees."""
-    return jax.tree.map(lambda *leaves: _joined(*leaves), *trees)
+    return jax.tree.map(lambda *leaves: _stacked(*leaves), *trees)
 
 
-def parted(tree: Any, n: int) -> list[Any]:
+def unstack_tree(tree: Any, n: int) -> list[Any]:
     """n trees from one of arrays (n, …)."""
     return [jax.tree.map(partial(_part, k), tree) for k in _indices(n)]
 
 
 @jax.custom_jvp
-def _joined(*parts: Float[Array, "..."]) -> Float[Array, "n ..."]:
+def _stacked(*parts: Float[Array, "..."]) -> Float[Array, "n ..."]:
     return jnp.stack(parts)
 
 
-@_joined.defjvp
-def _joined_jvp(parts: tuple, dparts: tuple) -> tuple[Array, Array]:
-    """The JVP for all parts; its transpose is `parted`."""
-    whole = _joined(*parts)
-    zeros = jnp.zeros_like(whole)
+@_stacked.defjvp
+def _stacked_jvp(parts: tuple, dparts: tuple) -> tuple[Array, Array]:
+    """The JVP for all parts; its transpose is `unstack_tree`."""
+    stacked = _stacked(*parts)
+    zeros = jnp.zeros_like(stacked)
     alone = [_with_part(k, zeros, d) for k, d in zip(_indices(len(parts)), dparts, strict=True)]
-    return whole, sum(alone, start=zeros)
+    return stacked, sum(alone, start=zeros)
 
 
 def _part(k: Int[Array, ""], a: Array) -> Array:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import jax_lstm as jl
-from jax_lstm import recurrence, schedule, trajectory
-from jax_lstm.cells.base import OWN_DERIVATIVE, is_linearised
-from jax_lstm.schedule import Plan, batch_size, plan, sequences
+from jax_lstm.cell import has_own_derivative
+from jax_lstm.engines import hoisted
+from jax_lstm.engines import layout as engines_layout
+from jax_lstm.engines.layout import Layout, choose_layout, count_sequences, vmapped_size
+from jax_lstm.engines.segments import segment_length
 
 B, T, I, H = 5, 7, 3, 4
-PLANS = [Plan(False, True), Plan(False, False), Plan(True, True), Plan(False, True, packed=True)]
+LAYOUTS = [Layout(False, True), Layout(False, False), Layout(True, True), Layout(False, True, packed=True)]
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def laid_out(monkeypatch):
     """A function that fixes the layout of every run from here on, in programs compiled anew."""
 
     def fix(layout, merged):
-        monkeypatch.setattr(recurrence, "plan", lambda *_: layout)
-        monkeypatch.setattr(trajectory, "merges", lambda: merged)
+        monkeypatch.setattr(hoisted, "choose_layout", lambda *_: layout)
+        monkeypatch.setattr(engines_layout, "can_merge_axes", lambda: merged)
         jax.clear_caches()
 
     yield fix
@@ -46,10 +48,10 @@ def loss(cell, engine, params, xs, mask, reset):
     return jnp.sum(hs**2) + jnp.sum(jnp.sin(jax.tree.leaves(state)[0]))
 
 
-@pytest.mark.parametrize(("name", "flags"), [("LSTM", True), ("RNN", False)])
-def test_each_layout_equals_the_plain_engine_to_second_order(laid_out, name, flags):
+@pytest.mark.parametrize(("name", "masks"), [("LSTM", True), ("RNN", False)])
+def test_each_layout_equals_the_plain_engine_to_second_order(laid_out, name, masks):
     cell, params, xs, *masks = problem(name)
-    masks = masks if flags else (None, None)
+    masks = masks if masks else (None, None)
     along = jax.tree.map(jnp.cos, params)
 
     def everything(engine):
@@ -59,7 +61,7 @@ def test_each_layout_equals_the_plain_engine_to_second_order(laid_out, name, fla
                                 jax.jvp(lambda p: gradient(p, xs, *masks), (params,), (along,))[1]))()  # fmt: skip
 
     expected = everything("plain")
-    for layout in PLANS:
+    for layout in LAYOUTS:
         for merged in (False, True):
             laid_out(layout, merged)
             jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-11), everything("hoisted"), expected)
@@ -68,25 +70,22 @@ def test_each_layout_equals_the_plain_engine_to_second_order(laid_out, name, fla
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_gru_over_a_merged_batch_is_right_in_every_leaf(laid_out, merged):
     cell, params, xs, mask, reset = problem("GRU")
-    laid_out(Plan(False, True), merged)
+    laid_out(Layout(False, True), merged)
     ours, plain = (jax.grad(partial(loss, cell, e), (0, 1))(params, xs, mask, reset) for e in ("hoisted", "plain"))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), ours, plain)
 
 
 def without_own_derivative(cell):
     """The same cell, as one that leaves its derivative to JAX."""
-    parts = {
-        name: property(lambda self, name=name: (_ for _ in ()).throw(AttributeError(name))) for name in OWN_DERIVATIVE
-    }
-    return type("Bare", (type(cell),), parts)(cell.input_size, cell.hidden_size)
+    return type("Bare", (type(cell),), {"own_derivative": False})(cell.input_size, cell.hidden_size)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "RNN"])
 def test_a_cells_own_coefficients_give_what_jax_would_find(name):
     cell, params, xs, mask, reset = problem(name)
     bare = without_own_derivative(cell)
-    assert is_linearised(cell)
-    assert not is_linearised(bare)
+    assert has_own_derivative(cell)
+    assert not has_own_derivative(bare)
     one = jax.grad(lambda p, x, c: jnp.sum(jl.unroll(c, p, x, None, mask[0], reset[0])[1] ** 2), (0, 1))
     ours, found = (one(params, xs[0], c) for c in (cell, bare))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), ours, found)
@@ -96,7 +95,7 @@ def test_a_vmap_shows_how_many_sequences_it_runs_at_once():
     seen = []
 
     def f(xs):
-        seen.append(batch_size(xs))
+        seen.append(vmapped_size(xs))
         return jnp.sum(xs**2)
 
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, T, I)))
@@ -113,7 +112,7 @@ def test_sequences_multiplies_batch_axes_and_enclosing_vmaps():
     seen = []
 
     def f(xs):
-        seen.append(sequences(xs))
+        seen.append(count_sequences(xs))
         return jnp.sum(xs**2)
 
     xs = jnp.zeros((2, T, 4, I))
@@ -130,26 +129,28 @@ def test_only_large_input_products_of_batches_are_inlined():
     cell = jl.LSTM(32, 64)
 
     def of(rows, steps):
-        return plan(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32), rows)
+        return choose_layout(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32), rows)
 
-    assert of(16, 64) == Plan(inline=True, transposed=True)
-    assert of(16, 4) == Plan(inline=False, transposed=True)
-    assert of(1, 4096) == Plan(inline=False, transposed=False)
+    assert of(16, 64) == Layout(inline=True, transposed=True)
+    assert of(16, 4) == Layout(inline=False, transposed=True)
+    assert of(1, 4096) == Layout(inline=False, transposed=False)
     (rows,) = jax.export.symbolic_shape("rows")
     any_batch = jax.ShapeDtypeStruct((4096, rows, 32), jnp.float32)
-    assert plan(cell, any_batch, sequences(any_batch)) == Plan()  # right for any
-    assert plan(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
-    assert plan(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Plan()
+    assert choose_layout(cell, any_batch, count_sequences(any_batch)) == Layout()  # right for any
+    assert choose_layout(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Layout()
+    assert (
+        choose_layout(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Layout()
+    )
 
 
 def test_many_devices_merge_only_in_a_shard_map_over_all_axes():
     assert jax.device_count() > 1
-    assert not schedule.merges()
+    assert not engines_layout.can_merge_axes()
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     seen = []
 
     def body(x):
-        seen.append(schedule.merges())
+        seen.append(engines_layout.can_merge_axes())
         return x
 
     x = jnp.arange(4.0)
@@ -160,9 +161,9 @@ def test_many_devices_merge_only_in_a_shard_map_over_all_axes():
 
 
 def test_segments_have_about_the_square_root_of_the_steps():
-    assert [schedule.segment_length(steps) for steps in (0, 1, 7, 100, 10_000, 100_000)] == [1, 1, 1, 10, 100, 250]
+    assert [segment_length(steps) for steps in (0, 1, 7, 100, 10_000, 100_000)] == [1, 1, 1, 10, 100, 250]
     for steps in range(1, 400):
-        n = schedule.segment_length(steps)
+        n = segment_length(steps)
         assert steps**0.5 / 2 - 1 <= n <= 2 * steps**0.5 + 1
 
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jax_lstm.cells import door
+from jax_lstm import checks
 from jax_lstm.cells.lstm import LSTMState
 
 
 def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
     """One step over any leading batch axes: carry leaves (*B, H) and inputs (*B, I) to carry and output (*B, H)."""
-    x = door.array("LSTMCell", "inputs", inputs)
+    x = checks.as_array("RecurrentCell", "inputs", inputs)
     state, over_batch = _state_of(cell, params, carry, x), cell.step
     for _ in x.shape[:-1]:
         over_batch = jax.vmap(over_batch, in_axes=(None, 0, 0))
@@ -44,7 +44,7 @@ def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
         # An LSTMState is a pair too, but the other way round.
         if isinstance(carry, LSTMState) or not isinstance(carry, tuple | list) or len(carry) != 2:
             raise TypeError(
-                f"LSTMCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}; "
+                f"RecurrentCell: carry must be Flax's pair (c, h), but is a {type(carry).__name__}; "
                 "make one with initialize_carry"
             )
         state = LSTMState(h=carry[1], c=carry[0])
@@ -53,13 +53,13 @@ def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
         state = treedef.unflatten([carry]) if len(leaves) == 1 else carry
         if jax.tree.structure(state) != treedef:
             raise TypeError(
-                f"LSTMCell: carry must have the structure that initialize_carry gives for cell {type(cell).__name__}, "
-                f"{jax.tree.structure(carry_of(s_0))}, but has {jax.tree.structure(carry)}"
+                "RecurrentCell: carry must have the structure that initialize_carry gives for cell "
+                f"{type(cell).__name__}, {jax.tree.structure(carry_of(s_0))}, but has {jax.tree.structure(carry)}"
             )
     for leaf in jax.tree.leaves(state):
         if jnp.shape(leaf)[: x.ndim - 1] != x.shape[:-1]:
             raise ValueError(
-                f"LSTMCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
+                f"RecurrentCell: every leaf of carry must have the leading axes {x.shape[:-1]} of inputs, "
                 f"but one has shape {jnp.shape(leaf)}"
             )
     return state

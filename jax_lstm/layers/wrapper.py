@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jax_lstm.cells import base, door
+from jax_lstm import checks
+from jax_lstm.cell import OptionalMethods, is_causal, output, output_size
 
 
 @dataclass(frozen=True)
-class Around:
+class CellWrapper(OptionalMethods):
     """Base class of a layer that wraps one cell."""
 
     cell: Any
 
     def __post_init__(self):
-        door.cell(type(self).__name__, self.cell)
+        checks.check_cell(type(self).__name__, self.cell)
 
     @property
     def input_size(self) -> int:
@@ -28,13 +29,13 @@ class Around:
     @property
     def output_size(self) -> int:
         """The number of output features of the cell."""
-        return base.output_size(self.cell)
+        return output_size(self.cell)
 
     @property
     def causal(self) -> bool:
         """Whether the cell is causal: no output depends on later inputs."""
-        return base.is_causal(self.cell)
+        return is_causal(self.cell)
 
     def output(self, state: Any) -> Any:
         """The output (output_size,) of the cell in this state."""
-        return base.output(self.cell, state)
+        return output(self.cell, state)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from programs import HLO
 
-from jax_lstm.layers.joined import joined, parted
+from jax_lstm.engines.layer_scan import stack_trees, unstack_tree
 
 RNG = np.random.default_rng(0)
 TREES = [{"a": RNG.normal(size=(2, 3)), "b": RNG.normal(size=4)} for _ in range(3)]
@@ -26,9 +26,9 @@ def assert_close(ours, theirs):
 
 
 @pytest.mark.parametrize("jit", [lambda f: f, jax.jit])
-def test_joined_stacks_and_parted_takes_apart(jit):
-    assert_equal(jit(joined)(TREES), plain(TREES))
-    assert_equal(jit(lambda tree: parted(tree, 3))(plain(TREES)), TREES)
+def test_unstacking_undoes_stacking(jit):
+    assert_equal(jit(stack_trees)(TREES), plain(TREES))
+    assert_equal(jit(lambda tree: unstack_tree(tree, 3))(plain(TREES)), TREES)
 
 
 def value(join, trees):
@@ -36,7 +36,7 @@ def value(join, trees):
 
 
 def test_its_derivatives_are_those_of_stacking():
-    ours, theirs = (jax.grad(lambda trees, f=f: value(f, trees)) for f in (joined, plain))
+    ours, theirs = (jax.grad(lambda trees, f=f: value(f, trees)) for f in (stack_trees, plain))
     assert_close(ours(TREES), theirs(TREES))
     for derivative in (
         lambda f: jax.jvp(f, (TREES,), (TREES[::-1],)),
@@ -51,13 +51,13 @@ def test_the_derivative_of_taking_apart_is_stacking():
         return lambda tree: sum(jnp.sum(jnp.sin(k + part["a"])) for k, part in enumerate(take(tree)))
 
     whole = plain(TREES)
-    ours = jax.grad(value(lambda tree: parted(tree, 3)))(whole)
+    ours = jax.grad(value(lambda tree: unstack_tree(tree, 3)))(whole)
     assert_close(ours, jax.grad(value(lambda tree: [jax.tree.map(lambda a, k=k: a[k], tree) for k in range(3)]))(whole))
 
 
 def test_a_part_that_is_not_finite_stays_out_of_the_others():
     cotangents = jax.tree.map(lambda w: jnp.asarray(w).at[1].set(jnp.nan), WEIGHTS)
-    (trees,) = jax.vjp(joined, TREES)[1](cotangents)
+    (trees,) = jax.vjp(stack_trees, TREES)[1](cotangents)
     assert [bool(jnp.isfinite(tree["a"]).all()) for tree in trees] == [True, False, True]
 
 
@@ -67,4 +67,4 @@ def test_the_cotangents_of_all_parts_come_from_one_kernel():
         parts = [jax.ShapeDtypeStruct((40,), jnp.float32)] * 9
         return len(HLO(f.lower(parts, jax.ShapeDtypeStruct((9, 40), jnp.float32)).compile().as_text() or "").kernels())
 
-    assert kernels(joined) < 9 <= kernels(plain)
+    assert kernels(stack_trees) < 9 <= kernels(plain)

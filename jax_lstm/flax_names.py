@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jax_lstm.cells.shapes import params_shapes
+from jax_lstm.checks import params_shapes
 
 
 def named(params: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def named(params: Any) -> dict[str, Any]:
     return tree
 
 
-def from_named(where: str, cell: Any, tree: Any) -> Any:
+def from_named(caller: str, cell: Any, tree: Any) -> Any:
     """The inverse of `named`.
 
     Raises:
@@ -43,7 +43,7 @@ def from_named(where: str, cell: Any, tree: Any) -> Any:
             leaves.append(reduce(lambda at, name: at[name], path, tree))
         except KeyError:
             raise ValueError(
-                f"{where}: params lacks {'.'.join(path)}, which cell {type(cell).__name__} needs"
+                f"{caller}: params lacks {'.'.join(path)}, which cell {type(cell).__name__} needs"
             ) from None
     return treedef.unflatten(leaves)
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jax_lstm.cells import base
-from jax_lstm.layers.around import Around
+from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise
+from jax_lstm.layers.wrapper import CellWrapper
 
 
 class LearnedParams(NamedTuple):
-    """Params of a `LearnedState`.
+    """Params of a `LearnedInitialState`.
 
     cell: the params of the cell inside.
     state: the learned part of the initial state, with the shapes of the cell's state.
@@ -29,7 +29,7 @@ class LearnedParams(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class LearnedState(Around):
+class LearnedInitialState(CellWrapper, CompositeCell):
     """A cell with a learned initial state: s_0 = cell.initial_state(params.cell) + params.state.
 
     It is a cell itself. It has the state and the sizes of the cell inside, and its params are a `LearnedParams`. A
@@ -44,9 +44,9 @@ class LearnedState(Around):
     """
 
     @property
-    def draws(self) -> bool:
+    def has_noise(self) -> bool:
         """Whether the cell inside draws random numbers."""
-        return base.draws(self.cell)
+        return has_noise(self.cell)
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> LearnedParams:
         """Draw the params of the cell inside; the learned part of the initial state is 0.
@@ -77,28 +77,24 @@ class LearnedState(Around):
         own = self.cell.initial_state(params.cell, like)
         return jax.tree.map(lambda s, learned: s + jnp.broadcast_to(learned, s.shape), own, params.state)
 
-    def step(self, params: LearnedParams, state: Any, x: Array) -> tuple[Any, Array]:
+    def step(self, params: LearnedParams, state: Any, x: Array, **given: Any) -> tuple[Any, Array]:
         """One step of the cell inside.
 
         Args:
             params: what `init` returns.
             state: what `initial_state` or the step before returns.
             x: (I,), floats no wider than the params' dtype.
+            given: the noise and constants of the run, if it has any.
 
         Returns:
             (state, y): the next state, and the output y (output_size,).
         """
-        return self.cell.step(params.cell, state, x)
+        return call_given(self.cell.step, params.cell, state, x, given=given)
 
-    def draw(self, params: LearnedParams, key: Array, steps: int) -> base.Drawn:
-        """Draw the random numbers of the cell inside for `steps` steps."""
-        return self.cell.draw(params.cell, key, steps)
+    def sample_noise(self, params: LearnedParams, key: Array, T: int) -> Noise:
+        """Draw the random numbers of the cell inside."""
+        return self.cell.sample_noise(params.cell, key, T)
 
-    def over_time(
-        self, run: Callable, params: LearnedParams, s_0: Any, s_restart: Any, xs: Array, flags: Any, *, reverse: bool
-    ) -> tuple[Any, Any, Array]:
-        """Run the cell inside over time.
-
-        Used by `unroll`. xs is (T, *B, I), and every leaf of a state has the leading axes *B.
-        """
-        return run(self.cell, params.cell, s_0, s_restart, xs, flags, reverse=reverse)
+    def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
+        """Run the cell inside over time; see `CompositeCell`."""
+        return run(self.cell, inputs._replace(params=inputs.params.cell), reverse=reverse)

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 MARKED = sorted(
     str(path)
     for path in TESTS.rglob("test_*.py")
-    if path != Path(__file__) and "pytest.mark.flags" in path.read_text(encoding="utf-8")
+    if path != Path(__file__) and "pytest.mark.strict" in path.read_text(encoding="utf-8")
 )
 # The flag, and the tests to run under it: all that are marked, unless the flag makes each of them slow.
 # Strict promotion of dtypes and ranks is on in every run of the suite.
@@ -27,7 +27,7 @@ FLAGS = {
 }
 
 
-def run_marked(files, flags, expression="", marker="flags"):
+def run_marked(files, flags, expression="", marker="strict"):
     """Pytest's exit code, its last words, and how many tests passed."""
     settings = dict(flag.split("=") for flag in flags)
     done = subprocess.run(
@@ -56,7 +56,7 @@ sys.path.insert(0, "tests")
 import conftest  # its settings, and the environment's
 import jax, jax.numpy as jnp, pytest
 
-pytestmark = pytest.mark.flags
+pytestmark = pytest.mark.strict
 
 def test_JAX_ENABLE_X64():
     assert jnp.ones(1, float).dtype == "float64"
@@ -100,5 +100,5 @@ def test_a_flag_reaches_the_tests_and_what_it_forbids_fails(together, tmp_path):
 
 @pytest.mark.slow
 def test_a_marker_that_selects_nothing_is_noticed():
-    code, said, passed = run_marked(MARKED, [], marker="not flags")
+    code, said, passed = run_marked(MARKED, [], marker="not strict")
     assert (code, passed) == (5, 0), said

@@ -5,13 +5,13 @@
 The library keeps the same weights transposed and side by side: w_x (I, 4H), w_h (H, 4H), b (4H,).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_lstm.cells import door
-from jax_lstm.cells.lstm import LSTM, LSTMParams
+from jax_lstm import checks
+from jax_lstm.cells.lstm import LSTMParams, cell_of
 
 
 class TextbookParams(NamedTuple):
@@ -33,23 +33,6 @@ class TextbookParams(NamedTuple):
     b_o: Float[Array, " H"]
 
 
-def cell_for(where: str, params: Any) -> LSTM:
-    """The plain LSTM with the sizes of these params."""
-    if not isinstance(params, LSTMParams):
-        raise TypeError(
-            f"{where}: params must be LSTMParams(w_x, w_h, b), but is a {type(params).__name__}; "
-            f"for another cell use jl.unroll(cell, params, ...)"
-        )
-    w_x, w_h, b = (door.array(where, f"params.{n}", a) for n, a in zip(params._fields, params, strict=True))
-    if w_h.ndim != 2 or w_h.shape[1] != 4 * w_h.shape[0]:
-        raise ValueError(f"{where}: params.w_h must have shape (H, 4H), but has {w_h.shape}")
-    if w_x.ndim != 2 or w_x.shape[1] != w_h.shape[1]:
-        raise ValueError(f"{where}: params.w_x must have shape (I, {w_h.shape[1]}), but has {w_x.shape}")
-    if b.shape != (w_h.shape[1],):
-        raise ValueError(f"{where}: params.b must have shape {(w_h.shape[1],)}, but has {b.shape}")
-    return LSTM(w_x.shape[0], w_h.shape[0])
-
-
 def to_textbook(params: LSTMParams) -> TextbookParams:
     """Convert the plain LSTM's weights to textbook form: one matrix and one bias per gate, z_f = W_f [h, x] + b_f.
 
@@ -63,7 +46,7 @@ def to_textbook(params: LSTMParams) -> TextbookParams:
         ValueError: the shapes of params do not fit each other.
         TypeError: params is not an LSTMParams of arrays.
     """
-    cell_for("to_textbook", params)
+    cell_of("to_textbook", params)
     W = jnp.concatenate([params.w_h, params.w_x]).T
     W_i, W_f, W_C, W_o = jnp.split(W, 4)
     b_i, b_f, b_C, b_o = jnp.split(jnp.asarray(params.b), 4)
@@ -85,7 +68,9 @@ def from_textbook(textbook: TextbookParams) -> LSTMParams:
     """
     if not isinstance(textbook, TextbookParams):
         raise TypeError(f"from_textbook: textbook must be TextbookParams, but is a {type(textbook).__name__}")
-    t = TextbookParams(*(door.array("from_textbook", n, a) for n, a in zip(textbook._fields, textbook, strict=True)))
+    t = TextbookParams(
+        *(checks.as_array("from_textbook", n, a) for n, a in zip(textbook._fields, textbook, strict=True))
+    )
     H = t.b_f.shape[0] if t.b_f.ndim == 1 else 0
     for name, a in zip(t._fields, t, strict=True):
         wide = a.ndim == 2 and a.shape == t.W_f.shape and a.shape[0] == H < a.shape[1]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 
-def moving(tangent: Any, primal: Any) -> Any:
+def nonzero_tangents(tangent: Any, primal: Any) -> Any:
     """The tangent, with None for each leaf that is known to be zero; None if all of them are."""
     leaves = jax.tree.structure(primal).flatten_up_to(tangent)
     if all(isinstance(t, SymbolicZero) for t in leaves):
@@ -16,7 +16,7 @@ def moving(tangent: Any, primal: Any) -> Any:
     return jax.tree.structure(primal).unflatten([None if isinstance(t, SymbolicZero) else t for t in leaves])
 
 
-def whole(tangent: Any, primal: Any) -> Any:
+def instantiate_zeros(tangent: Any, primal: Any) -> Any:
     """The tangent, with an array of zeros for each leaf that is None; a tangent that is None stays None."""
     if tangent is None:
         return None
@@ -29,18 +29,18 @@ def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     A weight that is not trained has no tangent, and neither has a mask among the params.
     """
     leaves, tree = jax.tree.flatten(primals)
-    along = []
+    leaf_tangents = []
     for p, t in zip(primals, tangents, strict=True):
         part = jax.tree.structure(p)
-        along += [None] * part.num_leaves if t is None else part.flatten_up_to(t)
-    moving = [k for k, t in enumerate(along) if t is not None]
-    if not moving:
+        leaf_tangents += [None] * part.num_leaves if t is None else part.flatten_up_to(t)
+    nonzero = [k for k, t in enumerate(leaf_tangents) if t is not None]
+    if not nonzero:
         return f(*primals), None
 
     def g(*moved: Any) -> Any:
         everything = list(leaves)
-        for k, a in zip(moving, moved, strict=True):
+        for k, a in zip(nonzero, moved, strict=True):
             everything[k] = a
         return f(*tree.unflatten(everything))
 
-    return jax.jvp(g, [leaves[k] for k in moving], [along[k] for k in moving])
+    return jax.jvp(g, [leaves[k] for k in nonzero], [leaf_tangents[k] for k in nonzero])

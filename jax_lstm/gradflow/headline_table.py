@@ -8,7 +8,7 @@ also draws w_x from that uniform distribution. The last row is this library's de
 which at these sizes is twice as large as Glorot normal. Larger w_x drives the gates further from their values at rest,
 and less of the gradient is left.
 
-    python -m jax_lstm.gradflow.headline --plot notebooks/results/gradient_flow.png
+    python -m jax_lstm.gradflow.headline_table --plot notebooks/results/gradient_flow.png
 """
 
 import argparse
@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from jax_lstm.cells.base import Cell
+from jax_lstm.cell import Cell
+from jax_lstm.cells.initializers import draw_per_gate
 from jax_lstm.cells.lstm import LSTM
 from jax_lstm.cells.rnn import RNN, RNNParams
-from jax_lstm.cells.weights import draw_per_gate
 from jax_lstm.gradflow.sensitivity import sensitivity
 
 I, H, T = 8, 64, 100

@@ -6,7 +6,7 @@ import numpy as np
 from programs import equations
 
 import jax_lstm as jl
-from jax_lstm.cells.weights import orthogonal
+from jax_lstm.cells.initializers import orthogonal
 
 
 def ranks_of_decompositions(draw):

@@ -1,0 +1,407 @@
+"""What a cell is: the protocol `Cell`, the base classes `SplitCell` and `CompositeCell`, and their optional methods.
+
+A cell is three pure functions and two sizes. With only these it runs as a plain `lax.scan`:
+
+    params   = cell.init(key, dtype)
+    state    = cell.initial_state(params)
+    state, y = cell.step(params, state, x)
+
+A `SplitCell` splits its step into three parts, and runs on the engine "hoisted" (engines/hoisted.py), which is faster:
+
+    zx_t = project(params, x_t)                  needs no state: all steps in one matrix product before the loop
+    zh_t = recur(params, s_{t−1})                linear in the state: the only matrix product inside the loop
+    s_t  = update(params, s_{t−1}, zx_t, zh_t)   elementwise in the state; may use any parameter
+
+If one more matrix product follows `update` (a projection of h), the step is s_t = mix(params, update(…)). `mix` is
+linear in the state.
+
+A split cell whose `update` depends on zx and zh only through their sum may define its own derivative, and say so with
+`own_derivative`. This pays if it needs fewer residuals than JAX would save:
+
+    s_t, L_t = update_with_residuals(params, s_{t−1}, zx_t + zh_t)    the new state, and the residuals for its JVP
+    ds_t     = update_jvp(L_t, ds_{t−1}, dz_t)                        the JVP of update, linear in (ds, dz)
+    dz_t     = preactivation_jvp(params, dparams, x_t, dx_t, s_{t−1}) the tangent of the pre-activation with s_{t−1}
+                                                                      held fixed, without the part that is None
+    ds ↦ zh  = recur_transposed(params)                               recur, with its weights transposed once
+
+A split cell that is linear in its state may define its coefficients, and say so with `linear_in_state`:
+
+    a_t, b_t = affine(params, x_t)               s_t = a_t ⊙ s_{t−1} + b_t
+
+A `CompositeCell` is made of cells (layers/): it runs each of its parts over the whole sequence.
+
+Any cell may draw random numbers before the first step, and say so with `has_noise`:
+
+    noise    = sample_noise(params, key, T)      Noise(steps, sequence)
+
+Where a run has noise or constants (engines/engine.py), each of `step`, `project`, `recur`, `update`, `affine`,
+`preactivation_jvp` and the function of `recur_transposed` that has a parameter `noise` or `constants` gets them by
+keyword, for one step of one sequence. `recur` gets no `noise.steps`. Where a run has none, the parameter is not passed:
+give it a default. A cell with its own derivative reads them in `project` and `recur` only.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array
+
+from jax_lstm import checks
+
+# What each optional method is derived from.
+DERIVED_FROM = {
+    "update_with_residuals": ("update",),
+    "update_jvp": ("update",),
+    "preactivation_jvp": ("project", "recur"),
+    "recur_transposed": ("recur",),
+    "affine": ("project", "recur", "update", "mix", "step"),
+}
+OWN_DERIVATIVE = ("update_with_residuals", "update_jvp", "preactivation_jvp", "recur_transposed")
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """Protocol of a recurrent cell: init, initial_state, step and two sizes. Any object with these five is a cell.
+
+    As if by::
+
+        params = cell.init(key)
+        state = cell.initial_state(params)
+        for t in range(T):
+            state, ys[t] = cell.step(params, state, xs[t])
+
+    A cell must be hashable and compare by value. It holds plain Python values and no arrays; arrays go in params.
+    JAX compiles one program per cell, so never change a cell: make a new one.
+    """
+
+    @property
+    def input_size(self) -> int:
+        """I, the number of features of x."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the number of units."""
+        ...
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
+        """Draw the params.
+
+        Args:
+            key: one random key. Do not reuse it.
+            dtype: floating dtype of every leaf, float32 by default.
+
+        Returns:
+            A pytree of float arrays of this dtype.
+        """
+        ...
+
+    def initial_state(self, params: Any, like: Array | None = None) -> Any:
+        """The state before the first step.
+
+        Args:
+            params: what `init` returns.
+            like: data (*B, T, I) of a batch. If given, every leaf of the state has the leading axes *B.
+
+        Returns:
+            A pytree of arrays.
+        """
+        ...
+
+    def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
+        """One step of one sequence.
+
+        Args:
+            params: what `init` returns.
+            state: what `initial_state` or the step before returns.
+            x: (I,).
+
+        Returns:
+            (state, y): the next state, and the output y (H,).
+        """
+        ...
+
+
+class Noise(NamedTuple):
+    """The random numbers of one run over one sequence; each field a pytree of arrays, or None.
+
+    steps: drawn for every step: each leaf (T, ...). A step gets them without the axis T.
+    sequence: drawn once, the same at every step.
+    """
+
+    steps: Any = None
+    sequence: Any = None
+
+
+class OptionalMethods:
+    """What a cell may define besides the protocol `Cell`, with defaults."""
+
+    hidden_size: Any  # of the protocol; a field or a property
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of an output y. The default is H."""
+        return self.hidden_size
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on later inputs, so that the cell can run step by step. The default is True."""
+        return True
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the cell draws random numbers when `unroll` gets a key. The default is False."""
+        return False
+
+    def output(self, state: Any) -> Array:
+        """The output y_t of a step, read from the state. The default is `state.h`."""
+        return state.h
+
+    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
+        """Draw the random numbers of one sequence of T steps. The default draws nothing."""
+        return Noise()
+
+
+class SplitCell(OptionalMethods, ABC):
+    """Base class of a cell that splits its step into project, recur and update, for the fast engine.
+
+    As if by::
+
+        zx = project(params, x)
+        zh = recur(params, state)
+        state = mix(params, update(params, state, zx, zh))
+        y = output(state)
+
+    A subclass defines `init`, `initial_state`, `input_size`, `hidden_size`, `project`, `recur` and `update`. It may
+    define `mix` (default: the identity) and `output` (default: `state.h`). `step` is inherited.
+    """
+
+    @property
+    def own_derivative(self) -> bool:
+        """Whether the cell defines the four methods of its own derivative. The default is False."""
+        return False
+
+    @property
+    def linear_in_state(self) -> bool:
+        """Whether a step is linear in the state, and the cell defines `affine`. The default is False."""
+        return False
+
+    @abstractmethod
+    def project(self, params: Any, x: Array) -> Any:
+        """The input's part of the pre-activation, zx_t, from one x (I,). It does not depend on the state.
+
+        Returns:
+            An array or a pytree of arrays; use one leaf per gate if `update` needs the gates apart.
+        """
+
+    @abstractmethod
+    def recur(self, params: Any, state: Any) -> Any:
+        """The state's part of the pre-activation, zh_t: an array or a pytree; it must be linear in the state."""
+
+    @abstractmethod
+    def update(self, params: Any, state: Any, zx: Any, zh: Any) -> Any:
+        """The next state s_t from s_{t−1}, zx and zh.
+
+        It must be elementwise: put matrix products into `project`, `recur` or `mix`, because the backward pass saves
+        the linearization of `update` at every step. It is differentiated in forward mode, so a custom derivative
+        inside it must be a `jax.custom_jvp`, not a `jax.custom_vjp`.
+        """
+
+    def mix(self, params: Any, state: Any) -> Any:
+        """The state s_t from what `update` returns; it must be linear in it. The default returns it unchanged."""
+        return state
+
+    def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
+        """The next state from z = zx + zh, and the residuals of its JVP, each leaf (n,). See `own_derivative`."""
+        raise NotImplementedError
+
+    def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
+        """The JVP of `update`: ds_t from ds_{t−1} and dz_t. See `own_derivative`."""
+        raise NotImplementedError
+
+    def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any) -> Any:
+        """The tangent of zx + zh with the state held fixed; a tangent that is None is zero. See `own_derivative`."""
+        raise NotImplementedError
+
+    def recur_transposed(self, params: Any) -> Callable[..., Any]:
+        """`recur` as a function of the state's tangent, its weights transposed once. See `own_derivative`."""
+        raise NotImplementedError
+
+    def affine(self, params: Any, x: Array) -> tuple[Any, Any]:
+        """The coefficients (a, b) of s_t = a ⊙ s_{t−1} + b for one input, each a state. See `linear_in_state`."""
+        raise NotImplementedError
+
+    def step(self, params: Any, state: Any, x: ArrayLike, **given: Any) -> tuple[Any, Array]:
+        """One step of one sequence; `step` with params fixed is a body for `jax.lax.scan`.
+
+        As if by::
+
+            state = mix(params, update(params, state, project(params, x), recur(params, state)))
+            return state, output(state)
+
+        Args:
+            params: what `init` returns.
+            state: what `initial_state` or the step before returns.
+            x: (I,), floats no wider than the params' dtype.
+            given: the noise and constants of the run, if it has any.
+
+        Returns:
+            (state, y): the next state, and the output y (H,) in the params' dtype.
+
+        Raises:
+            ValueError: an argument has a wrong shape.
+            TypeError: an argument has a wrong dtype or type.
+        """
+        params, dtype = checks.check_params("step", self, params)
+        state = checks.check_state("step", self, state, dtype)
+        x = checks.check_input("step", "x", x, self, dtype, "(I,)")
+        state = self.composed(params, state, x, **given)
+        return state, self.output(state)
+
+    def composed(self, params: Any, state: Any, x: Array, **given: Any) -> Any:
+        """The next state by the three parts and `mix`, without checks."""
+        zx = call_given(self.project, params, x, given=given)
+        zh = call_given(self.recur, params, state, given=lasting(given))
+        return self.mix(params, call_given(self.update, params, state, zx, zh, given=given))
+
+    def params_from(self, tree: Any) -> Any:
+        """Params from a dict of arrays, such as a checkpoint restored without a template.
+
+        Args:
+            tree: a dict with one array per field of the params, or params.
+
+        Returns:
+            The params as the cell's NamedTuple of JAX arrays.
+
+        Raises:
+            ValueError: a leaf is missing, unknown or of a wrong shape; the message names it.
+            TypeError: the leaves are not float arrays of one dtype.
+        """
+        want = type(checks.params_shapes(self))
+        names = checks.field_names(want)
+        if isinstance(tree, dict) and names:
+            if unknown := sorted(set(tree) - set(names)):
+                raise ValueError(
+                    f"params_from: {unknown[0]!r} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
+                )
+            tree = want(**{name: tree.get(name) for name in names})
+        return checks.check_params("params_from", self, tree)[0]
+
+
+class CompositeCell(OptionalMethods, ABC):
+    """Base class of a cell made of cells, such as `Stack`: it runs each of its parts over the whole sequence."""
+
+    @abstractmethod
+    def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
+        """Run the parts over time.
+
+        Args:
+            run: run(cell, inputs, reverse=…) -> (s_T, states, ys) for one part, on the engine of the run. `states`
+                is None where nobody asked for states.
+            inputs: the `Inputs` of the whole cell. xs is (T, *B, I), and every leaf of a state has the leading axes
+                *B.
+            reverse: whether to process the steps from last to first.
+
+        Returns:
+            (s_T, states, ys) of the whole cell; `states` is built from those of the parts.
+        """
+
+
+def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:
+    """f(*args), with what of the noise and constants f has parameters for."""
+    if given:
+        parameters = inspect.signature(f).parameters
+        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        given = {name: value for name, value in given.items() if takes_all or name in parameters}
+    return f(*args, **given)
+
+
+def lasting(given: dict[str, Any]) -> dict[str, Any]:
+    """What of the noise and constants of a step is the same at every step."""
+    noise = given.get("noise")
+    if noise is None:
+        return given
+    rest = {name: value for name, value in given.items() if name != "noise"}
+    return rest if noise.sequence is None else rest | {"noise": Noise(None, noise.sequence)}
+
+
+def is_split(cell: Any) -> bool:
+    """Whether the cell is a SplitCell whose step is the composition of its parts, and not overridden."""
+    return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step
+
+
+def has_own_derivative(cell: Any) -> bool:
+    """Whether a split cell defines its own derivative, and still does after what a subclass overrides."""
+    return is_split(cell) and cell.own_derivative and all(_is_current(cell, name) for name in OWN_DERIVATIVE)
+
+
+def is_linear(cell: Any) -> bool:
+    """Whether a split cell is linear in its state, and still is after what a subclass overrides."""
+    return is_split(cell) and cell.linear_in_state and _is_current(cell, "affine")
+
+
+def _is_current(cell: SplitCell, method: str) -> bool:
+    """Whether an optional method describes the cell.
+
+    A subclass that overrides `update`, say, and inherits `update_with_residuals` does not: the inherited method is the
+    derivative of another `update`.
+    """
+    classes = type(cell).__mro__
+
+    def depth(name: str) -> int:
+        return next(k for k, cls in enumerate(classes) if name in vars(cls))
+
+    return not any(depth(source) < depth(method) for source in DERIVED_FROM[method])
+
+
+def output_size(cell: Any) -> int:
+    """The number of features of an output: `cell.output_size`, or `cell.hidden_size` without it."""
+    return getattr(cell, "output_size", cell.hidden_size)
+
+
+def is_causal(cell: Any) -> bool:
+    """Whether the cell is causal: no output depends on later inputs, so that it can run step by step."""
+    return getattr(cell, "causal", True)
+
+
+def has_noise(cell: Any) -> bool:
+    """Whether the cell draws random numbers when `unroll` gets a key."""
+    return getattr(cell, "has_noise", False)
+
+
+def output(cell: Any, state: Any) -> Array:
+    """The output in this state: `cell.output(state)`, or `state.h` for a cell without `output`."""
+    return cell.output(state) if hasattr(cell, "output") else state.h
+
+
+def check_causal(caller: str, cell: Any) -> Any:
+    """Check that the cell is causal, so that it can run step by step."""
+    if not is_causal(cell):
+        raise ValueError(
+            f"{caller}: cell {type(cell).__name__} looks at later inputs, so it cannot run step by step; "
+            "run the whole sequence with jl.unroll"
+        )
+    return cell
+
+
+def check_pure(cell: Any, params: Any, state: Any, xs: Any, given: dict[str, Any] | None = None) -> None:
+    """Refuse a cell whose functions close over a tracer: its gradient would be lost, or the tracer would leak.
+
+    Only the last axis and the dtype of xs are read.
+    """
+    x = jax.ShapeDtypeStruct(xs.shape[-1:], xs.dtype)
+
+    def everything(params: Any, state: Any, x: Array, given: dict[str, Any]) -> Any:
+        made = [call_given(cell.step, params, state, x, given=given), cell.initial_state(params)]
+        return (*made, cell.composed(params, state, x, **given)) if isinstance(cell, SplitCell) else made
+
+    consts = jax.make_jaxpr(everything)(params, state, x, given or {}).consts
+    if any(isinstance(c, jax.core.Tracer) for c in consts):
+        raise TypeError(
+            f"cell {type(cell).__name__}: its functions must depend on their arguments only, but one "
+            "closes over a traced array; put that array in params, so that transformations see it"
+        )

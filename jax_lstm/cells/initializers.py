@@ -1,0 +1,53 @@
+"""Initial weights, one block per gate, and initial states.
+
+LeCun normal (LeCun et al. 1998): variance 1 / fan-in. Orthogonal (Saxe et al. 2014): QᵀQ = I for each gate's block of
+the recurrent weights, so that multiplying by the block keeps the norm of h.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.gates import at_least_float32
+
+lecun_normal = jax.nn.initializers.lecun_normal()
+
+
+def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "m n"]:
+    """An orthogonal block; under vmap one after another.
+
+    Several batched QR decompositions in one program can wait for each other for ever on a machine with few cores
+    (jaxlib 0.10.2: four of three 64 × 64 matrices each stopped two cores within a few thousand calls; one at a time
+    never did).
+    """
+    return jax.custom_batching.sequential_vmap(lambda key: jax.nn.initializers.orthogonal()(key, shape, dtype))(key)
+
+
+def draw_per_gate(
+    draw: Callable[..., Array], key: Array, gates: int, shape: tuple[int, int], dtype: DTypeLike
+) -> Float[Array, "fan_in width"]:
+    """One block of `shape` per gate, each from its own key, side by side."""
+    wide = at_least_float32(dtype)
+    blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
+    return jnp.concatenate(blocks, axis=1).astype(dtype)
+
+
+def forget_biases(
+    key: Array, size: int, dtype: DTypeLike, forget_bias: float | int | None, chrono: float | int | None
+) -> Float[Array, " size"]:
+    """b_f: `forget_bias` in every unit, or log U(1, `chrono` − 1) if that is given (Tallec & Ollivier 2018)."""
+    if chrono is None:
+        return jnp.full(size, forget_bias or 0.0, dtype)
+    return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
+
+
+def zeros(size: int, dtype: DTypeLike, like: Array | None) -> Float[Array, "*B size"]:
+    """Zeros (size,); with `like` (*B, T, I) zeros (*B, size), sharded like the leading axes of `like`."""
+    if like is None:
+        return jnp.zeros(size, dtype)
+    # A sum of zeros, not a slice: it has the type of the data (mesh axes and all) even where T is 0.
+    zero = jnp.zeros_like(like, dtype=dtype).sum(axis=(-2, -1))
+    return jnp.broadcast_to(zero[..., None], (*zero.shape, size))

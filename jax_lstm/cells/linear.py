@@ -1,0 +1,148 @@
+"""Matrix products and their dtypes, and the two base classes of cells whose pre-activation is linear.
+
+PreactivationCell     z = x_t w_x + h_{t−1} w_h + b        LSTM, RNN, JANET
+LinearRecurrentCell   z = x_t w_x + b, h_t = a(z) ⊙ h_{t−1} + b(z)        MinLSTM, MinGRU
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jax_lstm.cell import SplitCell
+from jax_lstm.gates import linear_state
+
+
+def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
+    """x @ w in w's dtype; with a compute dtype the operands are rounded to it, the sums are not."""
+    if compute_dtype is None:
+        return x @ w
+    return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
+
+
+def product_by_transpose(
+    x: Float[Array, " n"], w_t: Float[Array, "m n"], compute_dtype: str | None = None
+) -> Float[Array, " m"]:
+    """`product(x, w_t.T)` for a w that is stored transposed, as w_t.
+
+    A backward loop runs the transpose of this product, ȳ w_t, which reads w_t along rows: up to twice as fast as ȳ wᵀ.
+    """
+    if compute_dtype is not None:
+        x, w = x.astype(compute_dtype), w_t.astype(compute_dtype)
+    else:
+        w = w_t
+    return jax.lax.dot_general(x, w, (((0,), (1,)), ((), ())), preferred_element_type=w_t.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def bounded(x: Float[Array, " n"], dtype: DTypeLike) -> Float[Array, " n"]:
+    """x in `dtype` with finite entries clipped to ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ are kept.
+
+    In float32 the limit is 6e28: far above where any gate saturates, far below where a product overflows.
+    float16 is not clipped: its products are summed in a wider dtype, and max^¾ there is a value that data can have.
+    The derivative is 1 everywhere: beyond the limit the gates are saturated, so no gradient passes anyway.
+    """
+    x = x.astype(dtype)
+    if dtype == jnp.float16:
+        return x
+    limit = jnp.asarray(float(jnp.finfo(dtype).max) ** 0.75, dtype)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit))
+
+
+@bounded.defjvp
+def _bounded_jvp(dtype: DTypeLike, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return bounded(*primals, dtype), tangents[0].astype(dtype)
+
+
+class PreactivationCell(SplitCell):
+    """Base class of LSTM, RNN and JANET: z = x w_x + h w_h + b.
+
+    The params have the fields w_x, w_h and b; the state has a field h. A subclass adds `update`,
+    `update_with_residuals` and `update_jvp`. These add b, because there it costs no extra pass over the data.
+    """
+
+    own_derivative = True
+
+    @property
+    @abstractmethod
+    def compute_dtype(self) -> str | None:
+        """The dtype that the operands of matrix products are rounded to; None: the params' dtype."""
+
+    def project(self, params: Any, x: Float[Array, " I"]) -> Float[Array, " Z"]:
+        """The input's part of the pre-activation: zx = x w_x, (Z,) from x (I,)."""
+        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
+
+    def recur(self, params: Any, state: Any) -> Float[Array, " Z"]:
+        """The state's part of the pre-activation: zh = h w_h, (Z,)."""
+        return product(state.h, params.w_h, self.compute_dtype)
+
+    def preactivation_jvp(
+        self, params: Any, dparams: Any, x: Float[Array, " I"], dx: Array | None, state: Any
+    ) -> Float[Array, " Z"] | None:
+        """The tangent of the pre-activation with h held fixed: dz = x dw_x + h dw_h + db + dx w_x, (Z,).
+
+        The parts of dparams and of dx are left out where these are None; the result is None where both are.
+
+        db is computed as one more row of dw_x, for an input feature that is always 1. Adding db on its own would join
+        an array that has a batch axis to one that has none (engines/hoisted.py), and its gradient would be one more
+        pass over every step.
+        """
+        parts = []
+        if dparams is not None:
+            x_1 = jax.lax.pad(bounded(x, params.w_x.dtype), jnp.ones((), params.w_x.dtype), [(0, 1, 0)])
+            parts.append(product(x_1, jnp.concatenate([dparams.w_x, dparams.b[None]]), self.compute_dtype))
+            parts.append(product(state.h, dparams.w_h, self.compute_dtype))
+        if dx is not None:
+            parts.append(product(dx.astype(params.w_x.dtype), params.w_x, self.compute_dtype))
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def recur_transposed(self, params: Any) -> Callable[..., Float[Array, " Z"]]:
+        """A function that computes dh w_h from a tangent of the state, with w_h transposed once beforehand."""
+        w_t = params.w_h.T
+        return lambda dstate: product_by_transpose(dstate.h, w_t, self.compute_dtype)
+
+
+class LinearRecurrentCell(SplitCell):
+    """Base class of MinLSTM and MinGRU, whose gates read the input only: h_t = a(z) ⊙ h_{t−1} + b(z), z = x_t w_x + b.
+
+    The params have the fields w_x and b; the state has the field h only. A subclass defines a(z) and b(z) in
+    `coefficients`. A step is linear in h, so every engine can run the cell, "associative" included.
+    """
+
+    linear_in_state = True
+
+    @property
+    @abstractmethod
+    def compute_dtype(self) -> str | None:
+        """The dtype that the operands of the matrix product are rounded to; None: the params' dtype."""
+
+    @property
+    @abstractmethod
+    def state_type(self) -> Any:
+        """The NamedTuple class of the state."""
+
+    @abstractmethod
+    def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
+        """The coefficients a(z) and b(z) of one step, each (H,), from z (Z,)."""
+
+    def project(self, params: Any, x: Float[Array, " I"]) -> Float[Array, " Z"]:
+        """The input's part of the pre-activation: zx = x w_x, (Z,) from x (I,)."""
+        return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
+
+    def recur(self, params: Any, state: Any) -> Float[Array, " H"]:
+        """h itself, (H,): there are no recurrent weights."""
+        return state.h
+
+    def update(self, params: Any, state: Any, zx: Float[Array, " Z"], zh: Float[Array, " H"]) -> Any:
+        """The next state: h_t = a(z) ⊙ h_{t−1} + b(z), with z = zx + b."""
+        return self.state_type(linear_state(zh, *self.coefficients(zx + params.b)))
+
+    def affine(self, params: Any, x: Float[Array, " I"]) -> tuple[Any, Any]:
+        """The coefficients of the step s_t = a ⊙ s_{t−1} + b for one input x (I,): (a, b), each a state with h (H,)."""
+        a, b = self.coefficients(self.project(params, x) + params.b)
+        return self.state_type(a), self.state_type(b)

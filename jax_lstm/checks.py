@@ -1,0 +1,338 @@
+"""Argument checks, made at trace time: they also work under jit, vmap and grad.
+
+A message is one sentence: caller, what was wanted, what came, what to do. ValueError for shapes and values, TypeError
+for dtypes and types. `caller` is the name of the public function or class that was called, and `name` the argument.
+"""
+
+import operator
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def positive_int(caller: str, name: str, value: Any, least: int = 1) -> int:
+    """Check an integer of at least `least`; return it as a Python int. NumPy integers are accepted, bools are not."""
+    if isinstance(static_value(caller, name, value), bool):
+        raise TypeError(f"{caller}: {name} must be an integer, but is the bool {value}")
+    try:
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{caller}: {name} must be a Python integer, but is {value!r} ({type(value).__name__})"
+        ) from None
+    if n < least:
+        raise ValueError(f"{caller}: {name} must be at least {least}, but is {n}")
+    return n
+
+
+def finite_number(caller: str, name: str, value: Any) -> float:
+    """Check a finite number; return it as a Python float."""
+    if isinstance(value, bool | str | jax.Array):
+        raise TypeError(f"{caller}: {name} must be a Python number, but is {value!r} ({type(value).__name__})")
+    try:
+        x = float(value)
+    except TypeError:
+        raise TypeError(
+            f"{caller}: {name} must be a Python number, but is {value!r} ({type(value).__name__})"
+        ) from None
+    if not -float("inf") < x < float("inf"):
+        raise ValueError(f"{caller}: {name} must be finite, but is {x}")
+    return x
+
+
+def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float | None, float | None]:
+    """Check forget_bias and chrono, of which at most one may be given; return both, forget_bias = 1 if neither is."""
+    if chrono is None:
+        return 1.0 if forget_bias is None else finite_number(caller, "forget_bias", forget_bias), None
+    if forget_bias is not None:
+        raise ValueError(
+            f"{caller}: chrono and forget_bias both set the forget bias, but chrono={chrono} and "
+            f"forget_bias={forget_bias} were given; give one of the two"
+        )
+    chrono = finite_number(caller, "chrono", chrono)
+    if chrono <= 2:
+        raise ValueError(f"{caller}: chrono must be greater than 2 (time steps), but is {chrono}")
+    return None, chrono
+
+
+def static_value(caller: str, name: str, value: Any) -> Any:
+    """Refuse an array or a tracer: vmap and jit turn keyword arguments into tracers."""
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{caller}: {name} must be a Python value, but is a traced or device array; set it before the "
+            f"transformation, for example jax.vmap(functools.partial(jl.{caller}, {name}=...))"
+        )
+    return value
+
+
+def check_bool(caller: str, name: str, value: Any) -> bool:
+    """Check one bool, Python's or NumPy's; return it as a Python bool."""
+    value = static_value(caller, name, value)
+    if _is_array(value) and value.dtype == jnp.bool_ and value.ndim == 0:
+        return bool(value)
+    if not isinstance(value, bool):
+        raise TypeError(f"{caller}: {name} must be True or False, but is {value!r} ({type(value).__name__})")
+    return value
+
+
+def one_of(caller: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check that the value is one of `choices`."""
+    if static_value(caller, name, value) not in choices:
+        raise ValueError(f"{caller}: {name} must be one of {', '.join(choices)}, but is {value!r}")
+    return value
+
+
+def float_dtype(caller: str, name: str, value: Any) -> jnp.dtype:
+    """Check a real floating dtype; return it as a `jnp.dtype`."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        raise TypeError(
+            f'{caller}: {name} must be a floating dtype, but is {value!r}; give one, for example "float32"'
+        ) from None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f'{caller}: {name} must be a floating dtype, but is {dtype}; give one, for example "float32"')
+    return dtype
+
+
+def check_key(caller: str, key: Any) -> jax.Array:
+    """Check one random key, made by jax.random.key or by the older jax.random.PRNGKey."""
+    if isinstance(key, jax.Array) and (
+        (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
+        or (key.dtype == jnp.uint32 and key.ndim == 1)
+    ):
+        return key
+    raise TypeError(
+        f"{caller}: key must be one random key, but is {_describe(key)}; make one with jax.random.key(seed)"
+    )
+
+
+def as_array(caller: str, name: str, value: Any) -> jax.Array:
+    """Convert a JAX or NumPy array to a JAX array. Lists and Python numbers are refused, since they have no dtype."""
+    if _is_array(value):
+        return jnp.asarray(value)
+    raise TypeError(
+        f"{caller}: {name} must be a JAX or NumPy array, but is a {type(value).__name__}; "
+        f"convert it with jnp.asarray({name})"
+    )
+
+
+def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
+    """Check the input, xs "(T, I)" or x "(I,)": floats of a dtype that the params' dtype holds without loss."""
+    x = as_array(caller, name, value)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{caller}: {name} must hold floats, but holds {x.dtype}; cast it, for example {name}.astype(jnp.float32)"
+        )
+    ndim = axes.count(",") + (not axes.endswith(",)"))
+    if x.ndim == ndim + 1 and ndim == 2:
+        raise ValueError(
+            f"{caller}: {name} must be one sequence {axes}, but has 3 axes ({name}.shape={x.shape}); for a batch use "
+            "jl.batched, or jax.vmap with in_axes=(None, 0) for (B, T, I) and with in_axes=(None, 1), out_axes=(0, 1) "
+            "for (T, B, I)"
+        )
+    if x.ndim != ndim:
+        raise ValueError(
+            f"{caller}: {name} must have shape {axes}, but has {x.ndim} {'axis' if x.ndim == 1 else 'axes'} "
+            f"({name}.shape={x.shape})"
+        )
+    if x.shape[-1] != cell.input_size:
+        raise ValueError(
+            f"{caller}: {name} has {x.shape[-1]} features on its last axis, but cell {_name(cell)} takes "
+            f"{cell.input_size} ({name}.shape={x.shape})"
+        )
+    mine, theirs = jnp.finfo(x.dtype), jnp.finfo(dtype)
+    if mine.nmant > theirs.nmant or mine.maxexp > theirs.maxexp:
+        raise TypeError(
+            f"{caller}: {name} is {x.dtype}, which the params' {dtype} cannot hold without loss; "
+            f"cast one of them, for example {name}.astype(jnp.{dtype})"
+        )
+    return x
+
+
+def check_mask(caller: str, name: str, value: Any, like: jax.Array) -> jax.Array | None:
+    """Check a mask or reset: None, or bools over the leading axes of `like`, sharded like it."""
+    if value is None:
+        return None
+    b = jnp.asarray(value) if isinstance(value, bool) else as_array(caller, name, value)
+    if b.dtype != jnp.bool_:
+        raise TypeError(f"{caller}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
+    if b.shape != like.shape[:-1]:
+        raise ValueError(f"{caller}: {name} must have shape {like.shape[:-1]}, one bool per step, but has {b.shape}")
+    check_same_sharding(caller, name, b, like)
+    return b
+
+
+def check_same_sharding(caller: str, name: str, b: jax.Array, xs: jax.Array) -> None:
+    """Refuse a mask or reset that is not sharded like the data, on an explicit mesh or inside shard_map."""
+    b_type, x_type = jax.typeof(b), jax.typeof(xs)
+    b_spec, x_spec = b_type.sharding.spec, x_type.sharding.spec[: b.ndim]
+    b_vary, x_vary = b_type.manual_axis_type.varying, x_type.manual_axis_type.varying
+    if tuple(b_spec) != tuple(x_spec) or not b_vary <= x_vary:
+        raise ValueError(
+            f"{caller}: {name} must be sharded as the data is, but {name} is {b_type} and the data is {x_type}; "
+            "give both the same PartitionSpec on their leading axes"
+        )
+
+
+def check_cell(caller: str, value: Any) -> Any:
+    """Check a cell: it has init, initial_state, step and two sizes, and is hashable, as a static argument must be."""
+    wanted = f"{caller}: cell must have init, initial_state, step, input_size and hidden_size, but "
+    if isinstance(value, type):
+        raise TypeError(wanted + f"is the class {value.__name__}; make an instance of it")
+    for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
+        if not hasattr(value, name):
+            raise TypeError(wanted + f"{_describe(value)} has no {name}")
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{caller}: cell must be hashable, but {_name(value)} is not; keep only plain Python values in the cell "
+            "and put arrays in params"
+        ) from None
+    if holds_tracer(value):
+        raise TypeError(
+            f"{caller}: cell must hold plain Python values, but {_name(value)} closes over a traced array; "
+            "put that array in params"
+        )
+    return value
+
+
+def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
+    """Check the params; return them as JAX arrays, and their dtype."""
+    want = params_shapes(cell)
+    if isinstance(value, dict) and field_names(want):
+        raise ValueError(
+            f"{caller}: params must be {type(want).__name__}, but is a dict"
+            + "; convert it with cell.params_from(params)" * hasattr(cell, "params_from")
+        )
+    value = _checked(caller, "params", cell, want, value)
+    dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
+    for name, dtype in dtypes.items():
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{caller}: params.{name} must hold floats, but holds {dtype}; cast it, or keep it out of params"
+            )
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(
+            f"{caller}: params must have one dtype, but has "
+            + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+            + "; cast all leaves to one dtype"
+        )
+    dtype = next(iter(dtypes.values()), jnp.dtype(jnp.float32))
+    if dtype == jnp.float64 and jnp.result_type(float) != jnp.float64:
+        raise TypeError(f"{caller}: params are float64, but jax_enable_x64 is off; turn it on, or cast them to float32")
+    compute = getattr(cell, "compute_dtype", None)
+    if compute is not None and jnp.finfo(compute).maxexp > jnp.finfo(dtype).maxexp:
+        raise TypeError(
+            f"{caller}: params are {dtype}, but compute_dtype {compute} has a larger range; "
+            "use params of a wider dtype, for example float32"
+        )
+    return value, dtype
+
+
+def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
+    """Check the state against the shapes and dtypes of the cell's initial state; return it as JAX arrays."""
+    want = state_shapes(cell, dtype)
+    if type(value) is not type(want):
+        raise TypeError(
+            f"{caller}: state must be a {type(want).__name__}, but is {_describe(value)}; "
+            "make one with cell.initial_state(params)"
+        )
+    value = _checked(caller, "state", cell, want, value)
+    for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
+        if a.dtype != w.dtype:
+            raise TypeError(
+                f"{caller}: state.{_path(path)} must be {w.dtype}, as the params are, but is {a.dtype}; cast it"
+            )
+    return value
+
+
+def _checked(caller: str, what: str, cell: Any, want: Any, value: Any) -> Any:
+    """Check that `value` has the leaves and shapes of `want`; return it as JAX arrays. An error names the leaf."""
+    want_leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(want)}
+    leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(value)}
+    for name in want_leaves:
+        if name not in leaves:
+            raise ValueError(
+                f"{caller}: {what} lacks {name}, which cell {_name(cell)} needs with shape {want_leaves[name].shape}; "
+                f"it has {', '.join(leaves) or 'no leaves'}"
+            )
+    for name in leaves:
+        if name not in want_leaves:
+            raise ValueError(
+                f"{caller}: {what} has {name}, which cell {_name(cell)} does not take; "
+                f"it takes {', '.join(want_leaves)}"
+            )
+    for name, leaf in leaves.items():
+        leaf = as_array(caller, f"{what}.{name}", leaf)
+        if leaf.shape != want_leaves[name].shape:
+            raise ValueError(
+                f"{caller}: {what}.{name} has shape {leaf.shape}, but cell {_name(cell)} takes "
+                f"{want_leaves[name].shape}"
+            )
+    if jax.tree.structure(value) != jax.tree.structure(want):
+        raise ValueError(
+            f"{caller}: {what} must be {type(want).__name__}, the type that cell {_name(cell)} makes, but is "
+            f"{_describe(value)}"
+        )
+    return jax.tree.map(jnp.asarray, value)
+
+
+def check_fields(cell: Any) -> None:
+    """Check the sizes and the compute dtype of a built-in cell; store them as Python ints and a dtype name."""
+    caller = type(cell).__name__
+    for name in ("input_size", "hidden_size"):
+        object.__setattr__(cell, name, positive_int(caller, name, getattr(cell, name)))
+    if cell.compute_dtype is not None:
+        name = float_dtype(caller, "compute_dtype", cell.compute_dtype).name
+        object.__setattr__(cell, "compute_dtype", name)
+
+
+def field_names(tree: Any) -> tuple[str, ...]:
+    """The names of the fields of a NamedTuple; empty for any other value."""
+    return getattr(tree, "_fields", ())
+
+
+def holds_tracer(value: Any) -> bool:
+    """Whether a field of an object holds a tracer."""
+    held = vars(value).values() if hasattr(value, "__dict__") else ()
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(held)))
+
+
+@lru_cache(maxsize=256)
+def params_shapes(cell: Any) -> Any:
+    """The shapes that `cell.init` returns, without drawing params."""
+    return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
+    """The shapes and dtypes that `cell.initial_state` returns for params of this dtype."""
+    return _state_shapes(cell, dtype, jnp.result_type(float))
+
+
+@lru_cache(maxsize=256)
+def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
+    """As above; `widest` is there because the answer depends on whether float64 is on."""
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
+    return jax.eval_shape(cell.initial_state, params)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _name(cell: Any) -> str:
+    return type(cell).__name__
+
+
+def _describe(value: Any) -> str:
+    if _is_array(value):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"

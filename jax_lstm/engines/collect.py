@@ -1,0 +1,22 @@
+"""What a run returns of every step."""
+
+from functools import partial
+from typing import Any
+
+from jax_lstm.cell import output
+from jax_lstm.engines.engine import Inputs, Options
+from jax_lstm.engines.layout import vmap_time_and_batch
+from jax_lstm.engines.masking import zero_masked
+
+
+def collected(cell: Any, inputs: Inputs, options: Options, states: Any) -> Any:
+    """What `options.collect` names, of a cell whose outputs are functions of its states; 0 at masked steps."""
+    if options.collect == "states":
+        return states
+    ys = zero_masked(inputs.mask, vmap_time_and_batch(partial(output, cell), inputs.xs.ndim - 1)(states))
+    return pick(options.collect, states, ys)
+
+
+def pick(collect: str, states: Any, ys: Any) -> Any:
+    """The states, the outputs, or both, as `Options.collect` names them."""
+    return {"states": states, "outputs": ys, "both": (states, ys)}[collect]

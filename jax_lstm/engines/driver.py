@@ -1,0 +1,62 @@
+"""Run a cell on an engine: in one piece, in segments, truncated, or part by part.
+
+An engine that accepts the whole cell runs it. Otherwise a cell made of cells sends each of its parts back here.
+Otherwise the refusal is raised.
+"""
+
+from functools import partial
+from typing import Any
+
+from jax_lstm.cell import CompositeCell, check_pure, is_causal
+from jax_lstm.engines.collect import pick
+from jax_lstm.engines.engine import Engine, Inputs, Options
+from jax_lstm.engines.masking import zero_masked
+from jax_lstm.engines.segments import segmented
+from jax_lstm.engines.sharding import match_sharding_batched
+from jax_lstm.engines.truncation import truncated
+
+
+def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, cut: bool = False) -> tuple[Any, Any]:
+    """The last state, and of every step what `options.collect` names.
+
+    Args:
+        engine: the engine.
+        cell: the cell.
+        inputs: arrays over time, with or without batch axes.
+        options: options of the whole run.
+        cut: whether the run is a segment already, so that `remat_every` and `truncate` are done with.
+    """
+    reason = engine.refuses(cell, inputs, options)
+    if reason is not None and not isinstance(cell, CompositeCell):
+        raise ValueError(reason)
+    one_piece = partial(_whole if reason is None else _part_by_part, engine, cell)
+    truncate, n = (None, None) if cut else (options.truncate, options.remat_every)
+    if truncate is not None and truncate[0] < inputs.T:
+        block = partial(one_piece, options=options._replace(reverse=False), cut=True)
+        return truncated(block, inputs, *truncate, options.reverse)
+    if n is not None and inputs.T > 0 and is_causal(cell):  # no segment of another cell can be run alone
+        return segmented(partial(one_piece, options=options, cut=True), inputs, n, options.reverse)
+    return one_piece(inputs, options=options, cut=cut)
+
+
+def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, cut: bool) -> tuple[Any, Any]:
+    """Run a cell on an engine that accepts it."""
+    params, state, x, given = inputs.one_step()
+    check_pure(cell, params, state, x, given.keywords())
+    s_0 = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params)
+    return engine.run(cell, inputs._replace(s_0=s_0, xs=zero_masked(inputs.mask, inputs.xs)), options)
+
+
+def _part_by_part(
+    engine: Engine, cell: CompositeCell, inputs: Inputs, *, options: Options, cut: bool
+) -> tuple[Any, Any]:
+    """Run each part of a cell made of cells."""
+    collect = "outputs" if options.collect == "outputs" else "both"
+
+    def run_part(part: Any, inputs: Inputs, *, reverse: bool) -> tuple[Any, Any, Any]:
+        s_T, collected = run(engine, part, inputs, options._replace(collect=collect, reverse=reverse), cut=cut)
+        return (s_T, None, collected) if collect == "outputs" else (s_T, *collected)
+
+    inputs = inputs._replace(xs=zero_masked(inputs.mask, inputs.xs))
+    s_T, states, ys = cell.unroll_with(run_part, inputs, reverse=options.reverse)
+    return s_T, pick(options.collect, states, ys)

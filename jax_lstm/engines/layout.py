@@ -1,0 +1,138 @@
+"""The layout of a run, chosen by shape and device. It affects speed only, not the results.
+
+    inline       zx_t = project(params, x_t) in the loop, next to the product with the state; otherwise zx_1..T in one
+                 matrix product before the loop
+
+The weight gradients are computed outside the loop in both cases. One large product is faster on accelerators, for small
+problems, and for a single sequence, where a matrix-vector product per step is limited by reading the weights. But it
+writes T × B × 4H floats and reads them back. On a CPU that takes longer than the product itself once they do not fit
+in the caches.
+
+    transposed   the backward loop reads the recurrent weights from a transposed copy, along rows: faster for a matrix
+                 product on a CPU; for a single sequence not worth the copy
+
+    packed       the residuals that the forward loop saves at each step are one vector: on a GPU every array that a
+                 loop writes is one more kernel launch; on a CPU and a TPU packing is a copy
+
+Measurements are in benchmarks/README.md.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_lstm.cell import has_own_derivative
+from jax_lstm.checks import params_shapes
+
+CPU_CACHE_FLOATS = 2**17  # how many projected input features the caches of a CPU core hold
+MIN_ROWS = 4  # below this many sequences, a matrix product per step is inefficient
+
+
+class Layout(NamedTuple):
+    """The layout of one run; the fields are explained in the docstring of this module."""
+
+    inline: bool = False
+    transposed: bool = True
+    packed: bool = False
+
+
+def choose_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> Layout:
+    """The layout for a run of `cell`, which splits its step, over xs (T, *B, I) with this many sequences in all."""
+    if jax.default_backend() != "cpu" or num_sequences is None or not has_own_derivative(cell):
+        return Layout(packed=jax.default_backend() == "gpu")
+    return Layout(
+        inline=num_sequences >= MIN_ROWS and num_sequences * xs.shape[0] * _projected_size(cell) > CPU_CACHE_FLOATS,
+        transposed=num_sequences >= MIN_ROWS,
+    )
+
+
+def explain_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> str:
+    """The layout that `choose_layout` gives, and why, as part of a sentence."""
+    layout = choose_layout(cell, xs, num_sequences)
+    if layout.inline:
+        size = num_sequences * xs.shape[0] * _projected_size(cell)
+        return f"inputs projected in the loop ({size} projected features do not fit a CPU core's caches)"
+    if not has_own_derivative(cell):
+        return "inputs projected before the loop (the cell has no derivative of its own)"
+    if jax.default_backend() != "cpu":
+        return f"inputs projected before the loop ({jax.default_backend()})"
+    few = num_sequences is None or num_sequences < MIN_ROWS
+    return f"inputs projected before the loop ({'few sequences' if few else 'small problem'})"
+
+
+def count_sequences(xs: jax.Array) -> int | None:
+    """The number of sequences in a run over xs (T, *B, I), including vmaps around it; None if it is symbolic.
+
+    Sizes are symbolic under `jax.export`; None then selects the layout that works for any size. A vmap outside an
+    enclosing jit is not visible in this trace and is not counted.
+    """
+    if not all(isinstance(n, int) for n in xs.shape):
+        return None
+    count = math.prod(xs.shape[1:-1]) * vmapped_size(xs)
+    return count if isinstance(count, int) else None
+
+
+@lru_cache(maxsize=256)
+def _projected_size(cell: Any) -> int:
+    """The number of features in the projection of one input."""
+    x = jax.ShapeDtypeStruct((cell.input_size,), jnp.float32)
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.project, params_shapes(cell), x)))
+
+
+def vmapped_size(xs: jax.Array) -> int:
+    """The product of the sizes of all vmaps around this call."""
+    if not isinstance(xs, jax.core.Tracer):
+        return 1
+    sizes = [1]
+
+    @jax.custom_batching.custom_vmap
+    def probe(x: jax.Array) -> jax.Array:
+        return x
+
+    @probe.def_vmap
+    def _(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+        sizes.append(axis_size)
+        return probe(x), in_batched[0]
+
+    probe(jax.lax.stop_gradient(xs))
+    return math.prod(sizes)
+
+
+def can_merge_axes() -> bool:
+    """Whether to merge the time and batch axes: on a CPU, if the batch cannot be sharded over devices.
+
+    That is the case with one device and no mesh, and inside a shard_map over all axes of its mesh. Otherwise the merged
+    axis would have to be gathered first. Accelerators read operands in any order and gain nothing.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names:
+        return set(mesh.manual_axes) == set(mesh.axis_names)
+    return jax.device_count() == 1
+
+
+def vmap_n(f: Callable, axes: int) -> Callable:
+    """`f`, a function of one example, mapped over this many leading batch axes."""
+    for _ in range(axes):
+        f = jax.vmap(f)
+    return f
+
+
+def vmap_time_and_batch(f: Callable, axes: int) -> Callable:
+    """`f`, a function of one step of one example, mapped over the `axes` leading axes of arrays (T, *B, ...).
+
+    Time and batch are merged into one axis first if the batch is not sharded over devices. A matrix product that sums
+    over one axis reads its operands in place; for one that sums over two, XLA copies the larger operand on a CPU.
+    """
+
+    def merged(*args: Any) -> Any:
+        lead = jax.tree.leaves(args)[0].shape[:axes]
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[axes:]), args)
+        return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), jax.vmap(f)(*flat))
+
+    return merged if axes > 1 and can_merge_axes() else vmap_n(f, axes)

@@ -1,0 +1,36 @@
+"""How masks and resets act on a step: the same in all engines."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+
+class StepMasks(NamedTuple):
+    """mask and reset, (T, *B) each, or of one step; None if no step is masked, or if none is reset."""
+
+    mask: Bool[Array, "..."] | None
+    reset: Bool[Array, "..."] | None
+
+
+def apply_reset(masks_t: StepMasks, s_initial: Any, s_tm1: Any) -> Any:
+    """The state that a step starts from: s_initial where the step is reset."""
+    return where_or(masks_t.reset, s_initial, s_tm1, absent=s_tm1)
+
+
+def apply_mask(masks_t: StepMasks, s_tm1: Any, s_t: Any) -> Any:
+    """The state that a step ends in: s_{t−1} where the step is masked."""
+    return where_or(masks_t.mask, s_t, s_tm1, absent=s_t)
+
+
+def zero_masked(mask: Bool[Array, "..."] | None, xs: Any) -> Any:
+    """xs with zeros at masked steps, so that no value there, not even NaN, enters a computation."""
+    return where_or(mask, xs, jax.tree.map(jnp.zeros_like, xs), absent=xs)
+
+
+def where_or(mask: Bool[Array, "..."] | None, a: Any, b: Any, *, absent: Any) -> Any:
+    """a where the mask is True, else b, leaf by leaf, broadcast over trailing axes; `absent` if the mask is None."""
+    if mask is None:
+        return absent
+    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b), a, b)

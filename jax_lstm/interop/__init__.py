@@ -1,0 +1,1 @@
+"""Weights in the forms that other libraries and textbooks use: one form per file."""
