@@ -19,7 +19,7 @@ from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.cli.train import describe, train
-from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
+from jax_lstm.cli.build import Experiment, build_model, steps_of_all
 from jax_lstm.gradflow.plots import plot_profile
 from jax_lstm.train import count_devices, open_run, read_metrics
 
@@ -161,8 +161,8 @@ def _panel(name: str, rows: Sequence[Row]) -> Panel:
         task=f"{name} (T = {task.length} steps)",
         metric=task.metric,
         baseline=task.baseline,
-        baseline_label="baseline: " + ("always the most frequent digit" if task.maximise else "always the mean"),
-        log=not task.maximise,
+        baseline_label="baseline: " + ("always the most frequent digit" if task.maximize else "always the mean"),
+        log=not task.maximize,
         curves=[Curve(e.model.cell, read_metrics(Path(e.run_dir))) for e in runs],
     )
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jax_lstm.cli.parser import experiment_of_run, parse
-from jax_lstm.cli.wiring import Experiment, build_model, restore
+from jax_lstm.cli.build import Experiment, build_model, restore
 from jax_lstm.tasks import Split, rivals
 from jax_lstm.train import TrainState
 from jax_lstm.train.step import over_seeds

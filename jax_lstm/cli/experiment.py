@@ -30,7 +30,7 @@ from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.results import joined, page, plot_experiment, read_results, read_spec, say, summary
 from jax_lstm.cli.train import describe, train
-from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
+from jax_lstm.cli.build import Experiment, build_model, steps_of_all
 from jax_lstm.train import count_devices, open_run, read_metrics
 
 RESULTS, TRIALS = "notebooks/results", "runs/trials"
@@ -147,44 +147,44 @@ def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict
     run = {
         "cell": experiment.model.cell,
         "metric": task.metric,
-        "maximise": task.maximise,
+        "maximize": task.maximize,
         "baseline": task.baseline,
         "seeds": list(experiment.train.seeds),
         "score": evaluate(experiment, state, "test", run_dir),
-        "sequences": first_solved(curve, task.metric, task.maximise, spec["solved"], experiment.train.batch_size),
+        "sequences": first_solved(curve, task.metric, task.maximize, spec["solved"], experiment.train.batch_size),
         "curve": {
             "sequences": [r["step"] * experiment.train.batch_size for r in curve],
             "validation": [r[task.metric] for r in curve],
         },
         "data_horizon": [p.data_horizon for p in found],
         "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in found], axis=0).tolist(),
-        "while_training": turning_points(records, task.metric, task.maximise, task.baseline),
+        "while_training": turning_points(records, task.metric, task.maximize, task.baseline),
         "measured": measure(spec.get("measure", []), model, params, task.test()),
     }
     return run | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def first_solved(
-    curve: Sequence[dict[str, Any]], metric: str, maximise: bool, solved: float | None, batch_size: int
+    curve: Sequence[dict[str, Any]], metric: str, maximize: bool, solved: float | None, batch_size: int
 ) -> list[int | None]:
     """Training sequences until a validation score first is at least as good as `solved`, per seed; None: never.
 
     Args:
         curve: the validation records of a run.
         metric: the name of the score.
-        maximise: True if a larger score is better.
+        maximize: True if a larger score is better.
         solved: the score to reach; None: no such score.
         batch_size: sequences per step.
     """
     scores = np.array([r[metric] for r in curve])
     if solved is None:
         return [None] * scores.shape[1]
-    there = scores >= solved if maximise else scores <= solved
+    there = scores >= solved if maximize else scores <= solved
     return [int(curve[int(s.argmax())]["step"]) * batch_size if s.any() else None for s in there.T]
 
 
 def turning_points(
-    records: Sequence[dict[str, Any]], metric: str, maximise: bool, baseline: float
+    records: Sequence[dict[str, Any]], metric: str, maximize: bool, baseline: float
 ) -> list[dict[str, Any]]:
     """What train.probe measured at three points of training, as means over seeds.
 
@@ -194,7 +194,7 @@ def turning_points(
     Args:
         records: all records of a run.
         metric: the name of the score.
-        maximise: True if a larger score is better.
+        maximize: True if a larger score is better.
         baseline: the score of the baseline.
 
     Returns:
@@ -207,7 +207,7 @@ def turning_points(
         r["step"]
         for r in records
         if r["split"] == "validation"
-        and (np.mean(r[metric]) > 1.1 * baseline if maximise else np.mean(r[metric]) < 0.9 * baseline)
+        and (np.mean(r[metric]) > 1.1 * baseline if maximize else np.mean(r[metric]) < 0.9 * baseline)
     ]  # fmt: skip
     chosen = [("start", 0)] + [("leaves the plateau", _nearest(probes, step)) for step in leaves[:1]]
     chosen += [("end", len(probes) - 1)]

@@ -18,7 +18,7 @@ from jax_lstm.cells.base import output
 from jax_lstm.cli.parser import experiment_of_run, parse
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words
-from jax_lstm.cli.wiring import CellName, ModelConfig, build_model, restore, steps_of_all
+from jax_lstm.cli.build import CellName, ModelConfig, build_model, restore, steps_of_all
 from jax_lstm.train.losses import BY_NAME
 from jax_lstm.train.metrics import read_metrics
 

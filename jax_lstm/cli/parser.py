@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from jax_lstm.cli.configs import find_config
-from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig
+from jax_lstm.cli.build import Experiment, ModelConfig, TaskConfig
 from jax_lstm.train import OptConfig, TrainConfig
 from jax_lstm.train.run_dir import CONFIG, read_config
 

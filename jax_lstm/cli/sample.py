@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 import jax_lstm as jl
 from jax_lstm.cli.parser import experiment_of_run, parse
-from jax_lstm.cli.wiring import build_model, restore
+from jax_lstm.cli.build import build_model, restore
 from jax_lstm.tasks import Bytes
 
 

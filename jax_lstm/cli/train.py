@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.cli.wiring import Experiment, build_problem
+from jax_lstm.cli.build import Experiment, build_problem
 from jax_lstm.tasks import rivals
 from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_run
 

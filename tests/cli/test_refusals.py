@@ -98,7 +98,7 @@ def test_a_bad_flag_is_refused_by_name(here, capsys, flags, said):
     ("changes", "said"),
     [
         ({"opt__rate": 1}, ["opt", "rate"]),
-        ({"optimiser": {"lr": 1}}, ["optimiser"]),
+        ({"optimizer": {"lr": 1}}, ["optimizer"]),
         ({"opt__lr": "fast"}, ["opt.lr", "float"]),
         ({"opt__lr": [1]}, ["opt.lr", "float"]),
         ({"model__cell": "transformer"}, ["model.cell", "lstm"]),

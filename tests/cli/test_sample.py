@@ -7,7 +7,7 @@ import pytest
 
 import jax_lstm as jl
 from jax_lstm.cli import main
-from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig, build_problem
+from jax_lstm.cli.build import Experiment, ModelConfig, TaskConfig, build_problem
 from jax_lstm.tasks import Bytes
 from jax_lstm.train import OptConfig, TrainConfig, read_metrics
 

@@ -8,13 +8,13 @@ import numpy as np
 
 import jax_lstm as jl
 from jax_lstm import gradflow
-from jax_lstm.cli.trained import Trained
-from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig, build_problem, steps_of_all
+from jax_lstm.cli.trained_run import TrainedRun
+from jax_lstm.cli.build import Experiment, ModelConfig, TaskConfig, build_problem, steps_of_all
 from jax_lstm.tasks import Batch
 from jax_lstm.train import OptConfig, TrainConfig
 
 B, T, I, H = 2, 6, 3, 4
-MODEL = Trained(jl.Model(jl.LSTM(I, H), 2))
+MODEL = TrainedRun(jl.Model(jl.LSTM(I, H), 2))
 XS = np.random.default_rng(1).normal(size=(B, T, I)).astype(np.float32)
 MASK = np.array([[1] * T, [1] * 4 + [0] * 2], bool)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 import jax_lstm as jl
 from jax_lstm.cells.base import output_size
 from jax_lstm.cli.profile import mean_log_norms
-from jax_lstm.cli.trained import Trained
+from jax_lstm.cli.trained_run import TrainedRun
 from jax_lstm.tasks import (
     Adding,
     Batch,
@@ -22,7 +22,7 @@ from jax_lstm.tasks import (
     Digits,
     LongLag,
     Lorenz,
-    Marked,
+    MarkedNumbers,
     Noise,
     Parity,
     ReadsTokens,
@@ -31,9 +31,9 @@ from jax_lstm.tasks import (
     TemporalOrder,
     Timing,
     TwoClasses,
-    Words,
+    GroupProduct,
 )
-from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainState, init_state, optimiser
+from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainState, init_state, optimizer
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.run_dir import CHECKPOINTS
 
@@ -172,8 +172,8 @@ class TaskConfig:
         makes, takes = {
             "digits": (Digits, ()),
             "adding": (Adding, ("length",)),
-            "adding_1997": (lambda length=100: Marked("sum", length), ("length",)),
-            "multiplication": (lambda length=100: Marked("product", length), ("length",)),
+            "adding_1997": (lambda length=100: MarkedNumbers("sum", length), ("length",)),
+            "multiplication": (lambda length=100: MarkedNumbers("product", length), ("length",)),
             "temporal_order": (TemporalOrder, ("marks",)),
             "long_lag": (lambda length=100: LongLag(length), ("length",)),
             "two_classes": (lambda length=100: TwoClasses(length), ("length",)),
@@ -181,8 +181,8 @@ class TaskConfig:
             "continual_reber": (lambda length=500: ContinualReber(length), ("length",)),
             "copy": (lambda length=100: CopyMemory(length), ("length",)),
             "parity": (Parity, ()),
-            "z60": (partial(Words, "Z60"), ()),
-            "a5": (partial(Words, "A5"), ()),
+            "z60": (partial(GroupProduct, "Z60"), ()),
+            "a5": (partial(GroupProduct, "A5"), ()),
             "lorenz": (Lorenz, ()),
             "timing": (Timing, ()),
             "noise": (Noise, ("length",)),
@@ -244,11 +244,11 @@ class Experiment:
         return data
 
 
-def build_model(experiment: Experiment, task: Task) -> Trained:
+def build_model(experiment: Experiment, task: Task) -> TrainedRun:
     """The model of an experiment, for its task."""
     vocabulary = task.vocabulary if isinstance(task, ReadsTokens) else None
     net = jl.Model(experiment.model.build(task), task.output_size, vocabulary)
-    return Trained(net, experiment.model.window, flossed=experiment.task.name == "noise")
+    return TrainedRun(net, experiment.model.window, flossed=experiment.task.name == "noise")
 
 
 def build_problem(experiment: Experiment) -> Problem:
@@ -268,7 +268,7 @@ def build_problem(experiment: Experiment) -> Problem:
         batch=lambda key, step: task.train_batch(key, step, size),
         loss=loss_fn,
         score=lambda params: model.values((task.metric,), params, validation)[0][0],
-        maximise=task.maximise,
+        maximize=task.maximize,
         metric=task.metric,
         carry=partial(model.first_states, size) if stateful else None,
         probe=lambda params: mean_log_norms(model.cell, params.cell, model.net.embedded(params, probed)),
@@ -295,7 +295,7 @@ def restore(experiment: Experiment, run_dir: Path) -> TrainState:
     Raises:
         FileNotFoundError: the run has no checkpoint.
     """
-    tx, problem = optimiser(experiment.opt, experiment.train.steps), build_problem(experiment)
+    tx, problem = optimizer(experiment.opt, experiment.train.steps), build_problem(experiment)
     like = jax.eval_shape(lambda: init_state(problem, tx, experiment.train.seeds))
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         return checkpoints.restore(like)

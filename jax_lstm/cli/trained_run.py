@@ -20,7 +20,7 @@ from jax_lstm.tasks import Batch
 from jax_lstm.train.losses import BY_NAME
 
 
-class Trained(NamedTuple):
+class TrainedRun(NamedTuple):
     """A model, and how it is trained; static.
 
     Args:
