@@ -82,7 +82,7 @@ class Choice:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """The dict of dicts with `value` at a dotted key: nested("a.b", 1) is {"a": {"b": 1}}."""
+    """A dict of dicts with `value` at a dotted key, such as {"a": {"b": value}} for "a.b"."""
     for name in reversed(key.split(".")):
         value = {name: value}
     return value

@@ -182,9 +182,7 @@ def read_file(name: str, packages: Sequence[str], keys: Sequence[str], sections:
     try:
         data = load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"config: wanted a YAML file, but {path} is not text ({error}); name another file"
-        ) from error
+        raise ValueError(f"config: wanted a YAML file, but {path} is not text ({error}); name another file") from error
     except IsADirectoryError as error:
         raise ValueError(f"config: wanted a file, but {path} is not a file; name a file in it") from error
     except yaml.YAMLError as error:
@@ -197,18 +195,23 @@ def read_file(name: str, packages: Sequence[str], keys: Sequence[str], sections:
     for name in set(sections) & set(data) - set(keys):
         if not isinstance(data[name], dict):
             raise ValueError(f"{name}: wanted the options of this section, but {path} has {data[name]!r}")
+        if dotted := [key for key in data[name] if "." in str(key)]:  # it would not be seen by check_imports
+            raise ValueError(f"{name}.{dotted[0]}: wanted nested mappings, but {path} has a key with a point")
     for key in keys:
-        section, _, inner = key.partition(".")
-        imports.check_imports(f"{key}: {path}", (data.get(section) or {}).get(inner) if inner else data.get(key), packages)
+        imports.check_imports(f"{key}: {path}", _get(data, key), packages)
     return data
+
+
+def _get(data: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key of a config; None if it is absent."""
+    section, _, name = key.partition(".")
+    return data.get(section, {}).get(name) if name else data.get(section)
 
 
 def _pop(data: dict[str, Any], key: str) -> Any:
     """Remove a dotted key from a config and return its value; None if it is absent."""
-    *sections, name = key.split(".")
-    for section in sections:
-        data = data.get(section) or {}
-    return data.pop(name, None)
+    section, _, name = key.partition(".")
+    return data.get(section, {}).pop(name, None) if name else data.pop(section, None)
 
 
 def _source(kind: Kind, key: str, value: Any) -> Source:
