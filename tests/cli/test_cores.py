@@ -21,7 +21,7 @@ from jax_lstm.train.step import compile_steps, place
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    *("--model.cell", "lstm", "--model.hidden_size", "3", "--task.name", "adding", "--task.length", "4"),
+    *("--model.cell", "LSTM", "--model.hidden_size", "3", "--task", "adding", "--task.length", "4"),
     *("--train.steps", "2", "--train.log_every", "1"),
 ]
 
@@ -95,8 +95,8 @@ def test_a_run_on_many_devices_resumes_and_evaluates_on_one(tmp_path):
 
 
 # One of each way to be scored and to run: a loss of sequences, of numbers, of some steps, of all (with a carried state
-# and two layers), weighed, over truncated windows, of many seeds one after another and at once. Noise is left out: it
-# trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
+# and two layers), weighed, over truncated windows, of many seeds one after another and at once. Flossing is left out:
+# it trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
 @pytest.mark.parametrize(
     "name",
     slow_except(["digits", "bytes"], ["digits", "adding", "copy", "bytes", "timing", "continual_reber", "a5"]),
