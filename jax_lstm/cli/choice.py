@@ -158,13 +158,18 @@ def add_options(parser: ArgumentParser, kind: Kind, key: str, name: str | None) 
     """Add the options of the class called `name` to a parser, under `key`; without a name, only say how to choose."""
     how = f"--{key} NAME chooses the {kind.what}: one of {', '.join(names(kind))}, or the dotted path of a class. "
     if name is None:
-        parser.add_argument_group(f"{kind.what} ({key})", how + f"--{key}.help NAME lists its options.")
+        parser.add_argument_group(
+            f"{kind.what} ({key})", how + f"--{key}.help lists them, --{key}.help NAME the options."
+        )
         return
     name, factory = find(kind, key, name)
-    summary = (inspect.getdoc(factory) or "").partition("\n")[0]
-    group: Any = parser.add_argument_group(f"{kind.what} ({key}): {name}", f"{summary} {how}")
+    group: Any = parser.add_argument_group(f"{kind.what} ({key}): {name}", f"{_summary(factory)} {how}")
     add = group.add_class_arguments if inspect.isclass(factory) else group.add_function_arguments
     add(factory, key, as_group=False, skip=set(kind.set_parameters), fail_untyped=False)
+
+
+def _summary(factory: Callable[..., Any]) -> str:
+    return (inspect.getdoc(factory) or "").partition("\n")[0]
 
 
 def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str, Any]:
@@ -175,8 +180,15 @@ def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str,
     return data
 
 
-def show_options(kind: Kind, key: str, name: str) -> None:
-    """Print the options of a class: the answer to --KEY.help NAME."""
+def show_options(kind: Kind, key: str, name: str | None) -> None:
+    """Print the options of a class: the answer to --KEY.help NAME; without a name, print all names."""
+    if name is None:
+        width = max(map(len, names(kind)))
+        print(f"--{key} NAME chooses the {kind.what}: one of these, or the dotted path of a class.")
+        for registered in names(kind):
+            print(f"  {registered:{width}s}  {_summary(kind.registry[registered])}")
+        print(f"--{key}.help NAME lists the options of one.")
+        return
     parser = ArgumentParser(prog=f"--{key} {name}", usage=f"--{key} {name} [--{key}.OPTION VALUE ...]", add_help=False)
     add_options(parser, kind, key, name)
     parser.print_help()

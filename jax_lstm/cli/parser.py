@@ -32,7 +32,8 @@ class Source(NamedTuple):
 
 def experiment_parser(command: str, description: str) -> ArgumentParser:
     """A parser for one config file and every key of an experiment; `parse_experiment` adds the options of classes."""
-    parser = ArgumentParser(prog=f"jax-lstm {command}", description=description, print_config=None)
+    usage = f"jax-lstm {command} [CONFIG] [--KEY VALUE ...]"
+    parser = ArgumentParser(prog=f"jax-lstm {command}", usage=usage, description=description, print_config=None)
     parser.add_argument(
         "--config",
         action=ActionConfigFile,
@@ -68,7 +69,7 @@ def take_imports(parser: Any, argv: Sequence[str]) -> tuple[list[str], list[str]
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """Parse a command line."""
     try:
-        return parser.instantiate(parser.parse_args(list(argv)))
+        return parser.parse_args(list(argv))
     except (ValueError, TypeError) as error:
         parser.error(str(error))
 
@@ -145,7 +146,7 @@ def choose(
             rest.append((key, source))
         elif key.removesuffix(".help") in kinds and key.endswith(".help"):
             key = key.removesuffix(".help")
-            show_options(kinds[key], key, _value_of(token, tokens))
+            show_options(kinds[key], key, next((t for t in tokens if not t.startswith("-")), None))
             parser.exit()
         elif token == "--config":
             data = read_file(_value_of(token, tokens), packages, tuple(kinds), sections)
