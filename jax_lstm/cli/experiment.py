@@ -11,6 +11,7 @@ leaves the baseline, and at the end. The command writes
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -129,11 +130,13 @@ def read_run(
         packages: the packages that the config and the run may import classes from.
 
     Raises:
-        ValueError: the run would import another package.
+        ValueError: the run would import another package, or set has another key.
     """
     runs = f"runs/{name}" if quick is None else f"{TRIALS}/{name}"
     argv, changes = ["--run_dir", f"{runs}/{run.replace(' ', '_')}"], spec["set"]
     for key, value in changes.items():
+        if key in ("config", "imports") or not re.fullmatch(r"[\w.]+", key):  # --imports is the user's, not the file's
+            raise ValueError(f"{name}.yaml: wanted keys of a config in set, but got {key}")
         check_imports(f"{name}.yaml, {key}:", value, packages)
     if quick is not None:
         changes = changes | {
@@ -143,8 +146,12 @@ def read_run(
             "opt.warmup_steps": 0,
         }
     for key, value in changes.items():
-        argv += [f"--{key}", json.dumps(value) if not isinstance(value, str) else value]
+        argv.append(
+            f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        )  # one argument: no value is a flag
     if "problem" in spec:
+        if spec["problem"] != "flossing":
+            raise ValueError(f"{name}.yaml: wanted flossing as problem, but got {spec['problem']}")
         return read_flossing(argv)
     return parse_experiment(experiment_parser("experiment", ""), [str(configs / spec["config"]), *argv], packages)[0]
 

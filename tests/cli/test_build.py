@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_lstm as jl
-from jax_lstm.cli.trained_run import TrainedRun
 from jax_lstm.cli.build import Experiment, ModelConfig, build_problem, steps_of_all
 from jax_lstm.cli.choice import Choice
+from jax_lstm.cli.trained_run import TrainedRun
 from jax_lstm.tasks import Batch
 from jax_lstm.train import OptConfig, TrainConfig
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jax_lstm.cli import main
+from jax_lstm.cli.build import restore
 from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.cli.build import restore
 from jax_lstm.train import read_config, read_metrics
 
 TINY = [

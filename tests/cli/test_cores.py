@@ -12,9 +12,9 @@ from programs import HLO
 from tiers import slow_except
 
 from jax_lstm.cli import main
+from jax_lstm.cli.build import build_problem
 from jax_lstm.cli.cores import count_cores
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.cli.build import build_problem
 from jax_lstm.train import init_state, optimizer, read_metrics
 from jax_lstm.train.devices import data_mesh
 from jax_lstm.train.step import compile_steps, place

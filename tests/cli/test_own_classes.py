@@ -229,13 +229,24 @@ def test_a_file_that_names_a_class_of_others_imports_nothing(command, name, lab,
     assert "my_lab" not in sys.modules
 
 
-def test_an_experiments_changes_are_checked_like_a_file(lab, capsys):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.cell": "my_lab.Leaky"}, "--imports my_lab"),
+        ({"model.cell": "{class_path: my_lab.Leaky}"}, "--imports my_lab"),
+        ({"imports": "my_lab", "model.cell": "my_lab.Leaky"}, "wanted keys of a config in set, but got imports"),
+        ({"imports=my_lab": "", "model.cell": "my_lab.Leaky"}, "but got imports=my_lab"),
+        ({"config": "evil.yaml"}, "but got config"),
+        ({"opt.lr": "--imports=my_lab", "task": "my_lab.Spikes"}, "--imports my_lab"),
+    ],
+)
+def test_an_experiments_changes_are_checked_like_a_file(changes, said, lab, capsys):
     Path("experiments").mkdir()
-    runs = {"a": {"config": "own.yaml", "set": {"model.cell": "my_lab.Leaky"}}}
+    runs = {"a": {"config": "own.yaml", "set": changes}}
     Path("experiments/own.yaml").write_text(yaml.safe_dump({"title": "", "runs": runs}), encoding="utf-8")
     config = {"model": {"cell": "LSTM"}, "task": "reber", "run_dir": "run"}
     Path("own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert "--imports my_lab" in refused(capsys, "experiment", "own", "--configs", ".")
+    assert said in refused(capsys, "experiment", "own", "--configs", ".")
     assert not Path("imported").exists()
 
 
@@ -259,5 +270,5 @@ def test_imports_can_be_repeated_and_separated_by_commas():
 def test_plain_values_with_points_are_no_imports():
     check_imports("config", {"file": "runs/data.csv", "number": 1.5, "text": "no_such_package.thing", "on": True}, [])
     check_imports("config", {"class_path": "jax_lstm.cells.gru.GRU"}, [])
-    with pytest.raises(ValueError, match="names os.system"):
+    with pytest.raises(ValueError, match=r"names os\.system"):
         check_imports("config", {"file": ["os.system"]}, [])

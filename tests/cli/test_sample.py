@@ -73,7 +73,9 @@ def test_a_run_of_another_task_is_not_sampled(tmp_path, capsys):
 
 def experiment(**model):
     config = ModelConfig(Choice("LSTM"), 5, layers=2, embedding=3, **model)
-    return Experiment(config, Choice("bytes", {"trained": 7}), OptConfig(), TrainConfig(steps=2, batch_size=4), "nowhere")
+    return Experiment(
+        config, Choice("bytes", {"trained": 7}), OptConfig(), TrainConfig(steps=2, batch_size=4), "nowhere"
+    )
 
 
 def test_state_and_streams_continue_from_one_step_to_the_next():
@@ -119,6 +121,9 @@ def test_dropout_uses_the_step_key_and_is_off_in_validation():
     ],
 )
 def test_an_invalid_model_is_refused_by_the_name_of_its_key(model, task, says):
-    with pytest.raises(ValueError, match=says):
+    def make():
         config = ModelConfig(**({"cell": Choice("LSTM"), "hidden_size": 5} | model))
-        Experiment(config, Choice(task), OptConfig(), TrainConfig(), "nowhere")
+        return Experiment(config, Choice(task), OptConfig(), TrainConfig(), "nowhere")
+
+    with pytest.raises(ValueError, match=says):
+        make()

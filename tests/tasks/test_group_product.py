@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_lstm.tasks import Parity, GroupProduct
+from jax_lstm.tasks import GroupProduct, Parity
 from jax_lstm.tasks.group_product import products, table
 
 

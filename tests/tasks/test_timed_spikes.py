@@ -60,4 +60,6 @@ def test_the_baseline_is_the_score_of_the_best_fixed_spike():
     assert hits[90] == hits.max()
     batch = drawn()
     fixed = jnp.zeros_like(batch.targets).at[:, 90].set(1)
-    np.testing.assert_allclose(score(fixed, batch.targets, batch.weights), TASK.baselines("test")["always step 90"], atol=0.006)
+    np.testing.assert_allclose(
+        score(fixed, batch.targets, batch.weights), TASK.baselines("test")["always step 90"], atol=0.006
+    )
