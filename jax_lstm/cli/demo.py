@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
     rows = []
     for number, experiment in enumerate(experiments, 1):
         title = f"{experiment.task.label}, {experiment.model.cell.label}"
-        _say(console, describe(f"[{number}/{len(experiments)}]", title, experiment))
+        _say(console, describe(f"[{number}/{len(experiments)}]", title, experiment.train))
         rows.append(_run(experiment, console))
     (out / REPORT).write_text(json.dumps([row.as_data() for row in rows], indent=2) + "\n", encoding="utf-8")
     plot_learning_curves([_panel(task, rows) for task in TASKS], out / "learning_curves.png")

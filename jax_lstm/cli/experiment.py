@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     result = {"name": values.name, "quick": values.quick, "runs": spec["runs"], "solved": spec["solved"], "results": {}}
     for name, experiment in runs.items():
         number = f"[{len(result['results']) + 1}/{len(runs)}]"
-        console.print(describe(number, f"{values.name}, {name}", experiment), highlight=False, markup=False)
+        console.print(describe(number, f"{values.name}, {name}", experiment.train), highlight=False, markup=False)
         result["results"][name] = _run(experiment, spec, console)
     result = json_ready(result)
     out.mkdir(parents=True, exist_ok=True)

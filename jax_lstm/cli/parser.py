@@ -60,10 +60,12 @@ def add_imports(parser: Any) -> None:
 
 def take_imports(parser: Any, argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The packages that --imports lists, and the other arguments; errors are reported by `parser`."""
+    packages, rest = [], []
     try:
-        return imports.take_imports(argv)
+        packages, rest = imports.take_imports(argv)
     except ValueError as error:
         parser.error(str(error))
+    return packages, rest
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:

@@ -9,7 +9,7 @@ from rich.console import Console
 from jax_lstm.cli.build import Experiment, build_problem
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.train import NotFiniteError, TrainState, count_devices, fit, open_run
+from jax_lstm.train import NotFiniteError, TrainConfig, TrainState, count_devices, fit, open_run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(str(error))
     console = Console()
     title = f"{experiment.task.label}, {experiment.model.cell.label}"
-    console.print(describe("Training", title, experiment), highlight=False, markup=False)
+    console.print(describe("Training", title, experiment.train), highlight=False, markup=False)
     try:
         state = train(experiment, values.resume, console)
     except NotFiniteError as error:
@@ -47,9 +47,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def describe(start: str, title: str, experiment: Experiment) -> str:
+def describe(start: str, title: str, loop: TrainConfig) -> str:
     """One line that says what is about to be trained, such as "[1/4] digits, LSTM: 3 seeds, up to 2,000 steps"."""
-    seeds, loop = len(experiment.train.seeds), experiment.train
+    seeds = len(loop.seeds)
     most = "" if loop.patience is None and loop.target is None else "up to "
     return f"{start} {title}: {seeds} seed{'s' * (seeds != 1)}, {most}{loop.steps:,} steps"
 

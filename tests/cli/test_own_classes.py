@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -138,8 +139,8 @@ def lab(tmp_path, monkeypatch):
     yield tmp_path
     sys.modules.pop("my_lab", None)
     for registry, before in ((CELLS, cells), (TASKS, tasks)):
-        registry.clear()
-        registry.update(before)
+        for name in set(registry) - set(before):
+            del registry[name]
 
 
 def read(*argv, packages=()):
@@ -251,15 +252,16 @@ def test_an_experiments_changes_are_checked_like_a_file(changes, said, lab, caps
 
 
 def test_imports_allows_a_package_and_no_other(lab, capsys):
-    config = {"model": {"cell": "my_lab.Leaky"}, "task": {"class_path": "my_lab.Spikes"}, "run_dir": "run"}
-    config["task"]["init_args"] = {"noise": {"class_path": "my_lab.Noise", "init_args": {"scale": 0.5}}}
+    noise = {"class_path": "my_lab.Noise", "init_args": {"scale": 0.5}}
+    task = {"class_path": "my_lab.Spikes", "init_args": {"noise": noise}}
+    config = {"model": {"cell": "my_lab.Leaky"}, "task": task, "run_dir": "run"}
     Path("own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert "--imports my_lab" in refused(capsys, "train", "own.yaml", "--imports", "other,my_lab_2")
     assert not Path("imported").exists()
     assert main(["train", "own.yaml", "--imports", "other,my_lab", *LOOP]) == 0
     assert Path("imported").exists()
-    task = read("run/config.yaml", "--imports=my_lab").build_task()
-    assert (type(task).__name__, task.noise.scale) == ("Spikes", 0.5)
+    again: Any = read("run/config.yaml", "--imports=my_lab").build_task()
+    assert (type(again).__name__, again.noise.scale) == ("Spikes", 0.5)
 
 
 def test_imports_can_be_repeated_and_separated_by_commas():
