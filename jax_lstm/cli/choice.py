@@ -103,8 +103,8 @@ def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
     Raises:
         ValueError: there is no such class, or it is of another kind.
     """
-    known = {registered.lower(): registered for registered in names(kind)} | registered_paths(kind)
-    if registered := known.get(name, known.get(name.lower())):
+    exact = {registered: registered for registered in names(kind)} | registered_paths(kind)
+    if registered := exact.get(name) or {known.lower(): known for known in names(kind)}.get(name.lower()):
         factory = kind.registry[registered]
         own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
         return (registered if own else _path(factory)), factory

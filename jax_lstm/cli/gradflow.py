@@ -65,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
         subject = _of_run(parser, values, packages)
     else:
         subject = _of_cell(parser, values, Choice(name, options_of(parser, values, "cell")))
+    if reason := _unmeasurable(subject.cell):
+        parser.error(reason)
     out = Path(values.out or values.run_dir or "runs/gradflow")
     out.mkdir(parents=True, exist_ok=True)
     seeds = dict(zip(subject.seeds, profiles(subject.cell, subject.params, subject.xs), strict=True))
@@ -102,6 +104,17 @@ class Subject(NamedTuple):
     xs: Float[Array, "S N T I"]
     loss: Callable  # stacked states of the first seed on the first sequence -> a scalar
     probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the profiles of the first seed during training
+
+
+def _unmeasurable(cell: jl.Cell) -> str | None:
+    """Why a cell cannot be measured, in the words of the error; None: it can."""
+    state = jax.eval_shape(lambda: cell.initial_state(cell.init(jax.random.key(0))))
+    if hasattr(state, "_fields") and (hasattr(cell, "output") or hasattr(state, "h")):
+        return None
+    return (
+        "gradflow: wanted a cell whose state is a NamedTuple with the output as its field h, or with a method "
+        f"output(state), but {type(cell).__name__} has neither; measure one layer, or define output"
+    )
 
 
 def _of_run(parser: ArgumentParser, values: Namespace, packages: Sequence[str]) -> Subject:
@@ -148,7 +161,7 @@ def _of_cell(parser: ArgumentParser, values: Namespace, choice: Choice) -> Subje
     xs = jnp.broadcast_to(xs, (len(values.seeds), *shape))
     params = jax.vmap(lambda seed: cell.init(jax.random.key(seed)))(jnp.asarray(values.seeds, jnp.uint32))
     title = f"{choice.label} at initialization"
-    return Subject(title, values.seeds, cell, params, xs, lambda states: states.h[-1].sum(), None)
+    return Subject(title, values.seeds, cell, params, xs, lambda states: output(cell, states)[-1].sum(), None)
 
 
 def _table(title: str, seeds: Sequence[int], measured: Sequence[Profile]) -> Table:

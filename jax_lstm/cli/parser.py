@@ -141,7 +141,7 @@ def choose(
     rest: list[str | tuple[str, Source]] = []  # arguments, and the choices of files and mappings, in order
     tokens = iter(_split(argv, [*(f"--{key}{end}" for key in kinds for end in ("", ".help")), "--config"]))
     for token in tokens:
-        key = token.removeprefix("--")
+        key = token[2:] if token.startswith("--") else ""
         if key in kinds:
             value = _value_of(token, tokens)
             source = chosen[key] = _source(kinds[key], key, _mapping(value) or value)
@@ -150,7 +150,7 @@ def choose(
             key = key.removesuffix(".help")
             show_options(kinds[key], key, next((t for t in tokens if not t.startswith("-")), None))
             parser.exit()
-        elif token == "--config":
+        elif key == "config" and sections:
             data = read_file(_value_of(token, tokens), packages, tuple(kinds), sections)
             for key in kinds:
                 if (value := _pop(data, key)) is not None:

@@ -170,6 +170,20 @@ def test_a_users_cell_and_task_are_trained_and_evaluated(cell, lab, capsys):
     assert first.build_task() == again.build_task()
 
 
+@pytest.mark.parametrize("of", ["cell", "run"])
+def test_gradflow_measures_a_users_cell_whose_output_is_known(of, lab, capsys):
+    def argv(cell):
+        if of == "cell":
+            return ["gradflow", "--cell", cell, "--hidden_size", "2", "--steps", "3", "--out", "out"]
+        train = ["train", "--model.cell", cell, "--task", "my_lab.Spikes", *LOOP, "--run_dir", cell]
+        assert main(train) == 0
+        return ["gradflow", cell, "--imports", "my_lab"]
+
+    assert main(argv("my_lab.SplitLeaky")) == 0
+    assert "units of s keep" in " ".join(capsys.readouterr().out.split())
+    assert "but Leaky has neither; measure one layer, or define output" in refused(capsys, *argv("my_lab.Leaky"))
+
+
 def test_the_options_of_a_users_class_are_checked_and_in_help(lab, capsys):
     run = ["--model.cell", "my_lab.Leaky", "--task", "my_lab.Spikes", "--run_dir", "run"]
     assert "--model.cell.gains" in refused(capsys, "train", *run, "--model.cell.gains", "1")
@@ -193,9 +207,13 @@ def test_a_registered_class_is_chosen_by_its_name_in_any_case(lab, monkeypatch):
     assert (experiment.model.cell.name, experiment.task.name) == ("my_lab.SplitLeaky", "my_lab.Spikes")
 
 
-def test_the_dotted_path_of_a_cell_of_ours_is_written_as_its_name(lab):
+def test_the_dotted_path_of_a_cell_of_ours_becomes_its_name(lab):
     experiment = read("--model.cell", "jax_lstm.cells.gru.GRU", "--task", "reber", "--run_dir", "run")
     assert experiment.model.cell.name == "GRU"
+
+
+def test_a_directory_may_have_the_name_of_an_option(lab):
+    assert read("adding.yaml", "--run_dir", "task").run_dir == "task"
 
 
 EVIL = {
