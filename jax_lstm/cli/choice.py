@@ -103,11 +103,24 @@ def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
     Raises:
         ValueError: there is no such class, or it is of another kind.
     """
-    exact = {registered: registered for registered in names(kind)} | registered_paths(kind)
-    if registered := exact.get(name) or {known.lower(): known for known in names(kind)}.get(name.lower()):
-        factory = kind.registry[registered]
-        own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
-        return (registered if own else _path(factory)), factory
+    registered = _registered(kind, name)
+    factory = kind.registry[registered] if registered else _import(kind, key, name)
+    registered = registered or next((known for known in names(kind) if kind.registry[known] is factory), None)
+    if registered is None:
+        return name, factory
+    # The name of a class of others is unknown to a process that has not imported it: a config gets the path.
+    own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
+    return (registered if own else _path(factory)), factory
+
+
+def _registered(kind: Kind, name: str) -> str | None:
+    """The registered name that `name` stands for: itself, in any case, or the dotted path of its class."""
+    exact = {known: known for known in names(kind)} | registered_paths(kind)
+    return exact.get(name) or {known.lower(): known for known in names(kind)}.get(name.lower())
+
+
+def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
+    """Import the class at a dotted path, and check that it can be of this kind."""
     if name in kind.registry:
         raise ValueError(
             f"{key}: wanted a {kind.what} with the options {' and '.join(kind.set_parameters)}, but {name} has other "
@@ -130,7 +143,7 @@ def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
         raise ValueError(f"{key}: wanted a class, but {name} is {factory!r}; give the path of a class")
     if missing := [p for p in kind.set_parameters if p not in inspect.signature(factory).parameters]:
         raise ValueError(f"{key}: wanted a class with the parameter {missing[0]}, but {name} has none of that name")
-    return name, factory
+    return factory
 
 
 def names(kind: Kind) -> Iterator[str]:

@@ -207,9 +207,13 @@ def test_a_registered_class_is_chosen_by_its_name_in_any_case(lab, monkeypatch):
     assert (experiment.model.cell.name, experiment.task.name) == ("my_lab.SplitLeaky", "my_lab.Spikes")
 
 
-def test_the_dotted_path_of_a_cell_of_ours_becomes_its_name(lab):
-    experiment = read("--model.cell", "jax_lstm.cells.gru.GRU", "--task", "reber", "--run_dir", "run")
-    assert experiment.model.cell.name == "GRU"
+@pytest.mark.parametrize(
+    ("cell", "task"),
+    [("jax_lstm.cells.gru.GRU", "jax_lstm.tasks.adding.Adding"), ("jax_lstm.GRU", "jax_lstm.tasks.Adding")],
+)
+def test_the_dotted_path_of_a_class_of_ours_becomes_its_name(cell, task, lab):
+    experiment = read("--model.cell", cell, "--task", task, "--run_dir", "run")
+    assert (experiment.model.cell.name, experiment.task.name) == ("GRU", "adding")
 
 
 def test_a_directory_may_have_the_name_of_an_option(lab):
