@@ -33,7 +33,7 @@ from jax_lstm.cells.slstm import SLSTM, SLSTMParams, SLSTMState
 from jax_lstm.gates import Gates
 from jax_lstm.interop.textbook import TextbookParams, from_textbook, to_textbook
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
-from jax_lstm.layers.config import from_config, to_config
+from jax_lstm.layers.config import from_config, register_cell, to_config
 from jax_lstm.layers.dropout import Dropout, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
@@ -98,6 +98,7 @@ __all__ = [
     "gradflow",
     "lstm",
     "lstm_step",
+    "register_cell",
     "sample",
     "step",
     "stream",

@@ -36,7 +36,7 @@ import jax_lstm as jl
 from jax_lstm import gradflow
 from jax_lstm.layers import Readout
 from jax_lstm.tasks import Parity
-from jax_lstm.tasks.words import products, table
+from jax_lstm.tasks.group_product import products, table
 from jax_lstm.train.losses import BY_NAME
 
 STEPS = int(os.environ.get("STEPS", "150"))

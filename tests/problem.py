@@ -1,6 +1,7 @@
 """One small problem for every table of tests: params, data and masks drawn once, and the answers to it.
 
-CELLS is the table: a cell is one line, with what it does over time in NumPy (reference.py).
+CELLS is the table: a cell is one line, with what it does over time in NumPy (reference.py). A registered cell without
+such a line is compared with a Python loop over its own step.
 """
 
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import reference
 
 import jax_lstm as jl
+from jax_lstm.layers.config import CELLS as REGISTERED
 
 I, H, T = 3, 4, 7
 
@@ -34,7 +36,7 @@ SQUASHED = {"gate_activation": "hard_sigmoid", "cell_activation": "sigmoid", "ou
 SEVERAL = {"peephole": True, "coupled": True, "projection": 3, "layer_norm": True, "clip": 1.5}
 LOOP = {name: reference.loop(step) for name, step in reference.STEPS.items()}
 
-CELLS = {
+WRITTEN = {
     "LSTM": of(jl.LSTM),
     "RNN": of(jl.RNN),
     "GRU": of(jl.GRU),
@@ -67,8 +69,31 @@ CELLS = {
         jl.Bidirectional(jl.RNN(I, H), jl.GRU(I, 2)), reference.bidirectional(LOOP["RNN"], LOOP["GRU"])
     ),
 }
+
+
+def by_steps(cell):
+    """The run of a cell as a Python loop over `cell.step`."""
+
+    def run(params, xs, state, mask=None, reset=None, reverse=False, start=None):
+        start, ys = cell.initial_state(params) if start is None else start, {}
+        for t in reversed(range(len(xs))) if reverse else range(len(xs)):
+            if mask is None or mask[t]:
+                state, ys[t] = cell.step(params, start if reset is not None and reset[t] else state, xs[t])
+        return state, np.stack([ys.get(t, np.zeros_like(next(iter(ys.values())))) for t in range(len(xs))])
+
+    return run
+
+
+def table():
+    """Every row: those of WRITTEN, and one for each other registered class."""
+    written = {type(row.cell) for row in WRITTEN.values()}
+    others = {name: cls(I, H) for name, cls in REGISTERED.items() if cls not in written}
+    return WRITTEN | {name: Row(cell, by_steps(cell)) for name, cell in others.items()}
+
+
+CELLS = table()
 MODES = {"plain": (), "masked": (("reverse", True),), "remat": (("remat_every", 3),)}
-MASKS = np.array([[1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 1]], bool)  # mask and reset, in the mode "masks"
+MASKS = np.array([[1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 1]], bool)  # mask and reset, in the mode "masked"
 
 
 class How(NamedTuple):
@@ -110,7 +135,7 @@ def loss(how, weights, args, masks):
 
 
 def problem(cell_name, mode_name, dtype=jnp.float64, seed=0):
-    cell, reference_run = CELLS[cell_name]
+    cell, reference_run = (CELLS if cell_name in CELLS else table())[cell_name]
     rng = np.random.default_rng(seed)
 
     def drawn(a, scale):

@@ -1,4 +1,4 @@
-"""The door: a wrong argument is named, with what was wanted, what came and what to do, before anything runs."""
+"""Argument checks: a wrong argument is named, with what was wanted, what came and what to do, before anything runs."""
 
 from collections import namedtuple
 from collections.abc import Callable
@@ -165,7 +165,7 @@ def test_an_array_error_names_the_array_the_wanted_and_the_given(fault, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_right_arguments_pass_in_every_way(way):
-    # Without this, the test above would also pass for a door that refuses everything.
+    # Without this, the test above would also pass for checks that refuse everything.
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(way(unroll, list(RIGHT.values()))))
 
 

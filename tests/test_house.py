@@ -184,7 +184,7 @@ def test_a_program_at_module_level_is_noticed(tmp_path):
 REPLACED = (
     *("door", "knob", "knobs", "AffineCell", "InputGatedCell", "linearise", "is_linearised", "recur_along"),
     *("over_time", "in_bulk", "like_data", "on_the_mesh", "parted", "Flags", "s_restart", "BothWays", "LearnedState"),
-    *("lyapunov_start", "rivals", "HasRivals", "maximise", "optimiser", "wiring", "flossed", "Around", "MarkedNumber"),
+    *("lyapunov_start", "rivals", "HasRivals", "maximise", "optimiser", "wiring", "Around"),
 )
 
 

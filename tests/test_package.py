@@ -199,7 +199,7 @@ def read(*argv):
 def test_a_packaged_config_is_found_by_its_name(empty):
     expected = read(str(ROOT / "configs" / "digits.yaml"))
     assert read("digits.yaml") == read("--config", "digits.yaml") == expected
-    assert read("digits.yaml", "--model.cell", "gru").model.cell == "gru"
+    assert read("digits.yaml", "--model.cell", "gru").model.cell.name == "GRU"
     assert Path(read("digits.yaml").run_dir) == Path("runs/digits"), "relative to the working directory"
 
 

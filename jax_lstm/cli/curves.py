@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, distinct for color-blind readers; the line styles are distinct without color.
-STYLES = {"lstm": ("#0072B2", "-"), "rnn": ("#D55E00", "--"), "gru": ("#009E73", "-.")}
+STYLES = {"LSTM": ("#0072B2", "-"), "RNN": ("#D55E00", "--"), "GRU": ("#009E73", "-.")}
 
 
 class Curve(NamedTuple):
     """One run.
 
     Args:
-        cell: the name of the cell: lstm, rnn or gru.
+        cell: the name of the cell: LSTM, RNN or GRU.
         records: the records of its metrics.jsonl.
     """
 
@@ -60,7 +60,7 @@ def plot_learning_curves(panels: Sequence[Panel], path: Path) -> None:
             scores = np.array([r[panel.metric] for r in validations])
             colour, style = STYLES[cell]
             axes.plot(steps, scores, color=colour, linestyle=style, linewidth=0.8, alpha=0.45)
-            label = f"{cell.upper()}, mean of {scores.shape[1]} seeds"
+            label = f"{cell}, mean of {scores.shape[1]} seeds"
             axes.plot(steps, scores.mean(axis=1), color=colour, linestyle=style, linewidth=2.4, label=label)
         axes.axhline(panel.baseline, color="0.35", linestyle=":", linewidth=1.5, label=panel.baseline_label)
         if panel.log:

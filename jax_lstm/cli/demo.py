@@ -12,18 +12,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jax_lstm.cli.build import Experiment, build_model, steps_of_all
 from jax_lstm.cli.configs import configs_dir
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.curves import Curve, Panel, plot_learning_curves
 from jax_lstm.cli.evaluate import evaluate
-from jax_lstm.cli.parser import experiment_parser, parse_experiment
+from jax_lstm.cli.parser import add_imports, experiment_parser, parse_experiment, take_imports
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.cli.train import describe, train
-from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.gradflow.plots import plot_profile
+from jax_lstm.tasks import Task
 from jax_lstm.train import count_devices, open_run, read_metrics
 
-TASKS, CELLS = ("digits", "adding"), ("lstm", "rnn")
+TASKS, CELLS = ("digits", "adding"), ("LSTM", "RNN")
 REPORT = "demo.json"  # a directory with this file was written by the demo and may be replaced
 SEQUENCES = 4  # sequences per seed that gradient norms are averaged over
 NOTES = (
@@ -56,14 +57,14 @@ class Row(NamedTuple):
 
     def as_data(self) -> dict[str, Any]:
         """The run as plain data, for demo.json."""
-        task = self.experiment.task.build()
+        task = self.experiment.build_task()
         return {
-            "task": self.experiment.task.name,
-            "cell": self.experiment.model.cell,
+            "task": self.experiment.task.label,
+            "cell": self.experiment.model.cell.label,
             "metric": f"test {task.metric}",
             "scores": self.scores,
             "mean": float(np.mean(self.scores)),
-            "baseline": task.baseline,
+            "baseline": _baseline(task)[1],
             "train_seconds": round(self.seconds, 1),
             "gradient_flow": [p.as_data() for p in self.profiles],
         }
@@ -81,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--configs", help="folder of digits.yaml and adding.yaml; default: the packaged configs")
     parser.add_argument("--out", default="runs/demo", help="output folder; an earlier demo there is replaced")
+    add_imports(parser)
+    packages, argv = take_imports(parser, argv)
     values, overrides = parser.parse_known_args(argv)
     configs, out = Path(values.configs or configs_dir()), Path(values.out)
     missing = [name for name in TASKS if not (configs / f"{name}.yaml").is_file()]
@@ -95,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
         parse_experiment(
             experiment_parser("demo", ""),
             [str(configs / f"{task}.yaml"), *overrides, "--model.cell", cell, "--run_dir", str(out / f"{task}-{cell}")],
+            packages,
         )[0]
         for task in TASKS
         for cell in CELLS
@@ -111,13 +115,13 @@ def main(argv: Sequence[str]) -> int:
     _say(console, f"Training an LSTM and a tanh RNN on {' and '.join(TASKS)}: {len(experiments)} runs, into {out}/")
     rows = []
     for number, experiment in enumerate(experiments, 1):
-        title = f"{experiment.task.name}, {experiment.model.cell.upper()}"
-        _say(console, describe(f"[{number}/{len(experiments)}]", title, experiment))
+        title = f"{experiment.task.label}, {experiment.model.cell.label}"
+        _say(console, describe(f"[{number}/{len(experiments)}]", title, experiment.train))
         rows.append(_run(experiment, console))
     (out / REPORT).write_text(json.dumps([row.as_data() for row in rows], indent=2) + "\n", encoding="utf-8")
     plot_learning_curves([_panel(task, rows) for task in TASKS], out / "learning_curves.png")
     flows = {
-        f"{row.experiment.model.cell.upper()}, {row.experiment.task.name}": np.mean(
+        f"{row.experiment.model.cell.label}, {row.experiment.task.label}": np.mean(
             [p.log_norms for p in row.profiles], axis=0
         )
         for row in rows
@@ -148,22 +152,28 @@ def _run(experiment: Experiment, console: Console) -> Row:
     seconds = time.perf_counter() - start
     _say(console, f"  trained in {seconds:.0f} s; scoring on the test split and measuring gradients")
     scores = evaluate(experiment, state, "test", run_dir)
-    task = experiment.task.build()
+    task = experiment.build_task()
     model, params = build_model(experiment, task), state.best.params
     xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))
     return Row(experiment, scores, seconds, profiles(model.cell, params.cell, xs))
 
 
+def _baseline(task: Task) -> tuple[str, float]:
+    """The best prediction that ignores the input, and its test score."""
+    return next(iter(task.baselines("test").items()))
+
+
 def _panel(name: str, rows: Sequence[Row]) -> Panel:
-    runs = [row.experiment for row in rows if row.experiment.task.name == name]
-    task = runs[0].task.build()
+    runs = [row.experiment for row in rows if row.experiment.task.label == name]
+    task = runs[0].build_task()
+    name_of_baseline, score = _baseline(task)
     return Panel(
         task=f"{name} (T = {task.length} steps)",
         metric=task.metric,
-        baseline=task.baseline,
-        baseline_label="baseline: " + ("always the most frequent digit" if task.maximise else "always the mean"),
-        log=not task.maximise,
-        curves=[Curve(e.model.cell, read_metrics(Path(e.run_dir))) for e in runs],
+        baseline=score,
+        baseline_label=f"baseline: {name_of_baseline}",
+        log=not task.maximize,
+        curves=[Curve(e.model.cell.label, read_metrics(Path(e.run_dir))) for e in runs],
     )
 
 
@@ -176,12 +186,12 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("test score", "baseline", "time,\ns", "horizon\non data,\nsteps", "log10\n‖∂s_T/∂s_0‖"):
         table.add_column(name, justify="right")
     for row in rows:
-        task, flow = row.experiment.task.build(), row.profiles
+        task, flow = row.experiment.build_task(), row.profiles
         table.add_row(
-            f"{row.experiment.task.name}\nT = {task.length}",
-            row.experiment.model.cell,
+            f"{row.experiment.task.label}\nT = {task.length}",
+            row.experiment.model.cell.label,
             f"{task.metric} {np.mean(row.scores):.4f}\n" + " ".join(f"{score:.4f}" for score in row.scores),
-            f"{task.baseline:.4f}",
+            f"{_baseline(task)[1]:.4f}",
             f"{row.seconds:.0f}",
             f"{np.median([p.data_horizon for p in flow]):.1f}",
             f"{np.mean([p.log10_norm(task.length) for p in flow]):.1f}",

@@ -1,7 +1,6 @@
 """`jax-lstm evaluate`: score the best checkpoint of each seed on the test or validation split."""
 
 import json
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,9 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from jax_lstm.cli.parser import experiment_of_run, parse
-from jax_lstm.cli.wiring import Experiment, build_model, restore
-from jax_lstm.tasks import Split, rivals
+from jax_lstm.cli.build import Experiment, build_model, restore
+from jax_lstm.cli.parser import add_imports, experiment_of_run, parse, take_imports
+from jax_lstm.tasks import Split
 from jax_lstm.train import TrainState
 from jax_lstm.train.step import over_seeds
 
@@ -28,23 +27,23 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run_dir", type=str, help="directory of a run, made by jax-lstm train")
     parser.add_argument("--split", type=Split, default="test", help="split to score on")
+    add_imports(parser)
+    packages, argv = take_imports(parser, argv)
     values = parse(parser, argv)
     run_dir = Path(values.run_dir)
-    experiment = experiment_of_run(parser, run_dir)
+    experiment = experiment_of_run(parser, run_dir, packages)
     try:
         state = restore(experiment, run_dir)
     except FileNotFoundError as error:
         parser.error(f"run_dir: {error}")
     scores = evaluate(experiment, state, values.split, run_dir)
-    task = experiment.task.build()
+    task = experiment.build_task()
     table = Table("seed", "best step", f"{values.split} {task.metric}", title=f"{run_dir}")
     for seed, step, score in zip(experiment.train.seeds, state.best.step, scores, strict=True):
         table.add_row(str(seed), str(int(step)), f"{score:.4f}")
     table.add_row("mean", "", f"{np.mean(scores):.4f}", style="bold")
-    for name, score in rivals(task, values.split).items():
-        table.add_row(name, "", f"{score:.4f}", style="dim")
-    if not math.isnan(task.baseline):
-        table.add_row("baseline", "", f"{task.baseline:.4f}", style="dim")
+    for name, score in task.baselines(values.split).items():
+        table.add_row(f"baseline: {name}", "", f"{score:.4f}", style="dim")
     console = Console()
     console.print(table)
     console.print(f"Written to {run_dir / f'{values.split}.json'}", soft_wrap=True)
@@ -63,7 +62,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
     Returns:
         One score per seed, in the order of train.seeds.
     """
-    task = experiment.task.build()
+    task = experiment.build_task()
     model = build_model(experiment, task)
     batch = task.test() if split == "test" else task.validation()
 
@@ -81,9 +80,7 @@ def evaluate(experiment: Experiment, state: TrainState, split: Split, run_dir: P
         "best_step": state.best.step.tolist(),
         "scores": scores,
         "mean": float(np.mean(scores)),
-        "baseline": None if math.isnan(task.baseline) else task.baseline,
+        "baselines": task.baselines(split),
     }
-    if others := rivals(task, split):
-        report["rivals"] = others
     (run_dir / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return scores

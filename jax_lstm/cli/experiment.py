@@ -11,6 +11,7 @@ leaves the baseline, and at the end. The command writes
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,15 +23,19 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from jax_lstm.cli.build import Experiment, build_model, steps_of_all
 from jax_lstm.cli.configs import configs_dir
 from jax_lstm.cli.cores import make_cores_devices
 from jax_lstm.cli.evaluate import evaluate
+from jax_lstm.cli.flossing import Flossing, read_flossing
+from jax_lstm.cli.flossing import run as run_flossing
+from jax_lstm.cli.imports import check_imports
 from jax_lstm.cli.measures import measure
-from jax_lstm.cli.parser import experiment_parser, parse, parse_experiment
-from jax_lstm.cli.profile import Profile, json_ready, profiles
+from jax_lstm.cli.outcome import Outcome
+from jax_lstm.cli.parser import add_imports, experiment_parser, parse, parse_experiment, take_imports
+from jax_lstm.cli.profile import json_ready, profiles
 from jax_lstm.cli.results import joined, page, plot_experiment, read_results, read_spec, say, summary
 from jax_lstm.cli.train import describe, train
-from jax_lstm.cli.wiring import Experiment, build_model, steps_of_all
 from jax_lstm.train import count_devices, open_run, read_metrics
 
 RESULTS, TRIALS = "notebooks/results", "runs/trials"
@@ -55,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--quick", type=int | None, default=None, help="train for this many steps only, to try the command out"
     )
+    add_imports(parser)
+    packages, argv = take_imports(parser, argv)
     values = parse(parser, argv)
     configs, console = Path(values.configs or configs_dir()), Console()
     specs = configs / "experiments"
@@ -85,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     spec = read_spec(specs / f"{values.name}.yaml")
     try:
         runs = {
-            name: read_run(configs / run["config"], run["set"], values.name, name, values.quick)
+            name: read_run(configs, run, values.name, name, values.quick, packages)
             for name, run in spec["runs"].items()
         }
         for experiment in runs.values():
@@ -95,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     result = {"name": values.name, "quick": values.quick, "runs": spec["runs"], "solved": spec["solved"], "results": {}}
     for name, experiment in runs.items():
         number = f"[{len(result['results']) + 1}/{len(runs)}]"
-        console.print(describe(number, f"{values.name}, {name}", experiment), highlight=False, markup=False)
+        console.print(describe(number, f"{values.name}, {name}", experiment.train), highlight=False, markup=False)
         result["results"][name] = _run(experiment, spec, console)
     result = json_ready(result)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,18 +115,29 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: int | None) -> Experiment:
+def read_run(
+    configs: Path, spec: dict[str, Any], name: str, run: str, quick: int | None, packages: Sequence[str] = ()
+) -> Experiment | Flossing:
     """Read one run of an experiment.
 
     Args:
-        config: the config file.
-        changes: keys of the config with new values, such as {"train.steps": 4000}.
+        configs: the folder of the configs.
+        spec: the run: {config: FILE, set: {KEY: VALUE}}, keys of the config with new values; or {problem: flossing,
+            set: ...}.
         name: the name of the experiment.
         run: the name of the run.
         quick: None, or the number of training steps of a trial.
+        packages: the packages that the config and the run may import classes from.
+
+    Raises:
+        ValueError: the run would import another package, or set has another key.
     """
     runs = f"runs/{name}" if quick is None else f"{TRIALS}/{name}"
-    argv = [str(config), "--run_dir", f"{runs}/{run.replace(' ', '_')}"]
+    argv, changes = ["--run_dir", f"{runs}/{run.replace(' ', '_')}"], spec["set"]
+    for key, value in changes.items():
+        if key in ("config", "imports") or not re.fullmatch(r"[\w.]+", key):  # --imports is the user's, not the file's
+            raise ValueError(f"{name}.yaml: wanted keys of a config in set, but got {key}")
+        check_imports(f"{name}.yaml, {key}:", value, packages)
     if quick is not None:
         changes = changes | {
             "train.steps": quick,
@@ -128,63 +146,87 @@ def read_run(config: Path, changes: dict[str, Any], name: str, run: str, quick: 
             "opt.warmup_steps": 0,
         }
     for key, value in changes.items():
-        argv += [f"--{key}", json.dumps(value) if not isinstance(value, str) else value]
-    return parse_experiment(experiment_parser("experiment", ""), argv)[0]
+        argv.append(
+            f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        )  # one argument: no value is a flag
+    if "problem" in spec:
+        if spec["problem"] != "flossing":
+            raise ValueError(f"{name}.yaml: wanted flossing as problem, but got {spec['problem']}")
+        return read_flossing(argv)
+    return parse_experiment(experiment_parser("experiment", ""), [str(configs / spec["config"]), *argv], packages)[0]
 
 
-def _run(experiment: Experiment, spec: dict[str, Any], console: Console) -> dict[str, Any]:
+def _run(experiment: Experiment | Flossing, spec: dict[str, Any], console: Console) -> dict[str, Any]:
     """Train every seed, score its best params on the test split, and measure them; an earlier run is deleted."""
-    run_dir, task = Path(experiment.run_dir), experiment.task.build()
+    run_dir = Path(experiment.run_dir)
     shutil.rmtree(run_dir, ignore_errors=True)
     open_run(run_dir, experiment.as_data(), experiment.train.seeds, count_devices(experiment.train), resume=False)
     start = time.perf_counter()
-    state = train(experiment, resume=False, console=console)
-    model, params = build_model(experiment, task), state.best.params
-    xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))
-    found: list[Profile] = profiles(model.cell, params.cell, xs)
+    if isinstance(experiment, Flossing):
+        found = run_flossing(experiment, SEQUENCES, console)
+    else:
+        found = _run_task(experiment, spec.get("measure", []), console)
     records = read_metrics(run_dir)
     curve = [r for r in records if r["split"] == "validation"]
     run = {
-        "cell": experiment.model.cell,
-        "metric": task.metric,
-        "maximise": task.maximise,
-        "baseline": task.baseline,
+        "cell": found.cell,
+        "metric": found.metric,
+        "maximize": found.maximize,
+        "baseline": found.baseline,
         "seeds": list(experiment.train.seeds),
-        "score": evaluate(experiment, state, "test", run_dir),
-        "sequences": first_solved(curve, task.metric, task.maximise, spec["solved"], experiment.train.batch_size),
+        "score": found.scores,
+        "sequences": first_solved(curve, found.metric, found.maximize, spec["solved"], experiment.train.batch_size),
         "curve": {
             "sequences": [r["step"] * experiment.train.batch_size for r in curve],
-            "validation": [r[task.metric] for r in curve],
+            "validation": [r[found.metric] for r in curve],
         },
-        "data_horizon": [p.data_horizon for p in found],
-        "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in found], axis=0).tolist(),
-        "while_training": turning_points(records, task.metric, task.maximise, task.baseline),
-        "measured": measure(spec.get("measure", []), model, params, task.test()),
+        "data_horizon": [p.data_horizon for p in found.profiles],
+        "ln_norm_ds_T_ds_k": np.mean([p.log_norms for p in found.profiles], axis=0).tolist(),
+        "while_training": turning_points(records, found.metric, found.maximize, found.baseline),
+        "measured": found.measured,
     }
     return run | {"seconds": round(time.perf_counter() - start, 1)}
 
 
+def _run_task(experiment: Experiment, measures: list[str], console: Console) -> Outcome:
+    """The same for a run of a task; `measures` are names from measures.py."""
+    task = experiment.build_task()
+    state = train(experiment, resume=False, console=console)
+    model, params = build_model(experiment, task), state.best.params
+    xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))
+    found = profiles(model.cell, params.cell, xs)
+    return Outcome(
+        cell=experiment.model.cell.label,
+        metric=task.metric,
+        maximize=task.maximize,
+        baseline=next(iter(task.baselines("test").values()), None),
+        scores=evaluate(experiment, state, "test", Path(experiment.run_dir)),
+        profiles=found,
+        measured=measure(measures, model, params, task.test()),
+    )
+
+
 def first_solved(
-    curve: Sequence[dict[str, Any]], metric: str, maximise: bool, solved: float | None, batch_size: int
+    curve: Sequence[dict[str, Any]], metric: str, maximize: bool, solved: float | None, batch_size: int
 ) -> list[int | None]:
     """Training sequences until a validation score first is at least as good as `solved`, per seed; None: never.
 
     Args:
         curve: the validation records of a run.
         metric: the name of the score.
-        maximise: True if a larger score is better.
+        maximize: True if a larger score is better.
         solved: the score to reach; None: no such score.
         batch_size: sequences per step.
     """
     scores = np.array([r[metric] for r in curve])
     if solved is None:
         return [None] * scores.shape[1]
-    there = scores >= solved if maximise else scores <= solved
+    there = scores >= solved if maximize else scores <= solved
     return [int(curve[int(s.argmax())]["step"]) * batch_size if s.any() else None for s in there.T]
 
 
 def turning_points(
-    records: Sequence[dict[str, Any]], metric: str, maximise: bool, baseline: float
+    records: Sequence[dict[str, Any]], metric: str, maximize: bool, baseline: float | None
 ) -> list[dict[str, Any]]:
     """What train.probe measured at three points of training, as means over seeds.
 
@@ -194,8 +236,8 @@ def turning_points(
     Args:
         records: all records of a run.
         metric: the name of the score.
-        maximise: True if a larger score is better.
-        baseline: the score of the baseline.
+        maximize: True if a larger score is better.
+        baseline: the score of the baseline; None: there is none.
 
     Returns:
         One dict per point: "when", "step", and "ln_norm", the T + 1 natural logs of ‖∂s_T/∂s_k‖.
@@ -207,7 +249,8 @@ def turning_points(
         r["step"]
         for r in records
         if r["split"] == "validation"
-        and (np.mean(r[metric]) > 1.1 * baseline if maximise else np.mean(r[metric]) < 0.9 * baseline)
+        and baseline is not None
+        and (np.mean(r[metric]) > 1.1 * baseline if maximize else np.mean(r[metric]) < 0.9 * baseline)
     ]  # fmt: skip
     chosen = [("start", 0)] + [("leaves the plateau", _nearest(probes, step)) for step in leaves[:1]]
     chosen += [("end", len(probes) - 1)]

@@ -15,10 +15,11 @@ from rich.table import Table
 
 import jax_lstm as jl
 from jax_lstm.cell import output
-from jax_lstm.cli.parser import experiment_of_run, parse
+from jax_lstm.cli.build import build_model, restore, steps_of_all
+from jax_lstm.cli.choice import CELL, Choice, options_of
+from jax_lstm.cli.parser import add_imports, choose, experiment_of_run, parse, take_imports
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words
-from jax_lstm.cli.wiring import CellName, ModelConfig, build_model, restore, steps_of_all
 from jax_lstm.train.losses import BY_NAME
 from jax_lstm.train.metrics import read_metrics
 
@@ -37,38 +38,35 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "run_dir", type=str, nargs="?", help="directory of a run, made by jax-lstm train; or give --cell"
     )
-    parser.add_argument(
-        "--cell", type=CellName | None, default=None, help="cell to initialize and measure; or give run_dir"
-    )
     parser.add_argument("--hidden_size", type=int, default=64, help="H, hidden units, with --cell")
     parser.add_argument("--input_size", type=int, default=8, help="I, input features, with --cell")
-    parser.add_argument(
-        "--forget_bias",
-        type=float | None,
-        default=None,
-        help="initial bias of the forget gate, with --cell lstm; null is 1",
-    )
-    parser.add_argument(
-        "--chrono",
-        type=float | None,
-        default=None,
-        help="chrono initialization for dependencies of up to this many steps, with --cell lstm",
-    )
     parser.add_argument("--steps", type=int, default=100, help="T, time steps of the input, with --cell")
     parser.add_argument("--seeds", type=tuple[int, ...], default=(0,), help="random seeds of the params, with --cell")
     parser.add_argument("--sequences", type=int, default=4, help="number of sequences to average over")
     parser.add_argument(
         "--out", type=str | None, default=None, help="output directory; null: run_dir, or runs/gradflow with --cell"
     )
+    add_imports(parser)
+    packages, argv = take_imports(parser, argv)
+    try:
+        names, argv = choose(parser, argv, {"cell": CELL})
+    except ValueError as error:
+        parser.error(str(error))
     values = parse(parser, argv)
-    if (values.run_dir is None) == (values.cell is None):
+    name = names["cell"]
+    if (values.run_dir is None) == (name is None):
         parser.error("run_dir, --cell: wanted exactly one of them, but got both or neither; give a run or a cell")
-    for name in ("steps", "sequences", "hidden_size", "input_size"):
-        if values[name] < 1:
-            parser.error(f"--{name}: wanted 1 or more, but got {values[name]}")
+    for option in ("steps", "sequences", "hidden_size", "input_size"):
+        if values[option] < 1:
+            parser.error(f"--{option}: wanted 1 or more, but got {values[option]}")
     if not values.seeds or not all(0 <= seed < 2**32 for seed in values.seeds):
         parser.error(f"--seeds: wanted at least one seed, each from 0 to 2³² − 1, but got {list(values.seeds)}")
-    subject = _of_run(parser, values) if values.run_dir is not None else _of_cell(parser, values)
+    if name is None:
+        subject = _of_run(parser, values, packages)
+    else:
+        subject = _of_cell(parser, values, Choice(name, options_of(parser, values, "cell")))
+    if reason := _unmeasurable(subject.cell):
+        parser.error(reason)
     out = Path(values.out or values.run_dir or "runs/gradflow")
     out.mkdir(parents=True, exist_ok=True)
     seeds = dict(zip(subject.seeds, profiles(subject.cell, subject.params, subject.xs), strict=True))
@@ -108,28 +106,37 @@ class Subject(NamedTuple):
     probed: tuple[list[int], Float[np.ndarray, "P T+1"]] | None  # the profiles of the first seed during training
 
 
-def _of_run(parser: ArgumentParser, values: Namespace) -> Subject:
+def _unmeasurable(cell: jl.Cell) -> str | None:
+    """Why a cell cannot be measured, in the words of the error; None: it can."""
+    state = jax.eval_shape(lambda: cell.initial_state(cell.init(jax.random.key(0))))
+    if hasattr(state, "_fields") and (hasattr(cell, "output") or hasattr(state, "h")):
+        return None
+    return (
+        "gradflow: wanted a cell whose state is a NamedTuple with the output as its field h, or with a method "
+        f"output(state), but {type(cell).__name__} has neither; measure one layer, or define output"
+    )
+
+
+def _of_run(parser: ArgumentParser, values: Namespace, packages: Sequence[str]) -> Subject:
     run_dir = Path(values.run_dir)
-    experiment = experiment_of_run(parser, run_dir)
+    experiment = experiment_of_run(parser, run_dir, packages)
     try:
         state = restore(experiment, run_dir)
     except FileNotFoundError as error:
         parser.error(f"run_dir: {error}")
-    task = experiment.task.build()
+    task = experiment.build_task()
     data, model, params = task.validation(), build_model(experiment, task), state.best.params
     readout = jax.tree.map(lambda p: p[0], params.readout)
     steps = steps_of_all(data, values.sequences)
 
     def loss(states: Any) -> Array:
-        if model.flossed:
-            return states.h[-1].sum()
         ys = model.readout.apply(readout, output(model.cell, states))
         if data.weights is None:
             return BY_NAME[task.loss](ys[-1:], data.targets[:1])
         T = steps.shape[1]
         return BY_NAME[task.loss](ys[None], data.targets[:1, :T], data.weights[:1, :T])
 
-    title = f"{experiment.model.cell} on {experiment.task.name}"
+    title = f"{experiment.model.cell.label} on {experiment.task.label}"
     xs = model.features(params, steps)
     return Subject(title, experiment.train.seeds, model.cell, params.cell, xs, loss, _probed(run_dir))
 
@@ -143,19 +150,18 @@ def _probed(run_dir: Path) -> tuple[list[int], Float[np.ndarray, "P T+1"]] | Non
     return [r["step"] for r in records], log_norms
 
 
-def _of_cell(parser: ArgumentParser, values: Namespace) -> Subject:
-    model = ModelConfig(values.cell, values.hidden_size, values.forget_bias, values.chrono)
+def _of_cell(parser: ArgumentParser, values: Namespace, choice: Choice) -> Subject:
     try:
-        cell: jl.Cell = model.of_size(values.input_size)
-    except (ValueError, TypeError) as error:
+        cell = choice.make(CELL, "cell", input_size=values.input_size, hidden_size=values.hidden_size)
+    except ValueError as error:
         parser.error(str(error))
     # The same input for every seed, so that only the params differ.
     shape = (values.sequences, values.steps, values.input_size)
     xs = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     xs = jnp.broadcast_to(xs, (len(values.seeds), *shape))
     params = jax.vmap(lambda seed: cell.init(jax.random.key(seed)))(jnp.asarray(values.seeds, jnp.uint32))
-    title = f"{values.cell} at initialization"
-    return Subject(title, values.seeds, cell, params, xs, lambda states: states.h[-1].sum(), None)
+    title = f"{choice.label} at initialization"
+    return Subject(title, values.seeds, cell, params, xs, lambda states: output(cell, states)[-1].sum(), None)
 
 
 def _table(title: str, seeds: Sequence[int], measured: Sequence[Profile]) -> Table:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 import jax_lstm as jl
 from jax_lstm import gradflow
-from jax_lstm.cli.trained import Trained
+from jax_lstm.cli.trained_run import TrainedRun
 from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch
 from jax_lstm.tasks.lorenz import DT
@@ -29,7 +29,7 @@ LONGEST = 1_000
 BURN_IN, STEPS = 1_000, 20_000
 
 
-def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+def cell_state(model: TrainedRun, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """The size of an LSTM's c along a stream, and the factor ∂h/∂c at its end; see the module docstring."""
     cell = model.cell
     if not isinstance(cell, jl.LSTM):
@@ -46,7 +46,7 @@ def cell_state(model: Trained, params: ModelParams, batch: Batch) -> dict[str, F
     }
 
 
-def memory(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+def memory(model: TrainedRun, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """How fast two nearby states converge, along data and at rest; see the module docstring."""
     x = model.net.embedded(params, batch.xs[0, :LONGEST])
     (J,) = gradflow.step_jacobians(model.cell, params.cell, jnp.zeros_like(x[:1]))
@@ -56,7 +56,7 @@ def memory(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float
     }
 
 
-def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
+def closed_loop(model: TrainedRun, params: ModelParams, batch: Batch) -> dict[str, Float[Array, ""]]:
     """The dynamics of a network that reads its own predictions; see the module docstring."""
     state, _ = jl.unroll(model.cell, params.cell, batch.xs[0])
 
@@ -67,14 +67,14 @@ def closed_loop(model: Trained, params: ModelParams, batch: Batch) -> dict[str, 
     return {f"exponent {i + 1}": exponents[i] for i in range(3)}
 
 
-BY_NAME: dict[str, Callable[[Trained, ModelParams, Batch], dict[str, Array]]] = {
+BY_NAME: dict[str, Callable[[TrainedRun, ModelParams, Batch], dict[str, Array]]] = {
     "cell_state": cell_state,
     "closed_loop": closed_loop,
     "memory": memory,
 }
 
 
-def measure(names: list[str], model: Trained, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
+def measure(names: list[str], model: TrainedRun, params: ModelParams, batch: Batch) -> dict[str, list[float]]:
     """Measure every seed.
 
     Args:

@@ -4,7 +4,6 @@ profile_k = mean over sequences of ln ‖∂s_T/∂s_k‖₂      k = 0..T; the 
 """
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -67,11 +66,6 @@ def json_ready(value: Any) -> Any:
 def mean_log_norms(cell: jl.Cell, params: Any, xs: Float[Array, "N T I"]) -> Float[Array, " T+1"]:
     """The mean of `gradflow.sensitivity` over N sequences: (T + 1,) natural logs."""
     return jnp.mean(jax.vmap(gradflow.sensitivity, in_axes=(None, None, 0))(cell, params, xs), axis=0)
-
-
-def largest_exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"], k: int) -> Float[Array, "B k"]:
-    """The k largest Lyapunov exponents along each sequence, in nats per step; differentiable."""
-    return jax.vmap(partial(gradflow.lyapunov_spectrum, k=k), (None, None, 0))(cell, params, xs)
 
 
 def profiles(cell: jl.Cell, params: Any, xs: Float[Array, "S N T I"]) -> list[Profile]:

@@ -26,7 +26,7 @@ HELD = 0.1  # a unit holds its memory if more than this share of its gradient re
 class Details(NamedTuple):
     """The measurements of one seed on one sequence; natural logs, and Lyapunov exponents in nats per step."""
 
-    leaf: str  # the measured part of the state: c, or h if there is no c
+    leaf: str  # the measured part of the state: c, or h if there is no c, or the first field if there is neither
     retention: Float[np.ndarray, "T+1 H"]  # ln |∂m_T,j/∂m_k,j|, where m is that part
     spectrum: Float[np.ndarray, "T+1 N"]  # ln σ_i of ∂s_T/∂s_k
     eigenvalues: Mapping[str, Complex[np.ndarray, " N"]]  # of ∂s_t/∂s_{t−1}, at rest and at the last step
@@ -62,7 +62,7 @@ def details(cell: jl.Cell, params: Any, xs: Float[Array, "T I"], loss: Callable)
         loss: the stacked states over T steps -> a scalar.
     """
     states = jax.eval_shape(lambda: gradflow.retention(cell, params, xs))
-    leaf = "c" if hasattr(states, "c") else "h"
+    leaf = next((name for name in ("c", "h") if hasattr(states, name)), states._fields[0])
     rest = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
     J_rest = gradflow.step_jacobians(cell, params, jnp.zeros_like(xs[:1]), rest)[0]
     J_T = gradflow.step_jacobians(cell, params, xs)[-1]

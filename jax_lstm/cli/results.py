@@ -61,7 +61,7 @@ def plot_experiment(result: dict[str, Any], path: Path) -> None:
         )
     if first["baseline"] is not None:
         left.axhline(first["baseline"], color="0.35", linestyle=":", linewidth=1.5, label="baseline")
-    if first["maximise"]:
+    if first["maximize"]:
         left.set_ylim(0, 1.02)
     else:
         left.set_yscale("log")
@@ -129,7 +129,7 @@ def summary(results: list[dict[str, Any]]) -> str:
 
 
 def _range(run: dict[str, Any]) -> str:
-    scores = sorted(run["score"], reverse=not run["maximise"])
+    scores = sorted(run["score"], reverse=not run["maximize"])
     worst, best = (f"{score:.4g}" for score in (scores[0], scores[-1]))
     return worst if worst == best else f"{worst} to {best}"
 

@@ -9,8 +9,8 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 import jax_lstm as jl
-from jax_lstm.cli.parser import experiment_of_run, parse
-from jax_lstm.cli.wiring import build_model, restore
+from jax_lstm.cli.build import build_model, restore
+from jax_lstm.cli.parser import add_imports, experiment_of_run, parse, take_imports
 from jax_lstm.tasks import Bytes
 
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
         help="sample among the most likely bytes with this total probability; 1: among all",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
+    add_imports(parser)
+    packages, argv = take_imports(parser, argv)
     values = parse(parser, argv)
     prompt = np.frombuffer(values.prompt.encode(), np.uint8).astype(np.int32)
     if not len(prompt):
@@ -44,11 +46,11 @@ def main(argv: Sequence[str]) -> int:
     if not 0 <= values.seed < 2**32:
         parser.error(f"--seed: wanted a number from 0 to 2³² − 1, but got {values.seed}")
     run_dir = Path(values.run_dir)
-    experiment = experiment_of_run(parser, run_dir)
-    task = experiment.task.build()
+    experiment = experiment_of_run(parser, run_dir, packages)
+    task = experiment.build_task()
     if not isinstance(task, Bytes):
         parser.error(
-            f"run_dir: wanted a run of task bytes, but {run_dir} is a run of {experiment.task.name}; "
+            f"run_dir: wanted a run of task bytes, but {run_dir} is a run of {experiment.task.label}; "
             "train configs/bytes.yaml first"
         )
     try:

@@ -1,11 +1,13 @@
-"""Convert a cell to a config of plain data, such as {"cell": "LSTM", "input_size": 3, ...}, and back.
+"""The registry of cells; and configs of plain data, such as {"cell": "LSTM", "input_size": 3, ...}, made of cells.
+
+`CELLS` has each registered class by its name. `from_config`, `to_config` and the command line read it.
 
 A cell inside a layer is a nested config. The cell that a layer wraps has the key "of", because "cell" names the layer
 itself: {"cell": "LearnedInitialState", "of": {"cell": "GRU", ...}}.
 """
 
 from dataclasses import Field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jax_lstm.cell import Cell
 from jax_lstm.cells.gru import GRU
@@ -20,10 +22,58 @@ from jax_lstm.layers.dropout import Dropout
 from jax_lstm.layers.learned_initial_state import LearnedInitialState
 from jax_lstm.layers.stack import Stack
 
-CELLS = {
-    cls.__name__: cls
-    for cls in (LSTM, RNN, GRU, JANET, MinLSTM, MinGRU, SLSTM, Stack, Bidirectional, Dropout, LearnedInitialState)
-}
+C = TypeVar("C", bound=type)
+
+CELLS: dict[str, type] = {}
+PARTS = ("init", "initial_state", "step", "input_size", "hidden_size")
+
+
+def register_cell(cls: C) -> C:
+    """Register the class of a cell under its name, so that configs and the command line find it.
+
+    Use it as a decorator of a frozen dataclass with the five parts of a `Cell`:
+
+        @jl.register_cell
+        @dataclass(frozen=True)
+        class Leaky:
+            input_size: int
+            hidden_size: int
+            gain: float = 1.0
+
+            def init(self, key, dtype=jnp.float32): ...
+            def initial_state(self, params, like=None): ...
+            def step(self, params, state, x): ...
+
+    Args:
+        cls: the class.
+
+    Returns:
+        The class, unchanged.
+
+    Raises:
+        TypeError: cls is not a frozen dataclass, or lacks a part of a cell; the message names it.
+        ValueError: another class is registered under the same name.
+    """
+    if not (isinstance(cls, type) and is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyrefly: ignore
+        raise TypeError(
+            f"register_cell: cls must be a frozen dataclass, but is {cls!r}; decorate the class with "
+            "@dataclass(frozen=True) first"
+        )
+    has = {*dir(cls), *(f.name for f in fields(cls))}
+    abstract = sorted(getattr(cls, "__abstractmethods__", ()))  # what a subclass of SplitCell has not defined
+    if missing := [*(name for name in PARTS if name not in has), *abstract]:
+        raise TypeError(f"register_cell: cls must be the class of a cell, but {cls.__name__} has no {missing[0]}")
+    if CELLS.setdefault(cls.__name__, cls) is not cls:
+        taken = CELLS[cls.__name__]
+        raise ValueError(
+            f"register_cell: the name of cls must be new, but {taken.__module__}.{taken.__qualname__} is registered as "
+            f"{cls.__name__}; rename the class"
+        )
+    return cls
+
+
+for _cls in (LSTM, RNN, GRU, JANET, MinLSTM, MinGRU, SLSTM, Stack, Bidirectional, Dropout, LearnedInitialState):
+    register_cell(_cls)
 
 
 def to_config(cell: Cell) -> dict[str, Any]:
@@ -34,17 +84,19 @@ def to_config(cell: Cell) -> dict[str, Any]:
     {'cell': 'GRU', 'input_size': 3, 'hidden_size': 4, 'compute_dtype': None}
 
     Args:
-        cell: a cell or layer of this library.
+        cell: a cell or layer whose class is registered: one of this library, or your own after `register_cell`.
 
     Returns:
         A dict of strings, numbers, bools, None, and dicts and lists of these. `from_config` makes an equal cell of it.
 
     Raises:
-        TypeError: the cell, or a cell inside it, is not one of this library.
+        TypeError: the class of the cell, or of a cell inside it, is not registered.
     """
     name = type(cell).__name__
     if CELLS.get(name) is not type(cell) or not is_dataclass(cell):
-        raise TypeError(f"to_config: cell must be one of {', '.join(CELLS)}, but is a {name}")
+        raise TypeError(
+            f"to_config: cell must be one of {', '.join(CELLS)}, but is a {name}; register your own with register_cell"
+        )
     return {"cell": name} | {_key(f): _as_data(getattr(cell, f.name)) for f in fields(cell)}
 
 

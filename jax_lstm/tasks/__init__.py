@@ -1,22 +1,23 @@
-"""Training tasks: one per file, all with the protocol `Task` (base.py)."""
+"""Training tasks: one per file, each with the protocol `Task` (base.py) and registered by its name (registry.py)."""
 
 from jax_lstm.tasks.adding import Adding
-from jax_lstm.tasks.base import Batch, Continues, HasRivals, ReadsTokens, Split, Task, rivals
+from jax_lstm.tasks.base import Batch, Continues, ReadsTokens, Split, Task
 from jax_lstm.tasks.bytes import Bytes
 from jax_lstm.tasks.continual_reber import ContinualReber
 from jax_lstm.tasks.copy_memory import CopyMemory
 from jax_lstm.tasks.digits import Digits
+from jax_lstm.tasks.group_product import GroupProduct, Parity
 from jax_lstm.tasks.long_lag import LongLag
 from jax_lstm.tasks.lorenz import Lorenz
-from jax_lstm.tasks.marked import Marked
-from jax_lstm.tasks.noise import Noise
+from jax_lstm.tasks.marked_numbers import MarkedNumbers
 from jax_lstm.tasks.reber import Reber
+from jax_lstm.tasks.registry import TASKS, register_task, task_class
 from jax_lstm.tasks.temporal_order import TemporalOrder
 from jax_lstm.tasks.timing import Timing
 from jax_lstm.tasks.two_classes import TwoClasses
-from jax_lstm.tasks.words import Parity, Words
 
 __all__ = [
+    "TASKS",
     "Adding",
     "Batch",
     "Bytes",
@@ -24,11 +25,10 @@ __all__ = [
     "Continues",
     "CopyMemory",
     "Digits",
-    "HasRivals",
+    "GroupProduct",
     "LongLag",
     "Lorenz",
-    "Marked",
-    "Noise",
+    "MarkedNumbers",
     "Parity",
     "ReadsTokens",
     "Reber",
@@ -37,6 +37,6 @@ __all__ = [
     "TemporalOrder",
     "Timing",
     "TwoClasses",
-    "Words",
-    "rivals",
+    "register_task",
+    "task_class",
 ]

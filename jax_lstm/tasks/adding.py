@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 
 @dataclass(frozen=True)
-class Adding(Fresh):
+class Adding(GeneratedTask):
     """The adding problem over sequences of one length.
 
     Args:
@@ -34,13 +35,16 @@ class Adding(Fresh):
     output_size = 1
     loss = "mse"
     metric = "mse"
-    maximise = False
-    baseline = 1 / 6
+    maximize = False
     validation_size, test_size = 500, 2_000
 
     def __post_init__(self):
         if self.length < 2:
             raise ValueError(f"Adding: length must be at least 2, one step per mark, but is {self.length}")
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The mean squared error of always predicting 1, the mean of y."""
+        return {"always the mean": 1 / 6}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` sequences: xs (size, T, 2) and targets (size, 1)."""
@@ -57,3 +61,6 @@ def _one(key: Key[Array, ""], T: int) -> tuple[Float[Array, "T 2"], Float[Array,
     second = jax.random.randint(key_2, (), T // 2, T)
     m = ((t == first) | (t == second)).astype(jnp.float32)
     return jnp.stack([v, m], axis=1), jnp.sum(v * m)[None]
+
+
+register_task("adding", Adding)

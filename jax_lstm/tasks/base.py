@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     """The weight of each step in the loss, if targets are given at every step; None: only the last output counts."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task: its sizes, its score and its data. Implement it as a frozen dataclass; its options are Python values."""
 
@@ -53,18 +54,23 @@ class Task(Protocol):
         ...
 
     @property
-    def maximise(self) -> bool:
+    def maximize(self) -> bool:
         """True if a larger score is better."""
-        ...
-
-    @property
-    def baseline(self) -> float:
-        """The score of the best prediction that ignores xs; NaN if the task predicts nothing."""
         ...
 
     @property
     def length(self) -> int:
         """T, the steps of the longest sequence in a batch."""
+        ...
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """Scores to compare with, by the name of the model that has them.
+
+        The first is that of the best prediction that ignores xs. Others, such as an n-gram model, follow.
+
+        Args:
+            split: the split that the models are scored on.
+        """
         ...
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
@@ -104,17 +110,3 @@ class Continues(Protocol):
     def continues(self) -> bool:
         """Always True."""
         ...
-
-
-@runtime_checkable
-class HasRivals(Protocol):
-    """The protocol of a task that also has scores of other models."""
-
-    def rivals(self, split: Split) -> dict[str, float]:
-        """The scores of other models on a split, by the name of the model."""
-        ...
-
-
-def rivals(task: Task, split: Split) -> dict[str, float]:
-    """The scores of other models on a split, by the name of the model; empty if the task has none."""
-    return task.rivals(split) if isinstance(task, HasRivals) else {}

@@ -32,6 +32,7 @@ from jaxtyping import Array, Key, UInt8
 
 from jax_lstm.tasks import ngram
 from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.registry import register_task
 
 BYTES, ORDER = 256, 3
 LEFT_OUT = {
@@ -127,26 +128,28 @@ class Bytes:
     continues = True
     loss = "cross_entropy"
     metric = "bits_per_byte"
-    maximise = False
+    maximize = False
 
     def __post_init__(self):
         if self.trained < 1:
-            raise ValueError(f"Bytes: length must be at least 1, but is {self.trained}")
-
-    @property
-    def baseline(self) -> float:
-        """The entropy of the byte frequencies in the training text, in bits per byte."""
-        p = np.bincount(texts().train) / len(texts().train)
-        return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
+            raise ValueError(f"Bytes: trained must be at least 1, but is {self.trained}")
 
     @property
     def length(self) -> int:
         """2,048, the bytes of a validation or test stream."""
         return STREAM
 
-    def rivals(self, split: Split) -> dict[str, float]:
-        """Bits per byte of an order-3 n-gram model (ngram.py), counted on the training text, on the same streams."""
-        return {f"order-{ORDER} n-gram": _ngram(split)}
+    def baselines(self, split: Split) -> dict[str, float]:
+        """Two scores in bits per byte, both of models that are counted on the training text.
+
+        byte frequencies: the entropy of the bytes of the training text. order-3 n-gram: the cross entropy of an n-gram
+        model (ngram.py) on the streams of the split.
+        """
+        p = np.bincount(texts().train) / len(texts().train)
+        return {
+            "byte frequencies": float(-(p[p > 0] * np.log2(p[p > 0])).sum()),
+            f"order-{ORDER} n-gram": _ngram(split),
+        }
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
         """The next T bytes of `size` endless streams: xs, targets and weights (size, T)."""
@@ -169,3 +172,6 @@ def _batch(text: UInt8[Array, "B T+1"]) -> Batch:
     tokens = text.astype(jnp.int32)
     weights = jnp.ones((len(text), text.shape[1] - 1), jnp.float32)
     return Batch(tokens[:, :-1], tokens[:, 1:], weights=weights)
+
+
+register_task("bytes", Bytes)

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import TEST_SEED, VALIDATION_SEED, Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import TEST_SEED, VALIDATION_SEED, GeneratedTask
 from jax_lstm.tasks.reber import END, LEADS_TO, SYMBOLS, B, E, P, T
+from jax_lstm.tasks.registry import register_task
 
 BEGIN, OUTER, AGAIN, LAST = END, END + 1, END + 2, END + 3  # outside the inner string's states 0..6
 
 
 @dataclass(frozen=True)
-class ContinualReber(Fresh):
+class ContinualReber(GeneratedTask):
     """Streams of embedded Reber strings, from a state of zero.
 
     Validation streams have 2,000 symbols, test streams 10,000.
@@ -39,18 +40,21 @@ class ContinualReber(Fresh):
     output_size = 7
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 0.5
+    maximize = True
     validation_size, test_size = 16, 16
 
     def __post_init__(self):
         if self.trained < 100:
-            raise ValueError(f"ContinualReber: length must be at least 100, but is {self.trained}")
+            raise ValueError(f"ContinualReber: trained must be at least 100, but is {self.trained}")
 
     @property
     def length(self) -> int:
         """10,000, the symbols of a test stream."""
         return 10_000
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting T; T and P are equally likely."""
+        return {"chance": 0.5}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` training streams: xs (size, T, 7), targets and weights (size, T)."""
@@ -93,3 +97,6 @@ def _stream(key: Key[Array, ""], steps: int) -> tuple[Int[Array, " n"], Float[Ar
 
     coins = jax.random.randint(key, (steps,), 0, 2)
     return jax.lax.scan(body, (jnp.asarray(BEGIN), jnp.asarray(T)), coins)[1]
+
+
+register_task("continual_reber", ContinualReber)

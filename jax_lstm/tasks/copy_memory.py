@@ -14,22 +14,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 SYMBOLS, COPIED = 8, 10
 BLANK, MARKER = 0, 9
 
 
 @dataclass(frozen=True)
-class CopyMemory(Fresh):
+class CopyMemory(GeneratedTask):
     """Remember 10 symbols.
 
     Args:
         lag: T, at least 1; there are T − 1 blanks between the last symbol and the marker.
 
     Raises:
-        ValueError: a lag below 1.
+        ValueError: lag is less than 1.
     """
 
     lag: int = 100
@@ -38,17 +39,16 @@ class CopyMemory(Fresh):
     output_size = SYMBOLS + 1
     loss = "cross_entropy"
     metric = "cross_entropy"
-    maximise = False
+    maximize = False
     test_size = 1_024
 
     def __post_init__(self):
         if self.lag < 1:
-            raise ValueError(f"CopyMemory: length must be at least 1, but is {self.lag}")
+            raise ValueError(f"CopyMemory: lag must be at least 1, but is {self.lag}")
 
-    @property
-    def baseline(self) -> float:
+    def baselines(self, split: Split) -> dict[str, float]:
         """The cross entropy, in nats, if blanks are certain and each of the 10 symbols is a guess among 8."""
-        return COPIED * math.log(SYMBOLS) / self.length
+        return {"chance": COPIED * math.log(SYMBOLS) / self.length}
 
     @property
     def length(self) -> int:
@@ -66,3 +66,6 @@ class CopyMemory(Fresh):
             wanted.astype(jnp.int32),
             weights=jnp.ones((size, self.length), jnp.float32),
         )
+
+
+register_task("copy", CopyMemory)

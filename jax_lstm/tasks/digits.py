@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from jax_lstm.tasks.base import Batch
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.registry import register_task
 
 TRAIN, VALIDATION, TEST = slice(0, 1297), slice(1297, 1497), slice(1497, 1797)
 
@@ -52,13 +53,16 @@ class Digits:
     output_size = 10
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 183 / 1797  # the share of the most frequent digit
+    maximize = True
 
     @property
     def length(self) -> int:
         """64, the pixels of a digit."""
         return 64
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The share of the most frequent digit."""
+        return {"always the most frequent digit": 183 / 1797}
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
         """Batch number `step` of an endless sequence of epochs, each with a new shuffle.
@@ -89,3 +93,6 @@ class Digits:
     def test(self) -> Batch:
         """300 digits: xs (300, 64, 1), targets (300,)."""
         return _part(TEST)
+
+
+register_task("digits", Digits)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from jax_lstm.tasks.base import Batch
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.registry import register_task
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,18 @@ class LongLag:
         lag: p, the steps between the first symbol and the target; at least 2.
 
     Raises:
-        ValueError: a lag below 2.
+        ValueError: lag is less than 2.
     """
 
     lag: int = 100
 
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 0.5
+    maximize = True
 
     def __post_init__(self):
         if self.lag < 2:
-            raise ValueError(f"LongLag: length must be at least 2, but is {self.lag}")
+            raise ValueError(f"LongLag: lag must be at least 2, but is {self.lag}")
 
     @property
     def input_size(self) -> int:
@@ -60,6 +60,10 @@ class LongLag:
         symbols = jnp.concatenate([first[:, None], rest], axis=1)
         return Batch(jax.nn.one_hot(symbols, p + 1, dtype=jnp.float32), first.astype(jnp.int32))
 
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting x."""
+        return {"chance": 0.5}
+
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
         """`size` random choices of the two sequences: xs (size, p, p + 1), targets (size,)."""
         which = jax.random.randint(jax.random.fold_in(key, step), (size,), 0, 2)
@@ -72,3 +76,6 @@ class LongLag:
     def test(self) -> Batch:
         """Both sequences again; there are no others."""
         return self._both()
+
+
+register_task("long_lag", LongLag)

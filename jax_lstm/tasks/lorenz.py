@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 DT, POINTS, WARM_UP, COUNTED = 0.01, 20_000, 10, 10
 SUBSTEPS, TRANSIENT = 4, 1_000  # Runge-Kutta steps a point; points until the orbit is on the attractor
@@ -57,21 +58,20 @@ def _runge_kutta(s: Point, h: float) -> Point:
 
 
 @dataclass(frozen=True)
-class Lorenz(Fresh):
+class Lorenz(GeneratedTask):
     """Windows of the orbit: 16,000 points for training, then 2,000 for validation and 2,000 for test."""
 
     input_size = 3
     output_size = 3
     loss = "mse"
     metric = "mse"
-    maximise = False
+    maximize = False
     length = WARM_UP + COUNTED
     validation_size, test_size = 512, 512
 
-    @property
-    def baseline(self) -> float:
+    def baselines(self, split: Split) -> dict[str, float]:
         """The mean variance of the three coordinates: the squared error of the mean point."""
-        return float(orbit().var(axis=0).mean())
+        return {"always the mean": float(orbit().var(axis=0).mean())}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` training windows: xs and targets (size, 20, 3), weights (size, 20)."""
@@ -91,3 +91,6 @@ def _windows(starts: Int[Array, " B"]) -> Batch:
     steps = starts[:, None] + jnp.arange(WARM_UP + COUNTED, dtype=starts.dtype)[None]
     weights = jnp.broadcast_to((jnp.arange(WARM_UP + COUNTED) >= WARM_UP).astype(jnp.float32), steps.shape)
     return Batch(points[steps], points[steps + 1], weights=weights)
+
+
+register_task("lorenz", Lorenz)

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 B, T, P, S, X, V, E = range(7)
 END = 7
@@ -29,20 +30,23 @@ DRAWS = 6  # 2.8 % of walks are longer than 16: the probability that all 6 are i
 
 
 @dataclass(frozen=True)
-class Reber(Fresh):
+class Reber(GeneratedTask):
     """Embedded Reber strings, up to the target symbol."""
 
     input_size = 7
     output_size = 7
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 0.5
+    maximize = True
 
     @property
     def length(self) -> int:
         """18: B, then T or P, then at most 16 symbols of the inner string."""
         return 2 + LONGEST
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting T; T and P are equally likely."""
+        return {"chance": 0.5}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` sequences: xs (size, 18, 7), targets (size,), mask (size, 18)."""
@@ -70,3 +74,6 @@ def _walk(key: Key[Array, ""]) -> tuple[Int[Array, " n"], Int[Array, ""]]:
     coins = jax.random.randint(key, (LONGEST + 1,), 0, 2)
     _, (walk, walking) = jax.lax.scan(body, jnp.asarray(0), coins)
     return walk, walking.sum()
+
+
+register_task("reber", Reber)

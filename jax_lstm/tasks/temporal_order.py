@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 PLACES = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}
 SHORTEST, LONGEST = 100, 110
@@ -25,7 +26,7 @@ B, E, A, X = 0, 1, 2, 6  # the one-hot codes of B and E, and the first codes of 
 
 
 @dataclass(frozen=True)
-class TemporalOrder(Fresh):
+class TemporalOrder(GeneratedTask):
     """Classify the order of two rare symbols (6a) or three (6b).
 
     Args:
@@ -40,7 +41,7 @@ class TemporalOrder(Fresh):
     input_size = 8
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
+    maximize = True
 
     def __post_init__(self):
         if self.marks not in PLACES:
@@ -51,10 +52,9 @@ class TemporalOrder(Fresh):
         """4 or 8: one class per order."""
         return 2**self.marks
 
-    @property
-    def baseline(self) -> float:
-        """All orders are equally likely."""
-        return 1 / self.output_size
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting the same order; all orders are equally likely."""
+        return {"chance": 1 / self.output_size}
 
     @property
     def length(self) -> int:
@@ -79,3 +79,6 @@ class TemporalOrder(Fresh):
         xs = jnp.where(live[:, None], jax.nn.one_hot(symbols, 8, dtype=jnp.float32), 0)
         order = (ys * 2 ** jnp.arange(self.marks)[::-1]).sum()
         return xs, order.astype(jnp.int32), live
+
+
+register_task("temporal_order", TemporalOrder)

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 STARTS = 30
 LEAST, MOST = 30, 60
@@ -26,7 +27,7 @@ WEIGHT = 10.0  # the weight of the third spike's step
 
 
 @dataclass(frozen=True)
-class Timing(Fresh):
+class Timing(GeneratedTask):
     """Repeat the delay between two spikes: 150 steps, 1 feature, 1 output."""
 
     length = 150
@@ -34,12 +35,11 @@ class Timing(Fresh):
     output_size = 1
     loss = "mse"
     metric = "exact"
-    maximise = True
+    maximize = True
 
-    @property
-    def baseline(self) -> float:
+    def baselines(self, split: Split) -> dict[str, float]:
         """The score of a spike at the fixed step 90: it is right for the 15 even s, each with 1 of 31 delays D."""
-        return 15 / (STARTS * (MOST - LEAST + 1))
+        return {"always step 90": 15 / (STARTS * (MOST - LEAST + 1))}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` sequences: xs and targets (size, 150, 1), weights (size, 150)."""
@@ -54,3 +54,6 @@ class Timing(Fresh):
 
 def _spikes(at: Bool[Array, "B T"]) -> Float[Array, "B T 1"]:
     return at[..., None].astype(jnp.float32)
+
+
+register_task("timing", Timing)

@@ -15,15 +15,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 TELLING = 3
 NOISE, TARGET_NOISE = 0.2**0.5, 0.1**0.5
 
 
 @dataclass(frozen=True)
-class TwoClasses(Fresh):
+class TwoClasses(GeneratedTask):
     """The two-sequence problem with noisy inputs and targets.
 
     Args:
@@ -39,17 +40,20 @@ class TwoClasses(Fresh):
     output_size = 1
     loss = "mse"
     metric = "within_0.1"
-    maximise = True
-    baseline = 0.5  # a constant can be within 0.1 of one class's target only
+    maximize = True
 
     def __post_init__(self):
         if self.shortest < 10:
-            raise ValueError(f"TwoClasses: length must be at least 10, but is {self.shortest}")
+            raise ValueError(f"TwoClasses: shortest must be at least 10, but is {self.shortest}")
 
     @property
     def length(self) -> int:
         """1.1 T, the steps of the longest sequence."""
         return self.shortest * 11 // 10
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The score of a constant, which can be within 0.1 of the target of one class only."""
+        return {"chance": 0.5}
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` sequences with noise-free targets: xs (size, 1.1 T, 1), targets (size, 1), mask (size, 1.1 T)."""
@@ -69,3 +73,6 @@ class TwoClasses(Fresh):
         batch = self.sequences(key_sequences, size)
         noise = TARGET_NOISE * jax.random.normal(key_noise, batch.targets.shape, jnp.float32)
         return batch._replace(targets=batch.targets + noise)
+
+
+register_task("two_classes", TwoClasses)

@@ -1,7 +1,7 @@
 """Training: a pure step (step.py), a loop around it (loop.py), and the files of a run. Takes any pure loss function."""
 
 from jax_lstm.train.checkpoint import Checkpoints
-from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimizer
 from jax_lstm.train.devices import count_devices
 from jax_lstm.train.loop import NotFiniteError, fit
 from jax_lstm.train.metrics import read_metrics
@@ -22,7 +22,7 @@ __all__ = [
     "init_state",
     "learning_rate",
     "open_run",
-    "optimiser",
+    "optimizer",
     "read_config",
     "read_metrics",
 ]

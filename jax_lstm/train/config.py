@@ -129,7 +129,7 @@ def learning_rate(opt: OptConfig, steps: int) -> Callable:
             return optax.join_schedules([rise, fall], [opt.warmup_steps])
 
 
-def optimiser(opt: OptConfig, steps: int) -> optax.GradientTransformation:
+def optimizer(opt: OptConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer: clipping by global norm, then AdamW.
 
     Args:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jax_lstm.train.checkpoint import Checkpoints
-from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train.config import OptConfig, TrainConfig, learning_rate, optimizer
 from jax_lstm.train.devices import count_devices, data_mesh
 from jax_lstm.train.metrics import MetricsWriter
 from jax_lstm.train.run_dir import CHECKPOINTS
@@ -49,7 +49,7 @@ def fit(
 
     As if by::
 
-        state = the newest checkpoint if resume else init_state(problem, optimiser, seeds)
+        state = the newest checkpoint if resume else init_state(problem, optimizer, seeds)
         while step < steps and not (`target` is reached, or the mean score has not improved in `patience` validations):
             state = train_step(state)
             every log_every steps:  write loss, score, gradient norm, learning rate, steps per second
@@ -75,7 +75,7 @@ def fit(
         ValueError: train.devices exceeds the local devices, or a batch or carry cannot be split equally over them.
     """
     mesh = data_mesh(count_devices(train))
-    tx = optimiser(opt, train.steps)
+    tx = optimizer(opt, train.steps)
     state = place(init_state(problem, tx, train.seeds), mesh)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         if resume:
@@ -132,7 +132,7 @@ def fit(
 
 def _why_stop(problem: Problem, train: TrainConfig, best: Any, stale: Any) -> str | None:
     """The reason to stop before the last step, or None."""
-    if train.target is not None and (best >= train.target if problem.maximise else best <= train.target).all():
+    if train.target is not None and (best >= train.target if problem.maximize else best <= train.target).all():
         return f"the best validation {problem.metric} of every seed reached train.target ({train.target:g})"
     if train.patience is not None and int(stale) >= train.patience:
         return f"the mean validation {problem.metric} has not improved in {int(stale)} validations (train.patience)"

@@ -1,7 +1,7 @@
 """One training step as a pure function, for many seeds at once.
 
     l, c   = loss(params, batch(key, t), c, key_t)      c: the carry between steps, or None
-    params = params + optimiser(∇_params l)
+    params = params + optimizer(∇_params l)
 
 The carry is a constant to the gradient, so gradients stop at step boundaries (truncated backpropagation through time,
 Williams & Peng 1990). key_t is the key of step t; no batch is drawn from it.
@@ -36,7 +36,7 @@ class Problem:
         loss: (params, batch, carry, key) -> (loss to minimize, (score of this batch, next carry)); each step gets its
             own key, for example for dropout.
         score: params -> validation score, a scalar.
-        maximise: True if a larger score is better.
+        maximize: True if a larger score is better.
         metric: the name of the score.
         carry: params -> the carry before the first step; the first axis of every leaf is over the sequences of a
             batch. None: no carry; `loss` gets and returns None.
@@ -48,7 +48,7 @@ class Problem:
     batch: Callable[[Any, Any], Any]
     loss: Callable[[Any, Any, Any, Any], tuple[Any, tuple[Any, Any]]]
     score: Callable[[Any], Any]
-    maximise: bool
+    maximize: bool
     metric: str
     carry: Callable[[Any], Any] | None = None
     probe: Callable[[Any], Any] | None = None
@@ -84,25 +84,25 @@ class Report(NamedTuple):
     finite: Bool[Array, "*n S leaves"]
 
 
-def init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds: tuple[int, ...]) -> TrainState:
+def init_state(problem: Problem, optimizer: optax.GradientTransformation, seeds: tuple[int, ...]) -> TrainState:
     """The state before the first step.
 
     Args:
         problem: what to train.
-        optimiser: the optimizer.
+        optimizer: the optimizer.
         seeds: S seeds; the numbers of one seed do not depend on the other seeds.
 
     Returns:
         The state, with a leading axis over S seeds.
     """
-    return jax.jit(partial(_init_state, problem, optimiser))(jnp.asarray(seeds, jnp.uint32))
+    return jax.jit(partial(_init_state, problem, optimizer))(jnp.asarray(seeds, jnp.uint32))
 
 
-def _init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds: UInt32[Array, " S"]) -> TrainState:
+def _init_state(problem: Problem, optimizer: optax.GradientTransformation, seeds: UInt32[Array, " S"]) -> TrainState:
     init_keys, data_keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)), out_axes=1)(seeds)
     params = jax.vmap(problem.init)(init_keys)
     S = len(seeds)
-    worst = jnp.asarray(-jnp.inf if problem.maximise else jnp.inf, jnp.float32)
+    worst = jnp.asarray(-jnp.inf if problem.maximize else jnp.inf, jnp.float32)
     best = Best(
         params=jax.tree.map(jnp.copy, params),  # a copy here and below: all of it is donated, each buffer once
         score=jnp.full(S, worst),
@@ -114,7 +114,7 @@ def _init_state(problem: Problem, optimiser: optax.GradientTransformation, seeds
         step=jnp.zeros((), jnp.int32),
         data_key=data_keys,
         params=params,
-        opt_state=jax.vmap(optimiser.init)(params),
+        opt_state=jax.vmap(optimizer.init)(params),
         carry=None if problem.carry is None else jax.tree.map(jnp.copy, jax.vmap(problem.carry)(params)),
         best=best,
     )
@@ -161,7 +161,7 @@ def over_seeds(f: Callable, vmap: bool | None) -> Callable:
 
 def compile_steps(
     problem: Problem,
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     n: int,
     vmap: bool | None = None,
     mesh: Mesh | None = None,
@@ -179,7 +179,7 @@ def compile_steps(
 
     Args:
         problem: what to train.
-        optimiser: the optimizer.
+        optimizer: the optimizer.
         n: the number of steps.
         vmap: how to run the seeds; see `over_seeds`.
         mesh: the devices; they split each batch and the carry, and replicate the rest. None: one device.
@@ -195,7 +195,7 @@ def compile_steps(
         )
         # Read before clipping, which would spread one infinite entry over every leaf.
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)])
-        updates, opt_state = optimiser.update(g, opt_state, params)
+        updates, opt_state = optimizer.update(g, opt_state, params)
         report = Report(loss, score, optax.tree.norm(g), finite)
         return optax.apply_updates(params, updates), opt_state, split(carry, mesh, "Problem.carry"), report
 
@@ -222,7 +222,7 @@ def compile_validation(
     Returns:
         A function state -> (state, scores (S,)); it donates its argument.
     """
-    better = jnp.greater if problem.maximise else jnp.less
+    better = jnp.greater if problem.maximize else jnp.less
 
     def validate(state: TrainState):
         old, score = state.best, over_seeds(problem.score, vmap)(state.params).astype(jnp.float32)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from jax_lstm.cli import main
+from jax_lstm.cli.build import restore
 from jax_lstm.cli.evaluate import evaluate
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.cli.wiring import restore
 from jax_lstm.train import read_config, read_metrics
 
 TINY = [
-    *("--model.cell", "lstm", "--model.hidden_size", "6", "--task.name", "adding", "--task.length", "8"),
+    *("--model.cell", "LSTM", "--model.hidden_size", "6", "--task", "adding", "--task.length", "8"),
     *("--opt.lr", "0.02", "--train.steps", "20", "--train.batch_size", "8", "--train.seeds", "[0, 5]"),
     *("--train.log_every", "5", "--train.eval_every", "10"),
 ]
@@ -105,21 +105,21 @@ def test_evaluation_scores_the_best_params_of_each_seed(run_dir, capsys):
     assert report["best_step"] == state.best.step.tolist()
 
 
-def test_train_and_evaluate_report_the_scores_of_rivals(run_dir, tmp_path, monkeypatch, capsys):
+def test_train_and_evaluate_report_every_baseline(run_dir, tmp_path, monkeypatch, capsys):
     from jax_lstm.tasks import Adding
 
-    monkeypatch.setattr(
-        Adding, "rivals", lambda self, split: {"a guess": {"validation": 0.25, "test": 0.5}[split]}, False
-    )
+    scores = {"validation": 0.25, "test": 0.5}
+    monkeypatch.setattr(Adding, "baselines", lambda self, split: {"a guess": scores[split]})
     assert train(tmp_path / "run") == 0
-    assert "a guess: validation mse 0.2500" in capsys.readouterr().out
+    assert "baseline, a guess: validation mse 0.2500" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run")]) == 0
-    assert "0.5000" in re.findall(r"a guess.*", capsys.readouterr().out)[0]
+    assert "0.5000" in re.findall(r"baseline: a guess.*", capsys.readouterr().out)[0]
     report = json.loads((tmp_path / "run" / "test.json").read_text(encoding="utf-8"))
-    assert report["rivals"] == {"a guess": 0.5}
+    assert report["baselines"] == {"a guess": 0.5}
     monkeypatch.undo()
     assert main(["evaluate", str(run_dir)]) == 0
-    assert "rivals" not in json.loads((run_dir / "test.json").read_text(encoding="utf-8"))
+    report = json.loads((run_dir / "test.json").read_text(encoding="utf-8"))
+    assert report["baselines"] == {"always the mean": 1 / 6}
 
 
 def test_the_test_split_is_read_by_evaluate_only(run_dir, monkeypatch, tmp_path):
@@ -136,7 +136,7 @@ def test_the_test_split_is_read_by_evaluate_only(run_dir, monkeypatch, tmp_path)
 
 
 def test_a_diverging_run_exits_with_1_and_says_where(tmp_path, capsys):
-    flags = ["--opt.lr", "1e38", "--opt.clip", "null", "--model.cell", "rnn"]
+    flags = ["--opt.lr", "1e38", "--opt.clip", "null", "--model.cell", "RNN"]
     assert train(tmp_path / "run", *flags) == 1
     err = capsys.readouterr().err
     assert "seed" in err
@@ -155,10 +155,12 @@ def test_every_command_has_help(command, capsys):
 
 def test_the_help_of_train_lists_every_key_with_its_meaning(capsys):
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    out = capsys.readouterr().out
-    assert all(f"--{key}" in out for key in ("model.cell", "opt.lr", "train.seeds", "task.length", "run_dir"))
+        main(["train", "adding.yaml", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    keys = ("model.cell", "model.cell.peephole", "opt.lr", "train.seeds", "task", "task.length", "run_dir", "imports")
+    assert all(f"--{key} " in out for key in keys)
     assert "Peak learning rate" in out
+    assert "whether the gates also read c" in out
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch, tmp_path):

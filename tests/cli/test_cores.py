@@ -12,16 +12,16 @@ from programs import HLO
 from tiers import slow_except
 
 from jax_lstm.cli import main
+from jax_lstm.cli.build import build_problem
 from jax_lstm.cli.cores import count_cores
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.cli.wiring import build_problem
-from jax_lstm.train import init_state, optimiser, read_metrics
+from jax_lstm.train import init_state, optimizer, read_metrics
 from jax_lstm.train.devices import data_mesh
 from jax_lstm.train.step import compile_steps, place
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    *("--model.cell", "lstm", "--model.hidden_size", "3", "--task.name", "adding", "--task.length", "4"),
+    *("--model.cell", "LSTM", "--model.hidden_size", "3", "--task", "adding", "--task.length", "4"),
     *("--train.steps", "2", "--train.log_every", "1"),
 ]
 
@@ -95,8 +95,8 @@ def test_a_run_on_many_devices_resumes_and_evaluates_on_one(tmp_path):
 
 
 # One of each way to be scored and to run: a loss of sequences, of numbers, of some steps, of all (with a carried state
-# and two layers), weighed, over truncated windows, of many seeds one after another and at once. Noise is left out: it
-# trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
+# and two layers), weighed, over truncated windows, of many seeds one after another and at once. Flossing is left out:
+# it trains exponents, not through the engine but through their own loop, which sums weight gradients as it goes.
 @pytest.mark.parametrize(
     "name",
     slow_except(["digits", "bytes"], ["digits", "adding", "copy", "bytes", "timing", "continual_reber", "a5"]),
@@ -105,7 +105,7 @@ def test_all_reduce_is_the_only_collective_and_in_no_inner_loop(name):
     path = ROOT / "configs" / f"{name}.yaml"
     experiment, _ = parse_experiment(experiment_parser("train", ""), [str(path), "--model.hidden_size", "5"])
     devices = max(n for n in (2, 4) if experiment.train.batch_size % n == 0)
-    problem, tx, mesh = build_problem(experiment), optimiser(experiment.opt, experiment.train.steps), data_mesh(devices)
+    problem, tx, mesh = build_problem(experiment), optimizer(experiment.opt, experiment.train.steps), data_mesh(devices)
     state = place(init_state(problem, tx, experiment.train.seeds), mesh)
     steps: Any = compile_steps(problem, tx, 2, mesh=mesh)
     hlo = HLO(steps.lower(state).compile().as_text() or "")

@@ -29,10 +29,10 @@ def test_the_demo_trains_two_cells_on_two_tasks_and_writes_files(tmp_path, capsy
     assert all((out / name).is_file() for name in FILES if "/" not in name)
     rows = json.loads((out / "demo.json").read_text(encoding="utf-8"))
     assert [(r["task"], r["cell"]) for r in rows] == [
-        ("digits", "lstm"),
-        ("digits", "rnn"),
-        ("adding", "lstm"),
-        ("adding", "rnn"),
+        ("digits", "LSTM"),
+        ("digits", "RNN"),
+        ("adding", "LSTM"),
+        ("adding", "RNN"),
     ]
     for row in rows:
         run_dir = out / f"{row['task']}-{row['cell']}"

@@ -42,10 +42,10 @@ def test_a_flat_norm_gives_an_infinite_horizon_and_null_in_json():
 
 
 def test_a_drawn_cell_gives_a_table_a_figure_and_its_numbers(tmp_path, capsys):
-    flags = ["--cell", "rnn", "--hidden_size", "3", "--input_size", "2", "--steps", "12", "--seeds", "[0, 4]"]
+    flags = ["--cell", "RNN", "--hidden_size", "3", "--input_size", "2", "--steps", "12", "--seeds", "[0, 4]"]
     assert main(["gradflow", *flags, "--sequences", "2", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "rnn at initialization, T = 12" in out
+    assert "RNN at initialization, T = 12" in out
     report = json.loads((tmp_path / "out" / "gradflow.json").read_text(encoding="utf-8"))
     assert set(report["seeds"]) == {"0", "4"}
     cell = jl.RNN(2, 3)
@@ -58,11 +58,11 @@ def test_a_drawn_cell_gives_a_table_a_figure_and_its_numbers(tmp_path, capsys):
 
 
 def test_gradflow_measures_a_trained_run_and_writes_a_figure(tmp_path, capsys):
-    run = ["--model.cell", "gru", "--model.hidden_size", "3", "--task.name", "adding", "--task.length", "6"]
+    run = ["--model.cell", "gru", "--model.hidden_size", "3", "--task", "adding", "--task.length", "6"]
     loop = ["--train.steps", "2", "--train.batch_size", "2", "--run_dir", str(tmp_path / "run")]
     assert main(["train", *run, *loop]) == 0
     assert main(["gradflow", str(tmp_path / "run"), "--sequences", "2"]) == 0
-    assert "gru on adding, T = 6" in capsys.readouterr().out
+    assert "GRU on adding, T = 6" in capsys.readouterr().out
     assert (tmp_path / "run" / "gradflow.png").is_file()
 
 
@@ -80,8 +80,9 @@ def test_the_smallest_cell_over_one_step_is_drawn(cell, tmp_path):
         (["--cell", "lstm", "--steps", "0"], ["--steps", "1 or more"]),
         (["--cell", "lstm", "--seeds", "[]"], ["--seeds"]),
         (["--cell", "lstm", "--seeds", "[-1]"], ["--seeds", "from 0"]),
-        (["--cell", "cnn"], ["cell", "lstm"]),
-        (["--cell", "rnn", "--forget_bias", "1"], ["forget_bias", "only the lstm"]),
+        (["--cell", "cnn"], ["cell", "LSTM"]),
+        (["--cell", "rnn", "--cell.forget_bias", "1"], ["cell.forget_bias"]),
+        (["--cell", "lstm", "--cell.forget_bias", "1", "--cell.chrono", "9"], ["cell", "forget_bias", "chrono"]),
         (["somewhere", "--cell", "rnn"], ["run_dir", "--cell"]),
     ],
     ids=lambda value: "",

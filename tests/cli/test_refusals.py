@@ -9,8 +9,8 @@ import yaml
 from jax_lstm.cli import main
 
 GOOD = {
-    "model": {"cell": "lstm", "hidden_size": 4},
-    "task": {"name": "adding", "length": 6},
+    "model": {"cell": "LSTM", "hidden_size": 4},
+    "task": {"class_path": "adding", "init_args": {"length": 6}},
     "opt": {"lr": 0.01},
     "train": {"steps": 2, "batch_size": 2, "log_every": 1, "eval_every": 1},
 }
@@ -55,21 +55,27 @@ def config(**changes):
         (["--opt.lr", "fast"], ["opt.lr", "float"]),
         (["--opt.lr", "-1"], ["opt.lr", "above 0"]),
         (["--opt.schedule", "linear"], ["opt.schedule", "warmup_cosine"]),
-        (["--model.cell", "transformer"], ["model.cell", "lstm", "rnn", "gru"]),
+        (["--model.cell", "transformer"], ["model.cell", "LSTM", "RNN", "GRU"]),
+        (["--model.cell", "Stack"], ["model.cell", "input_size and hidden_size", "LSTM"]),
+        (["--model.cell"], ["model.cell", "a value after --model.cell"]),
+        (["--model.cell", "no_lab.cells.Leaky"], ["model.cell", "no_lab", "PYTHONPATH"]),
+        (["--model.cell", "json.dumps"], ["model.cell", "wanted a class"]),
+        (["--model.cell", "pathlib.Path"], ["model.cell", "parameter input_size"]),
+        (["--model.cell.peepholes", "true"], ["model.cell.peepholes"]),
+        (["--model.cell.peephole", "deep"], ["model.cell.peephole", "bool"]),
+        (["--model.cell.without", "gates"], ["model.cell", "without"]),
         (["--model.hidden_size", "0"], ["model", "hidden_size", "at least 1"]),
         (["--model.window", "0"], ["model.window", "1 or more"]),
-        (["--task.name", "noise", "--model.window", "3"], ["model.window", "null for the task noise"]),
-        (["--task.name", "noise"], ["model.hidden_size", "at least 10 numbers", "got 8"]),
         (["--model.hidden_size", "2.5"], ["model.hidden_size", "int"]),
-        (["--model.cell", "rnn", "--model.forget_bias", "1"], ["model.forget_bias", "only the lstm"]),
-        (["--model.forget_bias", "1", "--model.chrono", "9"], ["model", "forget_bias", "chrono"]),
-        (["--task.name", "mnist"], ["task.name", "digits", "adding"]),
-        (["--task.name", "digits"], ["task.length", "null"]),
-        (["--task.length", "1"], ["task.length", "at least 2"]),
-        (
-            ["--task.name", "digits", "--task.length", "null", "--train.batch_size", "2000"],
-            ["train.batch_size", "1297"],
-        ),
+        (["--model.cell", "rnn", "--model.cell.forget_bias", "1"], ["model.cell.forget_bias"]),
+        (["--model.cell.forget_bias", "1", "--model.cell.chrono", "9"], ["model.cell", "forget_bias", "chrono"]),
+        (["--task", "mnist"], ["task", "digits", "adding"]),
+        (["--task", "pathlib.Path"], ["task", "Path has no"]),
+        (["--task", "digits", "--task.length", "6"], ["task.length"]),
+        (["--task.length", "1"], ["task", "length", "at least 2"]),
+        (["--task.length", "long"], ["task.length", "int"]),
+        (["--task", "digits", "--train.batch_size", "2000"], ["train.batch_size", "1297"]),
+        (["--imports"], ["--imports", "the name of a package"]),
         (["--train.steps", "0"], ["train.steps", "1 or more"]),
         (["--train.devices", "0"], ["train.devices", "auto, or 1 or more"]),
         (["--train.devices", "-1"], ["train.devices", "auto, or 1 or more"]),
@@ -98,15 +104,22 @@ def test_a_bad_flag_is_refused_by_name(here, capsys, flags, said):
     ("changes", "said"),
     [
         ({"opt__rate": 1}, ["opt", "rate"]),
-        ({"optimiser": {"lr": 1}}, ["optimiser"]),
+        ({"optimizer": {"lr": 1}}, ["optimizer"]),
         ({"opt__lr": "fast"}, ["opt.lr", "float"]),
         ({"opt__lr": [1]}, ["opt.lr", "float"]),
-        ({"model__cell": "transformer"}, ["model.cell", "lstm"]),
+        ({"model__cell": "transformer"}, ["model.cell", "LSTM"]),
+        ({"model__cell": {"peephole": True}}, ["model.cell", "class_path"]),
+        ({"model__cell": {"class_path": "LSTM", "init_args": {"peepholes": 1}}}, ["model.cell.peepholes"]),
+        ({"model__cell": {"class_path": "LSTM", "init_args": {"peephole": 3}}}, ["model.cell.peephole", "bool"]),
+        ({"model__chrono": 9}, ["model.chrono"]),
+        ({"task": {"name": "adding"}}, ["task", "class_path"]),
+        ({"task": None}, ["task", "wanted a name"]),
+        ({"opt": "other.yaml"}, ["opt", "the options of this section"]),
         ({"train__seeds": 3}, ["train.seeds", "tuple"]),
         ({"train__devices": True}, ["train.devices", "int", "auto"]),
         ({"train__devices": [1, 2]}, ["train.devices", "int", "auto"]),
         ({"train__steps": True}, ["train.steps", "int"]),
-        ({"model": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "pwned"]}}}, ["Popen"]),
+        ({"model": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "pwned"]}}}, ["model.init_args"]),
     ],
     ids=lambda value: "",
 )
@@ -115,7 +128,7 @@ def test_a_bad_key_in_a_file_is_refused_by_name(here, capsys, changes, said):
     assert all(word in err for word in said)
 
 
-@pytest.mark.parametrize("missing", ["model.cell", "task.name", "run_dir"])
+@pytest.mark.parametrize("missing", ["model.cell", "task", "run_dir"])
 def test_a_key_without_a_default_must_be_given(here, capsys, missing):
     section, _, name = missing.partition(".")
     data: dict[str, Any] = {s: dict(keys) for s, keys in GOOD.items()} | {"run_dir": "run"}

@@ -87,7 +87,7 @@ def test_the_report_states_horizon_units_paths_and_chaos():
 
 
 def test_a_probed_run_shows_its_training_too(tmp_path, capsys):
-    run = ["--model.cell", "lstm", "--model.hidden_size", "3", "--task.name", "adding", "--task.length", "6"]
+    run = ["--model.cell", "LSTM", "--model.hidden_size", "3", "--task", "adding", "--task.length", "6"]
     loop = ["--train.steps", "4", "--train.batch_size", "2", "--train.probe", "2", "--run_dir", str(tmp_path / "run")]
     assert main(["train", *run, *loop]) == 0
     assert main(["gradflow", str(tmp_path / "run"), "--sequences", "2"]) == 0

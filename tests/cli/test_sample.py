@@ -7,7 +7,8 @@ import pytest
 
 import jax_lstm as jl
 from jax_lstm.cli import main
-from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig, build_problem
+from jax_lstm.cli.build import Experiment, ModelConfig, build_problem
+from jax_lstm.cli.choice import Choice
 from jax_lstm.tasks import Bytes
 from jax_lstm.train import OptConfig, TrainConfig, read_metrics
 
@@ -28,7 +29,7 @@ def test_a_run_of_bytes_is_scored_beside_an_ngram(run_dir, capsys):
     assert main(["evaluate", str(run_dir), "--split", "validation"]) == 0
     printed = capsys.readouterr().out
     assert "order-3 n-gram" in printed
-    assert f"{Bytes().rivals('validation')['order-3 n-gram']:.4f}" in printed
+    assert f"{Bytes().baselines('validation')['order-3 n-gram']:.4f}" in printed
     assert read_metrics(run_dir)[-1]["bits_per_byte"][0] < 9
 
 
@@ -71,8 +72,10 @@ def test_a_run_of_another_task_is_not_sampled(tmp_path, capsys):
 
 
 def experiment(**model):
-    config = ModelConfig("lstm", 5, layers=2, embedding=3, **model)
-    return Experiment(config, TaskConfig("bytes", 7), OptConfig(), TrainConfig(steps=2, batch_size=4), "nowhere")
+    config = ModelConfig(Choice("LSTM"), 5, layers=2, embedding=3, **model)
+    return Experiment(
+        config, Choice("bytes", {"trained": 7}), OptConfig(), TrainConfig(steps=2, batch_size=4), "nowhere"
+    )
 
 
 def test_state_and_streams_continue_from_one_step_to_the_next():
@@ -113,10 +116,14 @@ def test_dropout_uses_the_step_key_and_is_off_in_validation():
         ({"dropout": 1.0, "layers": 2}, "adding", "model.dropout"),
         ({"embedding": 3}, "adding", "model.embedding"),
         ({"embedding": 0}, "bytes", "model.embedding"),
-        ({"options": {"hidden_size": 3}}, "adding", "model.options"),
-        ({"options": {"peepholes": True}}, "adding", "model: .*peepholes"),
+        ({"cell": Choice("LSTM", {"hidden_size": 3})}, "adding", "model.cell: .*hidden_size"),
+        ({"cell": Choice("LSTM", {"peepholes": True})}, "adding", "model.cell: .*peepholes"),
     ],
 )
 def test_an_invalid_model_is_refused_by_the_name_of_its_key(model, task, says):
+    def make():
+        config = ModelConfig(**({"cell": Choice("LSTM"), "hidden_size": 5} | model))
+        return Experiment(config, Choice(task), OptConfig(), TrainConfig(), "nowhere")
+
     with pytest.raises(ValueError, match=says):
-        Experiment(ModelConfig("lstm", 5, **model), TaskConfig(task), OptConfig(), TrainConfig(), "nowhere")
+        make()

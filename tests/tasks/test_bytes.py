@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_lstm.tasks import Bytes, Digits, HasRivals, ReadsTokens, ngram, rivals
+from jax_lstm.tasks import Bytes, Digits, ReadsTokens, ngram
 from jax_lstm.tasks import bytes as bytes_of
 from jax_lstm.tasks.bytes import STREAM, library, split_of, streams, texts
 
@@ -102,27 +102,24 @@ def test_scored_streams_are_fixed_disjoint_parts_of_their_split(split, count):
 def test_the_baseline_is_the_entropy_of_the_training_texts_bytes():
     text = texts().train
     p = np.bincount(text, minlength=256) / len(text)
-    np.testing.assert_allclose(Bytes().baseline, -np.log2(p[text]).mean(), rtol=1e-9)
+    np.testing.assert_allclose(Bytes().baselines("test")["byte frequencies"], -np.log2(p[text]).mean(), rtol=1e-9)
 
 
-def test_the_rival_is_the_order_3_n_gram_on_the_same_split():
+def test_the_second_baseline_is_the_order_3_n_gram_on_the_split():
     expected = ngram.bits_per_byte(texts().train, streams("validation"), 3)
-    assert Bytes().rivals("validation") == {"order-3 n-gram": expected}
-    assert 1.5 < expected < 0.6 * Bytes().baseline
+    frequencies, n_gram = Bytes().baselines("validation").items()
+    assert n_gram == ("order-3 n-gram", expected)
+    assert 1.5 < expected < 0.6 * frequencies[1]
 
 
-def test_bytes_reads_tokens_and_has_rivals_and_digits_does_not():
+def test_bytes_reads_tokens_and_digits_does_not():
     assert isinstance(Bytes(), ReadsTokens)
-    assert isinstance(Bytes(), HasRivals)
     assert not isinstance(Digits(), ReadsTokens)
-    assert not isinstance(Digits(), HasRivals)
-    assert rivals(Digits(), "test") == {}
-    assert rivals(Bytes(), "validation") == Bytes().rivals("validation")
     assert max(int(text.max()) for text in texts()) < Bytes().vocabulary == Bytes().output_size
 
 
 def test_a_stream_of_no_bytes_is_refused():
-    with pytest.raises(ValueError, match=r"length must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match=r"trained must be at least 1, but is 0"):
         Bytes(trained=0)
 
 

@@ -46,5 +46,5 @@ def test_scored_streams_are_longer_than_trained_ones():
 
 
 def test_a_short_stream_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 100, but is 99"):
+    with pytest.raises(ValueError, match="trained must be at least 100, but is 99"):
         ContinualReber(99)

@@ -36,14 +36,14 @@ def test_the_baseline_is_the_loss_of_guessing_at_the_right_time():
     certain[0], guess[0] = 50, -50
     ys = np.where((np.arange(T + 20) < T + 10)[:, None], certain, guess)
     loss = BY_NAME[TASK.loss](np.broadcast_to(ys, (400, T + 20, 9)), batch.targets, batch.weights)
-    np.testing.assert_allclose(loss, TASK.baseline, rtol=1e-5)
+    np.testing.assert_allclose(loss, TASK.baselines("test")["chance"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("lag", "published"), [(50, 0.2971), (100, 0.1733)])
 def test_the_baseline_has_its_known_value(lag, published):
-    assert CopyMemory(lag).baseline == pytest.approx(published, abs=5e-5)
+    assert CopyMemory(lag).baselines("test")["chance"] == pytest.approx(published, abs=5e-5)
 
 
 def test_no_lag_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="lag must be at least 1, but is 0"):
         CopyMemory(0)

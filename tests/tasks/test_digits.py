@@ -40,7 +40,7 @@ def test_pixels_fill_the_range_from_zero_to_one():
 
 def test_the_baseline_is_the_share_of_the_commonest_digit():
     _, labels = load_digits(return_X_y=True)
-    assert Digits().baseline == np.bincount(labels).max() / len(labels)
+    assert Digits().baselines("test")["always the most frequent digit"] == np.bincount(labels).max() / len(labels)
 
 
 def test_every_part_has_every_digit():

@@ -28,5 +28,5 @@ def test_a_batch_mixes_both_and_is_a_function_of_key_and_step():
 
 
 def test_no_lag_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 2, but is 1"):
+    with pytest.raises(ValueError, match="lag must be at least 2, but is 1"):
         LongLag(1)

@@ -42,7 +42,7 @@ def test_the_class_is_the_order_read_as_a_binary_number(marks):
         order = [symbol for symbol in text if symbol in "XY"]
         assert target == int("".join("01"[symbol == "Y"] for symbol in order), 2)
     counts = np.bincount(batch.targets, minlength=task.output_size) / 500
-    np.testing.assert_allclose(counts, task.baseline, atol=0.08)
+    np.testing.assert_allclose(counts, task.baselines("test")["chance"], atol=0.08)
 
 
 def test_batches_are_functions_of_key_and_step_and_splits_differ():

@@ -56,8 +56,10 @@ def test_only_spikes_in_the_scored_steps_count():
 def test_the_baseline_is_the_score_of_the_best_fixed_spike():
     pairs = [(s, D) for s in range(30) for D in range(30, 61)]
     hits = np.bincount([s + 2 * D for s, D in pairs])
-    np.testing.assert_allclose(TASK.baseline, hits.max() / len(pairs))
+    np.testing.assert_allclose(TASK.baselines("test")["always step 90"], hits.max() / len(pairs))
     assert hits[90] == hits.max()
     batch = drawn()
     fixed = jnp.zeros_like(batch.targets).at[:, 90].set(1)
-    np.testing.assert_allclose(score(fixed, batch.targets, batch.weights), TASK.baseline, atol=0.006)
+    np.testing.assert_allclose(
+        score(fixed, batch.targets, batch.weights), TASK.baselines("test")["always step 90"], atol=0.006
+    )

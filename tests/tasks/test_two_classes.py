@@ -45,5 +45,5 @@ def test_targets_are_noisy_in_training_only():
 
 
 def test_a_short_length_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 10, but is 9"):
+    with pytest.raises(ValueError, match="shortest must be at least 10, but is 9"):
         TwoClasses(9)

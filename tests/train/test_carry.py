@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from programs import HLO
 
 import jax_lstm as jl
-from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, fit, init_state, optimiser, read_metrics
+from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, fit, init_state, optimizer, read_metrics
 from jax_lstm.train.devices import data_mesh
 from jax_lstm.train.step import compile_steps, compile_validation, key_of_step, place
 from tests.train import toy
@@ -42,7 +42,7 @@ DECAY = Problem(
     batch=x_of,
     loss=decayed_sum,
     score=lambda w: w,
-    maximise=False,
+    maximize=False,
     metric="drawn",
     carry=lambda w: jnp.broadcast_to(w, (8,)),
 )
@@ -121,7 +121,7 @@ class Before(NamedTuple):
 
 
 def test_a_checkpoint_from_before_there_was_a_carry_is_read(tmp_path):
-    state = init_state(toy.PROBLEM, optimiser(OPT, 40), (0, 1))
+    state = init_state(toy.PROBLEM, optimizer(OPT, 40), (0, 1))
     with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
         manager.save(5, args=ocp.args.StandardSave(Before(*(getattr(state, name) for name in Before._fields))))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

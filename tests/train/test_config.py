@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_lstm.train import OptConfig, TrainConfig, learning_rate, optimiser
+from jax_lstm.train import OptConfig, TrainConfig, learning_rate, optimizer
 
 
 def rates(steps=100, **choices):
@@ -106,7 +106,7 @@ def test_the_optimizer_is_adam_with_decoupled_weight_decay():
         return tx.update(g, tx.init(params), params)[0]
 
     def ours(weight_decay):
-        return update(optimiser(OptConfig(lr=0.1, clip=None, weight_decay=weight_decay), 10))
+        return update(optimizer(OptConfig(lr=0.1, clip=None, weight_decay=weight_decay), 10))
 
     np.testing.assert_allclose(ours(0.0), update(optax.adam(0.1)), rtol=1e-6)
     np.testing.assert_allclose(ours(0.5) - ours(0.0), -0.1 * 0.5 * params, rtol=1e-5)

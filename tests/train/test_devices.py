@@ -46,7 +46,7 @@ def recurrent(engine="hoisted", centred=False, dtype=jnp.float32):
         batch=batch,
         loss=loss,
         score=lambda params: jnp.sum(params.b),
-        maximise=False,
+        maximize=False,
         metric="sum",
     )
 

@@ -21,7 +21,7 @@ from jax_lstm.train import (
     init_state,
     learning_rate,
     loop,
-    optimiser,
+    optimizer,
     read_metrics,
 )
 from jax_lstm.train.checkpoint import newest_step
@@ -32,7 +32,7 @@ TRAIN = TrainConfig(steps=40, seeds=(0, 1), log_every=5, eval_every=10)
 
 
 def newest(run_dir: Path, train=TRAIN, problem=PROBLEM):
-    like = jax.eval_shape(lambda: init_state(problem, optimiser(OPT, train.steps), train.seeds))
+    like = jax.eval_shape(lambda: init_state(problem, optimizer(OPT, train.steps), train.seeds))
     with Checkpoints(run_dir / "checkpoints") as checkpoints:
         return checkpoints.restore(like)
 
@@ -285,7 +285,7 @@ def test_a_probe_is_written_at_step_0_and_at_every_interval(tmp_path):
     state = fit(problem, OPT, train, tmp_path)
     records = [r for r in read_metrics(tmp_path) if r["split"] == "probe"]
     assert [r["step"] for r in records] == [0, 10, 20]
-    start = init_state(problem, optimiser(OPT, 20), train.seeds).params.w[:, 0]
+    start = init_state(problem, optimizer(OPT, 20), train.seeds).params.w[:, 0]
     for record, w in zip((records[0], records[-1]), (start, state.params.w[:, 0]), strict=True):
         assert [seed[0] for seed in record["log_norms"]] == [None, None]
         np.testing.assert_allclose([seed[1] for seed in record["log_norms"]], w, rtol=1e-6)

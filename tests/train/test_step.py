@@ -15,8 +15,8 @@ from tests.train.toy import PROBLEM, batch, loss, traced_once
 ADAM = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
 
 
-def run(seeds, calls, n, problem=PROBLEM, optimiser=ADAM, vmap=None):
-    state, step = init_state(problem, optimiser, seeds), compile_steps(problem, optimiser, n, vmap)
+def run(seeds, calls, n, problem=PROBLEM, optimizer=ADAM, vmap=None):
+    state, step = init_state(problem, optimizer, seeds), compile_steps(problem, optimizer, n, vmap)
     reports = []
     for _ in range(calls):
         state, report = step(state)
@@ -82,7 +82,7 @@ def test_the_report_holds_the_gradients_norm_before_clipping():
 def test_clipping_limits_the_step_of_gradient_descent():
     sgd = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
     before = init_state(PROBLEM, sgd, (0,))
-    after, _ = run((0,), 1, 1, optimiser=sgd)
+    after, _ = run((0,), 1, 1, optimizer=sgd)
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, before.params))
     np.testing.assert_allclose(moved, 1e-3, rtol=1e-3)
 
@@ -114,10 +114,10 @@ def test_the_state_is_donated():
     assert state.params.w.is_deleted()
 
 
-@pytest.mark.parametrize(("maximise", "vmap"), [(False, False), (True, True)])
-def test_each_seed_keeps_its_own_best_params(maximise, vmap):
+@pytest.mark.parametrize(("maximize", "vmap"), [(False, False), (True, True)])
+def test_each_seed_keeps_its_own_best_params(maximize, vmap):
     # The score is a table over steps, so that seed 0 is best after step 1 and seed 1 after step 3.
-    sign = -1 if maximise else 1
+    sign = -1 if maximize else 1
     table = sign * jnp.array([[2.0, 9.0], [1.0, 8.0], [4.0, 7.0], [3.0, 5.0]])
 
     def find(params):  # which seed: the offset marks it
@@ -127,7 +127,7 @@ def test_each_seed_keeps_its_own_best_params(maximise, vmap):
         PROBLEM,
         loss=lambda p, *_: (jnp.sum(p.w), (0.0, None)),
         score=lambda p: table[jnp.round(p.w[0] / 10).astype(jnp.int32), find(p)],
-        maximise=maximise,
+        maximize=maximize,
     )
     climb = optax.sgd(-10.0)  # every step adds 10 to each weight
     state = init_state(problem, climb, (0, 1))

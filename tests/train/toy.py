@@ -43,7 +43,7 @@ def score(params):
     return jnp.sum(jnp.square(params.w - W)) + jnp.square(params.b - 1)
 
 
-PROBLEM = Problem(init=init, batch=batch, loss=loss, score=score, maximise=False, metric="mse")
+PROBLEM = Problem(init=init, batch=batch, loss=loss, score=score, maximize=False, metric="mse")
 
 
 def traced_once(fn) -> Any:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jax_lstm.tasks import Parity, Words
-from jax_lstm.tasks.words import products, table
+from jax_lstm.tasks import GroupProduct, Parity
+from jax_lstm.tasks.group_product import products, table
 
 
 @pytest.mark.parametrize("group", ["Z2", "Z60", "A5"])
@@ -43,7 +43,7 @@ def test_products_equal_the_running_products():
 
 
 def test_training_starts_with_two_products_and_test_scores_all():
-    task = Words("A5", ramp=10)
+    task = GroupProduct("A5", ramp=10)
     test = task.test()
     assert test.xs.shape == (task.test_size, 32, 60)
     assert (np.asarray(test.weights) == 1).all()
@@ -70,6 +70,6 @@ def test_parity_counts_ones_and_test_strings_are_longer():
 
 def test_another_group_is_refused():
     with pytest.raises(ValueError, match="group must be Z60 or A5, but is 'S5'"):
-        Words("S5")  # pyrefly: ignore
+        GroupProduct("S5")  # pyrefly: ignore
     with pytest.raises(ValueError, match="ramp must be at least 1, but is 0"):
-        Words("A5", ramp=0)
+        GroupProduct("A5", ramp=0)

@@ -23,8 +23,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 
 @cache
@@ -54,21 +55,24 @@ def products(group: Literal["Z2", "Z60", "A5"], elements: Int[Array, "T"]) -> In
 
 
 @dataclass(frozen=True)
-class Parity(Fresh):
+class Parity(GeneratedTask):
     """Whether the number of ones in a bit string is odd; trained on 1 to 40 bits, scored on 41 to 256."""
 
     input_size = 2
     output_size = 2
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 0.5
+    maximize = True
     trained, scored = (1, 40), (41, 256)
 
     @property
     def length(self) -> int:
         """256, the bits of the longest sequence."""
         return self.scored[1]
+
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting "even"."""
+        return {"chance": 0.5}
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
         """New sequences at every step: xs (size, 40, 2), targets (size,), mask (size, 40)."""
@@ -89,7 +93,7 @@ def _parity(key: Key[Array, ""], size: int, shortest: int, longest: int) -> Batc
 
 
 @dataclass(frozen=True)
-class Words(Fresh):
+class GroupProduct(GeneratedTask):
     """The word problem of a group of 60 elements: the running product at every step.
 
     Args:
@@ -111,34 +115,64 @@ class Words(Fresh):
     output_size = 60
     loss = "cross_entropy"
     metric = "accuracy"
-    maximise = True
-    baseline = 1 / 60
+    maximize = True
     validation_size, test_size = 512, 1_024
 
     def __post_init__(self):
         if self.group not in ("Z60", "A5"):
-            raise ValueError(f"Words: group must be Z60 or A5, but is {self.group!r}")
+            raise ValueError(f"GroupProduct: group must be Z60 or A5, but is {self.group!r}")
         for name in ("trained", "scored", "ramp"):
             if getattr(self, name) < 1:
-                raise ValueError(f"Words: {name} must be at least 1, but is {getattr(self, name)}")
+                raise ValueError(f"GroupProduct: {name} must be at least 1, but is {getattr(self, name)}")
 
     @property
     def length(self) -> int:
         """The steps of the longest sequence."""
         return max(self.trained, self.scored)
 
+    def baselines(self, split: Split) -> dict[str, float]:
+        """The accuracy of always predicting the same element."""
+        return {"chance": 1 / 60}
+
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
         """New sequences at every step; the weights are 1 at the steps that count: (size, trained)."""
-        batch = self._words(jax.random.fold_in(key, step), size, self.trained)
+        batch = self._products(jax.random.fold_in(key, step), size, self.trained)
         counted = jnp.arange(self.trained) < 2 + jnp.asarray(step) // self.ramp
         return batch._replace(weights=jnp.broadcast_to(counted.astype(jnp.float32), batch.targets.shape))
 
     def sequences(self, key: Key[Array, ""], size: int) -> Batch:
         """Draw `size` sequences for scoring: xs (size, scored, 60), targets and weights (size, scored)."""
-        return self._words(key, size, self.scored)
+        return self._products(key, size, self.scored)
 
-    def _words(self, key: Key[Array, ""], size: int, steps: int) -> Batch:
+    def _products(self, key: Key[Array, ""], size: int, steps: int) -> Batch:
         g = jax.random.randint(key, (size, steps), 0, 60)
         ys = jax.vmap(lambda one: products(self.group, one))(g)
         xs = jax.nn.one_hot(g, 60, dtype=jnp.float32)
         return Batch(xs, ys.astype(jnp.int32), weights=jnp.ones((size, steps), jnp.float32))
+
+
+def z60(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
+    """The word problem of Z60: the sum of the numbers so far, modulo 60, at every step.
+
+    Args:
+        trained: steps of a training sequence.
+        scored: steps of a validation or test sequence.
+        ramp: batches until one more step counts in the loss; the first two count from the start.
+    """
+    return GroupProduct("Z60", trained, scored, ramp)
+
+
+def a5(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
+    """The word problem of A5: the product of even permutations of 5 elements, at every step.
+
+    Args:
+        trained: steps of a training sequence.
+        scored: steps of a validation or test sequence.
+        ramp: batches until one more step counts in the loss; the first two count from the start.
+    """
+    return GroupProduct("A5", trained, scored, ramp)
+
+
+register_task("parity", Parity)
+register_task("z60", z60)
+register_task("a5", a5)

@@ -1,4 +1,4 @@
-"""The wiring of task, cell and readout: outputs at the last step or at every one, cut gradients, exponents."""
+"""Task, cell and readout together: outputs at the last step or at every one, and cut gradients."""
 
 from functools import cache
 
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_lstm as jl
-from jax_lstm import gradflow
-from jax_lstm.cli.trained import Trained
-from jax_lstm.cli.wiring import Experiment, ModelConfig, TaskConfig, build_problem, steps_of_all
+from jax_lstm.cli.build import Experiment, ModelConfig, build_problem, steps_of_all
+from jax_lstm.cli.choice import Choice
+from jax_lstm.cli.trained_run import TrainedRun
 from jax_lstm.tasks import Batch
 from jax_lstm.train import OptConfig, TrainConfig
 
 B, T, I, H = 2, 6, 3, 4
-MODEL = Trained(jl.Model(jl.LSTM(I, H), 2))
+MODEL = TrainedRun(jl.Model(jl.LSTM(I, H), 2))
 XS = np.random.default_rng(1).normal(size=(B, T, I)).astype(np.float32)
 MASK = np.array([[1] * T, [1] * 4 + [0] * 2], bool)
 
@@ -53,18 +53,6 @@ def test_a_window_truncates_the_gradient_and_keeps_the_loss():
     assert np.abs(truncated.cell.w_h - whole.cell.w_h).max() > 1e-3
 
 
-def test_the_noise_loss_is_the_mean_square_lyapunov_exponent():
-    experiment = Experiment(
-        ModelConfig("rnn", 10), TaskConfig("noise", 5), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
-    )
-    problem = build_problem(experiment)
-    params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
-    exponents = np.stack([gradflow.lyapunov_spectrum(jl.RNN(8, 10), params.cell, xs, k=10) for xs in batch.xs])
-    loss, (score, _) = problem.loss(params, batch, None, jax.random.key(2))
-    np.testing.assert_allclose(loss, (exponents**2).mean(), rtol=1e-4)
-    np.testing.assert_allclose(score, np.abs(exponents).max(), rtol=1e-4)
-
-
 def test_steps_of_all_drops_padding_and_cuts_streams_at_600():
     assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 2).shape == (2, 4, I)
     assert steps_of_all(Batch(XS, jnp.zeros(B), MASK), 1).shape == (1, T, I)
@@ -75,12 +63,12 @@ def test_steps_of_all_drops_padding_and_cuts_streams_at_600():
 
 def test_a_task_with_sequences_of_unequal_lengths_can_be_probed():
     experiment = Experiment(
-        ModelConfig("rnn", 4), TaskConfig("reber"), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
+        ModelConfig(Choice("RNN"), 4), Choice("reber"), OptConfig(), TrainConfig(steps=2, batch_size=2), "nowhere"
     )
     problem = build_problem(experiment)
     assert problem.probe is not None
     profile = jax.jit(problem.probe)(problem.init(jax.random.key(0)))
-    mask = experiment.task.build().validation().mask
+    mask = experiment.build_task().validation().mask
     assert mask is not None
     assert profile.shape == (int(mask[:4].sum(axis=1).min()) + 1,)
     assert profile[-1] == 0

@@ -1,4 +1,4 @@
-"""The base class of tasks that generate their sequences: new ones for training, fixed ones for validation and test."""
+"""Base class of tasks that generate their sequences: new ones for training, fixed ones for validation and test."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -12,7 +12,7 @@ from jax_lstm.tasks.base import Batch
 VALIDATION_SEED, TEST_SEED = 1_000_001, 1_000_002
 
 
-class Fresh(ABC):
+class GeneratedTask(ABC):
     """Base class of generated tasks; a subclass implements `sequences`."""
 
     validation_size = 512
@@ -37,5 +37,5 @@ class Fresh(ABC):
 
 # Jitted, and shared by equal tasks: eagerly, every operation would be compiled on its own.
 @partial(jax.jit, static_argnums=(0, 2))
-def _sequences(task: Fresh, key: Key[Array, ""], size: int) -> Batch:
+def _sequences(task: GeneratedTask, key: Key[Array, ""], size: int) -> Batch:
     return task.sequences(key, size)

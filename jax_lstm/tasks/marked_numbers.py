@@ -19,14 +19,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jax_lstm.tasks.base import Batch
-from jax_lstm.tasks.fresh import Fresh
+from jax_lstm.tasks.base import Batch, Split
+from jax_lstm.tasks.generated import GeneratedTask
+from jax_lstm.tasks.registry import register_task
 
 EARLY = 10  # X_1 is among the first EARLY steps
 
 
 @dataclass(frozen=True)
-class Marked(Fresh):
+class MarkedNumbers(GeneratedTask):
     """The original adding problem, or multiplication.
 
     Args:
@@ -46,9 +47,9 @@ class Marked(Fresh):
 
     def __post_init__(self):
         if self.operation not in ("sum", "product"):
-            raise ValueError(f"Marked: operation must be sum or product, but is {self.operation!r}")
+            raise ValueError(f"MarkedNumbers: operation must be sum or product, but is {self.operation!r}")
         if self.shortest < 2 * (EARLY + 2):
-            raise ValueError(f"Marked: length must be at least {2 * (EARLY + 2)}, but is {self.shortest}")
+            raise ValueError(f"MarkedNumbers: shortest must be at least {2 * (EARLY + 2)}, but is {self.shortest}")
 
     @property
     def metric(self) -> Literal["within_0.04", "mse"]:
@@ -56,17 +57,16 @@ class Marked(Fresh):
         return "within_0.04" if self.operation == "sum" else "mse"
 
     @property
-    def maximise(self) -> bool:
+    def maximize(self) -> bool:
         """True if a larger score is better."""
         return self.operation == "sum"
 
-    @property
-    def baseline(self) -> float:
+    def baselines(self, split: Split) -> dict[str, float]:
         """The score of the best constant: P(|X_1 + X_2| < 0.16), or Var(X_1 X_2); X_1 is fixed in 1 of 10 sequences."""
         if self.operation == "sum":
-            return 0.9 * (0.16 - 0.16**2 / 4) + 0.1 * 0.16
+            return {"always the mean": 0.9 * (0.16 - 0.16**2 / 4) + 0.1 * 0.16}
         mean, mean_square = 0.9 / 4 + 0.1 / 2, 0.9 / 9 + 0.1 / 3
-        return mean_square - mean**2
+        return {"always the mean": mean_square - mean**2}
 
     @property
     def length(self) -> int:
@@ -92,3 +92,25 @@ class Marked(Fresh):
         live = t < n
         xs = jnp.where(live[:, None], jnp.stack([v, m.astype(jnp.float32)], axis=1), 0)
         return xs, y[None].astype(jnp.float32), live
+
+
+def adding_1997(shortest: int = 100) -> MarkedNumbers:
+    """The original adding problem.
+
+    Args:
+        shortest: T, the length of the shortest sequence, at least 24; the longest has 1.1 T steps.
+    """
+    return MarkedNumbers("sum", shortest)
+
+
+def multiplication(shortest: int = 100) -> MarkedNumbers:
+    """Multiplication of two marked numbers.
+
+    Args:
+        shortest: T, the length of the shortest sequence, at least 24; the longest has 1.1 T steps.
+    """
+    return MarkedNumbers("product", shortest)
+
+
+register_task("adding_1997", adding_1997)
+register_task("multiplication", multiplication)

@@ -10,27 +10,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 import jax_lstm as jl
-from jax_lstm.cli.profile import largest_exponents
+from jax_lstm.cell import has_noise, output
 from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch
 from jax_lstm.train.losses import BY_NAME
 
 
-class Trained(NamedTuple):
+class TrainedRun(NamedTuple):
     """A model, and how it is trained; static.
 
     Args:
         net: cell, readout and embedding.
         window: truncate gradients after this many steps; None: never.
-        flossed: True if the outputs are the cell's Lyapunov exponents (the task noise).
     """
 
     net: jl.Model
     window: int | None = None
-    flossed: bool = False
 
     @property
     def cell(self) -> jl.Cell:
@@ -63,17 +61,23 @@ class Trained(NamedTuple):
             key: the key for a cell that needs one, for example for dropout.
 
         Returns:
-            The last states, and outputs: (B, T, O) if the batch has weights, else (B, O). For the task noise, None and
-            the O largest Lyapunov exponents along each sequence (B, O).
+            The last states, and outputs: (B, T, O) if the batch has weights, else (B, O).
         """
-        if self.flossed:
-            return None, largest_exponents(self.cell, params.cell, batch.xs, self.readout.output_size)
         run = jl.unroll if self.window is None else partial(jl.tbptt, window=self.window)
         xs = self.net.embedded(params, batch.xs)
-        key = key if base.draws(self.cell) else None
+        key = key if has_noise(self.cell) else None
         state, hs = jl.batched(run)(self.cell, params.cell, xs, state, batch.mask, key=key)
-        shown = base.output(self.cell, state) if batch.weights is None else hs
+        shown = self._last(state, hs, batch.mask) if batch.weights is None else hs
         return state, self.readout.apply(params.readout, shown)
+
+    def _last(self, state: Any, hs: Float[Array, "B T H"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B H"]:
+        """The outputs of the last unmasked steps."""
+        if hasattr(self.cell, "output") or hasattr(state, "h"):
+            return output(self.cell, state)
+        if mask is None:
+            return hs[:, -1]
+        last = hs.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+        return jnp.take_along_axis(hs, last[:, None, None], axis=1)[:, 0]
 
     def values(
         self, names: tuple[str, ...], params: ModelParams, batch: Batch, state: Any = None, key: Any = None

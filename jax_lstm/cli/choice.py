@@ -1,0 +1,207 @@
+"""A class chosen by its name, with options: a cell or a task, on the command line and in a config.
+
+A name is that of a registered class, such as LSTM, or the dotted path of any class, such as my_lab.cells.Leaky. In a
+config, a choice is the name alone, or {class_path: NAME, init_args: {OPTION: VALUE}}. The options are the parameters
+of the class, except those that the program sets, such as the sizes of a cell.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+import jax_lstm as jl
+from jax_lstm.layers.config import CELLS
+from jax_lstm.tasks import TASKS, Task, task_class
+
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+class Kind(NamedTuple):
+    """What is chosen: the registry of its names, the parameters that the program sets, and the protocol."""
+
+    what: str
+    registry: dict[str, Any]
+    set_parameters: tuple[str, ...]
+    protocol: Any
+
+
+CELL = Kind("cell", CELLS, ("input_size", "hidden_size"), jl.Cell)
+TASK = Kind("task", TASKS, (), Task)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The name of a class and its options, as plain data.
+
+    Args:
+        name: a registered name, or a dotted path.
+        options: values by the name of the option; the others have their defaults.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name without the path, for titles."""
+        return self.name.rpartition(".")[2]
+
+    def as_data(self) -> Any:
+        """The choice as plain data, for YAML."""
+        return {"class_path": self.name, "init_args": self.options} if self.options else self.name
+
+    def make(self, kind: Kind, key: str, **values: Any) -> Any:
+        """Make the cell or the task.
+
+        Args:
+            kind: what is chosen.
+            key: the key of the choice in a config, for messages.
+            values: the parameters that the program sets.
+
+        Raises:
+            ValueError: the class is not found, or it refuses an option; the message names the key.
+        """
+        _, factory = find(kind, key, self.name)
+        parser = ArgumentParser(exit_on_error=False)
+        add_options(parser, kind, key, self.name)
+        try:
+            parsed = parser.instantiate(parser.parse_object(nested(key, self.options)))
+            made = factory(**values, **at(parsed, key))
+        except (ArgumentError, ValueError, TypeError) as error:
+            raise ValueError(f"{key}: {error}") from error
+        if not isinstance(made, kind.protocol):
+            missing = next(name for name in _members(kind.protocol) if not hasattr(made, name))
+            raise ValueError(f"{key}: wanted a {kind.what}, but {self.name} has no {missing}")
+        return made
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A dict of dicts with `value` at a dotted key, such as {"a": {"b": value}} for "a.b"."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def at(values: Namespace, key: str) -> dict[str, Any]:
+    """The options at a key of parsed values, by name; empty if there are none."""
+    found = values.get(key)
+    return {} if found is None else vars(found)
+
+
+def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
+    """Find a class by a name; a dotted path is imported.
+
+    Returns:
+        The name to write into a config, and the class, or the function that makes it.
+
+    Raises:
+        ValueError: there is no such class, or it is of another kind.
+    """
+    registered = _registered(kind, name)
+    factory = kind.registry[registered] if registered else _import(kind, key, name)
+    registered = registered or next((known for known in names(kind) if kind.registry[known] is factory), None)
+    if registered is None:
+        return name, factory
+    # The name of a class of others is unknown to a process that has not imported it: a config gets the path.
+    own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
+    return (registered if own else _path(factory)), factory
+
+
+def _registered(kind: Kind, name: str) -> str | None:
+    """The registered name that `name` stands for: itself, in any case, or the dotted path of its class."""
+    exact = {known: known for known in names(kind)} | registered_paths(kind)
+    return exact.get(name) or {known.lower(): known for known in names(kind)}.get(name.lower())
+
+
+def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
+    """Import the class at a dotted path, and check that it can be of this kind."""
+    if name in kind.registry:
+        raise ValueError(
+            f"{key}: wanted a {kind.what} with the options {' and '.join(kind.set_parameters)}, but {name} has other "
+            f"sizes; choose one of {', '.join(names(kind))}"
+        )
+    if not DOTTED.fullmatch(name):
+        raise ValueError(
+            f"{key}: wanted one of {', '.join(names(kind))}, or a dotted path such as my_lab.{kind.what}s.Mine, but "
+            f"got {name}"
+        )
+    module, _, attribute = name.rpartition(".")
+    try:
+        factory = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{key}: wanted a class that can be imported, but got {name} ({error}); install its package, or add its "
+            "folder to PYTHONPATH"
+        ) from error
+    if task_class(factory) is None:
+        raise ValueError(f"{key}: wanted a class, but {name} is {factory!r}; give the path of a class")
+    if missing := [p for p in kind.set_parameters if p not in inspect.signature(factory).parameters]:
+        raise ValueError(f"{key}: wanted a class with the parameter {missing[0]}, but {name} has none of that name")
+    return factory
+
+
+def names(kind: Kind) -> Iterator[str]:
+    """The registered names that can be chosen: those whose classes have the parameters that the program sets."""
+    for name, factory in kind.registry.items():
+        if set(kind.set_parameters) <= set(inspect.signature(factory).parameters):
+            yield name
+
+
+def registered_paths(kind: Kind) -> dict[str, str]:
+    """The registered names by the dotted paths of their classes."""
+    return {_path(kind.registry[name]): name for name in names(kind)}
+
+
+def _path(factory: Callable[..., Any]) -> str:
+    return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def _members(protocol: Any) -> list[str]:
+    """The public names of a protocol."""
+    return [name for name in vars(protocol) if not name.startswith("_")]
+
+
+def add_options(parser: ArgumentParser, kind: Kind, key: str, name: str | None) -> None:
+    """Add the options of the class called `name` to a parser, under `key`; without a name, only say how to choose."""
+    how = f"--{key} NAME chooses the {kind.what}: one of {', '.join(names(kind))}, or the dotted path of a class. "
+    if name is None:
+        parser.add_argument_group(
+            f"{kind.what} ({key})", how + f"--{key}.help lists them, --{key}.help NAME the options."
+        )
+        return
+    name, factory = find(kind, key, name)
+    group: Any = parser.add_argument_group(f"{kind.what} ({key}): {name}", f"{_summary(factory)} {how}")
+    add = group.add_class_arguments if inspect.isclass(factory) else group.add_function_arguments
+    add(factory, key, as_group=False, skip=set(kind.set_parameters), fail_untyped=False)
+
+
+def _summary(factory: Callable[..., Any]) -> str:
+    return (inspect.getdoc(factory) or "").partition("\n")[0]
+
+
+def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str, Any]:
+    """The parsed options at `key` as plain data, with all defaults."""
+    data = yaml.safe_load(parser.dump(values, skip_unset=False, skip_validation=True))
+    for name in key.split("."):
+        data = data.get(name) or {}
+    return data
+
+
+def show_options(kind: Kind, key: str, name: str | None) -> None:
+    """Print the options of a class: the answer to --KEY.help NAME; without a name, print all names."""
+    if name is None:
+        width = max(map(len, names(kind)))
+        print(f"--{key} NAME chooses the {kind.what}: one of these, or the dotted path of a class.")
+        for registered in names(kind):
+            print(f"  {registered:{width}s}  {_summary(kind.registry[registered])}")
+        print(f"--{key}.help NAME lists the options of one.")
+        return
+    parser = ArgumentParser(prog=f"--{key} {name}", usage=f"--{key} {name} [--{key}.OPTION VALUE ...]", add_help=False)
+    add_options(parser, kind, key, name)
+    parser.print_help()
