@@ -140,12 +140,11 @@ class Noise(NamedTuple):
 class OptionalMethods:
     """What a cell may define besides the protocol `Cell`, with defaults."""
 
-    hidden_size: Any  # of the protocol; a field or a property
-
     @property
     def output_size(self) -> int:
         """The number of features of an output y. The default is H."""
-        return self.hidden_size
+        cell: Any = self
+        return cell.hidden_size
 
     @property
     def causal(self) -> bool:

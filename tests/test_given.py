@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +33,13 @@ class Catchment(jl.SplitCell):
     def initial_state(self, params, like=None):
         return jl.RNNState(jnp.zeros_like(params["w_h"][0]))
 
-    def project(self, params, x, constants):
+    def project(self, params, x, constants: Any = None):
         return x @ params["w_x"] + params["kinds"][constants["kind"]]
 
-    def recur(self, params, state, constants):
+    def recur(self, params, state, constants: Any = None):
         return (state.h * constants["area"][0]) @ params["w_h"]
 
-    def update(self, params, state, zx, zh, constants):
+    def update(self, params, state, zx, zh, constants: Any = None):
         a = jax.nn.sigmoid(constants["area"] @ params["w_c"])
         return jl.RNNState((1 - a) * state.h + a * jnp.tanh(zx + zh))
 

@@ -20,7 +20,7 @@ XS = np.random.default_rng(0).normal(size=(6, 3))
 
 @dataclass(frozen=True)
 class Clipped(jl.LSTM):
-    def step(self, params, state, x):
+    def step(self, params, state, x):  # pyrefly: ignore[bad-override]
         state, _ = super().step(params, state, x)
         state = state._replace(c=jnp.clip(state.c, -0.1, 0.1))
         return state, state.h

@@ -138,9 +138,10 @@ class JANET(PreactivationCell):
         f, k, g = self._gates(z + params.b)
         return JANETState(gates.janet_state(state.h, f, k, g)), gates.janet_slopes(state.h, f, k, g)
 
-    def update_jvp(self, slopes: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
+    def update_jvp(self, residuals: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
         """The JVP of the step: dh_t from dh_{t−1} and dz."""
-        return JANETState(gates.janet_jvp(slopes, dstate.h, *jnp.split(dz, 2)))
+        return JANETState(gates.janet_jvp(residuals, dstate.h, *jnp.split(dz, 2)))
 
     def _gates(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"], Float[Array, " H"]]:
-        return gates.janet_gates(*jnp.split(z, 2), self.beta)
+        z_f, z_g = jnp.split(z, 2)
+        return gates.janet_gates(z_f, z_g, self.beta)

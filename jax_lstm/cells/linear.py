@@ -66,7 +66,10 @@ class PreactivationCell(SplitCell):
     `update_with_residuals` and `update_jvp`. These add b, because there it costs no extra pass over the data.
     """
 
-    own_derivative = True
+    @property
+    def own_derivative(self) -> bool:
+        """True: the methods below are those of a derivative."""
+        return True
 
     @property
     @abstractmethod
@@ -114,7 +117,10 @@ class LinearRecurrentCell(SplitCell):
     `coefficients`. A step is linear in h, so every engine can run the cell, "associative" included.
     """
 
-    linear_in_state = True
+    @property
+    def linear_in_state(self) -> bool:
+        """True: a step is linear in h."""
+        return True
 
     @property
     @abstractmethod

@@ -311,13 +311,12 @@ class LSTM(PreactivationCell):
         z = z if self.clip is None else jnp.clip(z, -self.clip, self.clip)
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))
-        φs = (self.gate_activation, self.cell_activation, self.output_activation)
+        σ, φ, ψ = (ACTIVATIONS[name] for name in (self.gate_activation, self.cell_activation, self.output_activation))
 
         def normalize_c(c: Array) -> Array:
             return params.s_c * gates.layer_norm(c) + params.b_c if self.layer_norm else c
 
-        activations = tuple(ACTIVATIONS[name] for name in φs)
-        ifgo, h_t, c_t = gates.lstm_variant(z, c_tm1, p, activations, self.coupled, normalize_c)
+        ifgo, h_t, c_t = gates.lstm_variant(z, c_tm1, p, (σ, φ, ψ), self.coupled, normalize_c)
         return ifgo, LSTMState(h=h_t, c=c_t)
 
 

@@ -145,9 +145,9 @@ class RNN(PreactivationCell):
         new, slope = jax.jvp(ACTIVATIONS[self.activation], (z + params.b,), (jnp.ones_like(z),))
         return RNNState(gates.rnn_state(state.h, new, self.leak)), slope
 
-    def update_jvp(self, slope: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
+    def update_jvp(self, residuals: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
         """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
-        return RNNState(gates.rnn_state(dstate.h, slope * dz, self.leak))
+        return RNNState(gates.rnn_state(dstate.h, residuals * dz, self.leak))
 
     def sample_noise(self, params: RNNParams, key: Array, T: int) -> Noise:
         """Draw the noise σ ε_t of every step, (T, H), from a key."""

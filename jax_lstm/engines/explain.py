@@ -85,5 +85,7 @@ class _Watched:
 def _how(engine: Engine, cell: Any, inputs: Inputs, options: Options) -> str:
     if isinstance(engine, Hoisted):
         return explain_layout(cell, inputs.xs, options.num_sequences)
-    kind = {Plain: "a scan of its step", Associative: "a parallel prefix"}.get(type(engine), "an engine of your own")
+    if isinstance(engine, Plain):
+        return f"a scan of its step over {inputs.T} steps"
+    kind = "a parallel prefix" if isinstance(engine, Associative) else "an engine of your own"
     return f"{kind} over {inputs.T} steps"

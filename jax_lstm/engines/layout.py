@@ -54,8 +54,7 @@ def explain_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> str:
     """The layout that `choose_layout` gives, and why, as part of a sentence."""
     layout = choose_layout(cell, xs, num_sequences)
     if layout.inline:
-        size = num_sequences * xs.shape[0] * _projected_size(cell)
-        return f"inputs projected in the loop ({size} projected features do not fit a CPU core's caches)"
+        return "inputs projected in the loop (all projected inputs at once would not fit a CPU core's caches)"
     if not has_own_derivative(cell):
         return "inputs projected before the loop (the cell has no derivative of its own)"
     if jax.default_backend() != "cpu":

@@ -170,7 +170,7 @@ def test_weights_are_drawn_separately_per_gate_and_head():
     for w in blocks:
         np.testing.assert_allclose(w.T @ w, np.eye(4), atol=1e-12)
     assert min(np.abs(a - b).max() for k, a in enumerate(blocks) for b in blocks[:k]) > 0.01
-    # No decomposition is of several matrices at once (weights.py says why).
+    # No decomposition is of several matrices at once (initializers.py says why).
     made = equations(jax.make_jaxpr(jl.SLSTM(400, 8, heads=2).init)(jax.random.key(3)))
     ranks = [e.invars[0].aval.ndim for e in made if e.primitive.name in ("geqrf", "geqp3", "qr")]
     assert ranks == [2]

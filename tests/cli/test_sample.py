@@ -91,7 +91,7 @@ def test_state_and_streams_continue_from_one_step_to_the_next():
     whole = jnp.concatenate([b.xs for b in batches], axis=1)
     cell = experiment().model.build(Bytes(7))
     net = jl.Model(cell, 256, 256)
-    state, ys = jax.vmap(net.outputs, (None, 0))(params, whole)
+    state, ys = jax.vmap(net.apply, (None, 0))(params, whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), carry, state)
     targets = jnp.concatenate([b.targets for b in batches], axis=1)
     expected = -jnp.take_along_axis(jax.nn.log_softmax(ys), targets[..., None], axis=-1).mean()

@@ -77,8 +77,8 @@ def test_a_new_cells_row_compares_unroll_with_its_own_step(mode):
     row: Any = table()["Leaky"]
     assert row.cell == Leaky(3, 4)
     made = problem("Leaky", mode)
-    ours = jl.unroll(made.how.cell, *made.args, *made.flags, **dict(made.how.options))
-    theirs = made.reference(*made.args, *made.flags, **dict(made.how.options))
+    ours = jl.unroll(made.how.cell, *made.args, *made.masks, **dict(made.how.options))
+    theirs = made.reference(*made.args, *made.masks, **dict(made.how.options))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), ours, theirs)
 
 
