@@ -43,7 +43,7 @@ class Given(NamedTuple):
         """The part that is the same at every step."""
         return self._replace(steps=None)
 
-    def at_every_step(self, T: int) -> "Given":
+    def at_every_step(self, T: Any) -> "Given":
         """The same with an axis T in front of every leaf."""
 
         def repeated(a: Array) -> Array:

@@ -49,10 +49,11 @@ def test_a_step_and_its_derivative_match_numpy_for_every_beta(beta):
         zero = np.zeros((H, 2 * H))
         return reference.janet((np.zeros((I, 2 * H)), zero, z), (h,), np.zeros(I), beta)
 
-    h_t = cell.update(PARAMS, STATE, zx, zh).h
+    state = jl.JANETState(jnp.asarray(STATE.h))
+    h_t = cell.update(PARAMS, state, zx, zh).h
     z = np.asarray(zx + zh) + PARAMS.b
     np.testing.assert_allclose(h_t, step(STATE.h, z)[0], rtol=0, atol=1e-12)
-    same_h_t, slopes = cell.update_with_residuals(PARAMS, STATE, zx + zh)
+    same_h_t, slopes = cell.update_with_residuals(PARAMS, state, zx + zh)
     np.testing.assert_allclose(same_h_t.h, h_t, rtol=0, atol=1e-15)
     expected = reference.derivative(step, (STATE.h, z), (np.asarray(dh), np.asarray(dz)))[0]
     along = cell.update_jvp(slopes, jl.JANETState(dh), dz).h
@@ -61,8 +62,8 @@ def test_a_step_and_its_derivative_match_numpy_for_every_beta(beta):
 
 
 def test_another_beta_is_another_cell():
-    z = jnp.asarray(normal(3, 2 * H))
-    h = [jl.JANET(I, H, beta=beta).update(PARAMS, STATE, z, z).h for beta in (0, 1)]
+    z, state = jnp.asarray(normal(3, 2 * H)), jl.JANETState(jnp.asarray(STATE.h))
+    h = [jl.JANET(I, H, beta=beta).update(PARAMS, state, z, z).h for beta in (0, 1)]
     assert np.abs(h[1] - h[0]).min() > 1e-3
 
 

@@ -71,7 +71,7 @@ def test_every_registered_cell_has_a_row_in_the_table_of_tests():
     assert CELLS == WRITTEN, "the cells of the library have a reference written from their equations"
 
 
-@pytest.mark.parametrize("mode", ["plain", "flags"])
+@pytest.mark.parametrize("mode", ["plain", "masked"])
 def test_a_new_cells_row_compares_unroll_with_its_own_step(mode):
     jl.register_cell(Leaky)
     row: Any = table()["Leaky"]
