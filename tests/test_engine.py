@@ -34,26 +34,26 @@ def loss(cell, engine, params, xs, mask, reset):
     return jnp.mean(hs**2) + jnp.mean(jax.tree.leaves(state)[0])
 
 
-def step(cell, engine="hoisted"):
+def step(cell, engine="auto"):
     return jax.value_and_grad(partial(loss, cell, engine), (0, 1))
 
 
 @cache
-def jaxpr_of(name, masks, engine="hoisted"):
+def jaxpr_of(name, masks, engine="auto"):
     return jax.make_jaxpr(step(CELLS[name], engine))(*batch(CELLS[name], masks))
 
 
 @cache
-def hlo_of(name, masks, engine="hoisted"):
+def hlo_of(name, masks, engine="auto"):
     return HLO(jax.jit(step(CELLS[name], engine)).lower(*batch(CELLS[name], masks)).compile().as_text() or "")
 
 
-def products_per_loop(name, masks, engine="hoisted"):
+def products_per_loop(name, masks, engine="auto"):
     hlo = hlo_of(name, masks, engine)
     return [hlo.count(body, "dot") for body in hlo.loop_bodies()]
 
 
-def parameter_shaped_carries(name, masks, engine="hoisted"):
+def parameter_shaped_carries(name, masks, engine="auto"):
     params = {a.shape for a in jax.tree.leaves(batch(CELLS[name], masks)[0])}
     carried = {s for scan in scans(jaxpr_of(name, masks, engine)) for s in carried_shapes(scan)}
     return params & carried

@@ -42,11 +42,11 @@ def take_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return packages, rest
 
 
-def check_imports(where: str, data: Any, packages: Sequence[str]) -> None:
+def check_imports(source: str, data: Any, packages: Sequence[str]) -> None:
     """Check that plain data from a file imports nothing but registered classes and classes of these packages.
 
     Args:
-        where: what the data are, for the message.
+        source: what the data are, for the message.
         data: nested dicts, lists and scalars.
         packages: the names of packages that may be imported.
 
@@ -58,7 +58,7 @@ def check_imports(where: str, data: Any, packages: Sequence[str]) -> None:
         top = path.partition(".")[0]
         if path not in known and top not in packages:
             raise ValueError(
-                f"{where} names {path}, and its import would run code of {top}; add --imports {top} if you trust that "
+                f"{source} names {path}, and its import would run code of {top}; add --imports {top} if you trust that "
                 "package"
             )
 
