@@ -1,7 +1,7 @@
 """Run a cell on an engine: in one piece, in segments, truncated, or part by part.
 
-An engine that accepts the whole cell runs it. Otherwise a cell made of cells sends each of its parts back here.
-Otherwise the refusal is raised.
+If the engine accepts the whole cell, it runs it. If it refuses a cell made of cells, each part is run here by itself.
+If it refuses any other cell, the reason is raised as a ValueError.
 """
 
 from functools import partial
@@ -17,14 +17,14 @@ from jax_lstm.engines.truncation import truncated
 
 
 def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, cut: bool = False) -> tuple[Any, Any]:
-    """The last state, and of every step what `options.collect` names.
+    """Run a cell; return the last state, and the states, outputs or both of every step (`options.collect`).
 
     Args:
         engine: the engine.
         cell: the cell.
         inputs: arrays over time, with or without batch axes.
         options: options of the whole run.
-        cut: whether the run is a segment already, so that `remat_every` and `truncate` are done with.
+        cut: whether this run is already one segment or block, so that `remat_every` and `truncate` are ignored.
     """
     reason = engine.refuses(cell, inputs, options)
     if reason is not None and not isinstance(cell, CompositeCell):
@@ -34,7 +34,7 @@ def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, cut: boo
     if truncate is not None and truncate[0] < inputs.T:
         block = partial(one_piece, options=options._replace(reverse=False), cut=True)
         return truncated(block, inputs, *truncate, options.reverse)
-    if n is not None and inputs.T > 0 and is_causal(cell):  # no segment of another cell can be run alone
+    if n is not None and inputs.T > 0 and is_causal(cell):  # a segment needs a causal cell
         return segmented(partial(one_piece, options=options, cut=True), inputs, n, options.reverse)
     return one_piece(inputs, options=options, cut=cut)
 
