@@ -3,7 +3,8 @@
     s_T, collected = engine.run(cell, inputs, options)
 
 An engine is a frozen dataclass of Python numbers: static, hashable, equal by value. It runs all steps that it gets in
-one piece, forward or in reverse. driver.py calls it, once per segment with `remat_every`, once per block for `tbptt`.
+one piece, forward or in reverse. driver.py cuts a run into segments (`remat_every`) or blocks (`tbptt`), and calls the
+engine on each.
 
 Where the mask is False, the state stays, the output is 0, and x is not read. Where the reset is True, the state is set
 to `s_initial` before that step.

@@ -5,15 +5,14 @@ The states of a cell that splits its step are
     s_t  = mix(params, update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1})))
 
 The tangent of this recurrence is an affine recurrence; the custom JVP computes it in a loop of its own. L_t below is
-the linear map that `update_jvp` computes from the residuals of step t. A cell with its own derivative (its update reads
-only the sum zx + zh) returns the residuals from the forward loop. The tangents of params and inputs enter through the
-pre-activation z:
+the linearization of update at step t. A cell with its own derivative (its update reads only the sum zx + zh) returns
+the residuals of L_t from the forward loop. The tangents of params and inputs enter through the pre-activation z:
 
     dz_t = JVP of z_t for (dparams, dx_t), with s_{t−1} held fixed   for all steps at once, before the loop
     ds_t = L_t(ds_{t−1}, dz_t + recur(params, ds_{t−1}))             the loop
 
-Both lines avoid sums of an array that has a batch axis and one that has none, and never concatenate arrays over time:
-under `vmap` JAX would move the batch axis before the time axis, and copy every stream.
+Both lines avoid sums of an array that has a batch axis and one that has none, and never concatenate arrays that have a
+time axis: under `vmap` JAX would move the batch axis before the time axis, and copy every stream.
 
 For any other cell JAX linearizes update, for all steps at once. The tangents of params and inputs enter through the
 state, because update may read any parameter:

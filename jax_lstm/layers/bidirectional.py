@@ -3,8 +3,8 @@
     →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
 Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is the
-first input of an episode. The backward cell ends the episode there, and is reset before the unmasked step that precedes
-t.
+first input of an episode. For the backward cell x_t is the last input of that episode, so it is reset before it reads
+the unmasked step that precedes t.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class Bidirectional(CompositeCell):
 
     @property
     def causal(self) -> bool:
-        """False: an output depends on later inputs."""
+        """False: outputs depend on later inputs."""
         return False
 
     @property
@@ -136,7 +136,7 @@ class Bidirectional(CompositeCell):
     def output(self, state: BidirectionalState) -> Array:
         """The outputs of both cells in this state, concatenated: (output_size,).
 
-        For the last state of a run they are the outputs of the cells at their own ends of the sequence.
+        For the last state of a run, each output is that of the step where its cell ends.
         """
         shown = output(self.forward, state.forward), output(self.backward, state.backward)
         return jnp.concatenate(shown, axis=-1)
@@ -151,7 +151,7 @@ class Bidirectional(CompositeCell):
 
     @property
     def has_noise(self) -> bool:
-        """Whether one of the two cells draws random numbers."""
+        """Whether at least one of the two cells draws random numbers."""
         return has_noise(self.forward) or has_noise(self.backward)
 
     def sample_noise(self, params: BidirectionalParams, key: Array, T: int) -> Noise:
@@ -186,9 +186,10 @@ class Bidirectional(CompositeCell):
 
 
 def _reset_of_other_direction(mask: Any, reset: Any, reverse: bool) -> Bool[Array, "T *B"] | None:
-    """True at each unmasked step whose next unmasked step (in the order of processing) is reset.
+    """The reset of the cell that runs in the other direction.
 
-    That is the last unmasked step of an episode, where the other direction is reset.
+    It is True at each unmasked step whose next unmasked step, in the order of processing of `reset`, is reset. That is
+    the last unmasked step of an episode, and the first one that the other cell reads.
     """
     if reset is None or reset.shape[0] == 0:
         return reset
