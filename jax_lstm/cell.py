@@ -52,8 +52,7 @@ from jaxtyping import Array
 
 from jax_lstm import checks
 
-# The methods that each optional method must agree with. If a subclass overrides one of these but not the optional
-# method, the inherited optional method is not used.
+# If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
 DERIVED_FROM = {
     "update_with_residuals": ("update",),
     "update_jvp": ("update",),
@@ -139,7 +138,7 @@ class Noise(NamedTuple):
 
 
 class OptionalMethods:
-    """The properties and methods that any cell may define besides the protocol `Cell`, with their defaults."""
+    """What any cell may define besides the protocol `Cell`, with the defaults."""
 
     @property
     def output_size(self) -> int:
@@ -347,8 +346,7 @@ def is_linear(cell: Any) -> bool:
 def _is_current(cell: SplitCell, method: str) -> bool:
     """Whether an optional method agrees with the other methods of the cell.
 
-    False if a subclass overrides `update`, say, and inherits `update_with_residuals`, which belongs to another
-    `update`.
+    False if a subclass overrides `update`, say, but inherits the `update_with_residuals` of another `update`.
     """
     classes = type(cell).__mro__
 
@@ -369,7 +367,7 @@ def is_causal(cell: Any) -> bool:
 
 
 def has_noise(cell: Any) -> bool:
-    """Whether the cell takes a key: it draws random numbers when `unroll` gets one."""
+    """Whether the cell draws random numbers when `unroll` gets a key; only then does `unroll` accept one."""
     return getattr(cell, "has_noise", False)
 
 

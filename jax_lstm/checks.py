@@ -120,10 +120,7 @@ def as_array(caller: str, name: str, value: Any) -> jax.Array:
 
 
 def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
-    """Check the input, xs or x, against `axes`, "(T, I)" or "(I,)"; return it as a JAX array.
-
-    Its dtype must be a float dtype that the params' dtype holds without loss.
-    """
+    """Check xs or x: of shape `axes`, "(T, I)" or "(I,)", and floats that the params' dtype holds without loss."""
     x = as_array(caller, name, value)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -204,11 +201,7 @@ def check_cell(caller: str, value: Any) -> Any:
 
 
 def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
-    """Check the params: leaves and shapes as the cell's `init` makes them, and one float dtype.
-
-    Returns:
-        The params as JAX arrays, and their dtype.
-    """
+    """Check that the params have the leaves of `init` and one float dtype; return them as JAX arrays, and the dtype."""
     want = params_shapes(cell)
     if isinstance(value, dict) and field_names(want):
         raise ValueError(

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    """The dtype, or float32 if it is narrower: draw and sum in it, then cast, so that values are rounded only once."""
+    """The dtype, or float32 if it is narrower: draw or sum in it, then cast to the narrow dtype."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
@@ -116,7 +116,7 @@ def lstm_variant(
         peepholes: the weights p by the gate's letter; empty for no peepholes.
         activations: σ, φ and ψ.
         coupled: whether i = 1 − f.
-        normalize_c: the function that is applied to c_t before ψ: layer normalization, or the identity.
+        normalize_c: applied to c_t before ψ: layer normalization or the identity.
     """
     σ, φ, ψ = activations
 
@@ -167,7 +167,7 @@ def rnn_state(h_tm1: Unit, new: Unit, leak: float) -> Unit:
 
 
 def janet_gates(z_f: Unit, z_g: Unit, beta: float) -> tuple[Unit, Unit, Unit]:
-    """(f, k, g). k is computed as σ(β − z_f), which is accurate where k is small; 1 − σ(z_f − β) is not."""
+    """(f, k, g). k is computed as σ(β − z_f), which is accurate where k is small."""
     return jax.nn.sigmoid(z_f), jax.nn.sigmoid(beta - z_f), jnp.tanh(z_g)
 
 

@@ -29,10 +29,7 @@ def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Ar
 def draw_per_gate(
     draw: Callable[..., Array], key: Array, gates: int, shape: tuple[int, int], dtype: DTypeLike
 ) -> Float[Array, "fan_in width"]:
-    """Draw one block (fan_in, n) of `shape` per gate, each from its own key, and put them side by side.
-
-    draw(key, shape, dtype) draws one block. It draws in float32 or wider; the result is then cast to `dtype`.
-    """
+    """Concatenate one block draw(key, shape, dtype) per gate, each from its own key, drawn in float32 or wider."""
     wide = at_least_float32(dtype)
     blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(blocks, axis=1).astype(dtype)

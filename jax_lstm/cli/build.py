@@ -18,7 +18,7 @@ from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainSt
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.run_dir import CHECKPOINTS
 
-PROBED = 4  # the number of validation sequences over which the option train.probe averages gradient norms
+PROBED = 4  # validation sequences over which train.probe averages gradient norms
 MEASURED = 600  # measure gradients over at most this many steps, if there are targets at every step
 
 
@@ -57,7 +57,7 @@ class ModelConfig:
             raise ValueError(f"model.window: wanted 1 or more, or null, but got {self.window}")
 
     def build(self, task: Task) -> jl.Cell:
-        """The cell, or stack of cells, for a task: its input is the task's features, or the embedding of its tokens."""
+        """The cell, or stack of cells, for a task; it reads the task's features, or embedded tokens."""
         if isinstance(task, ReadsTokens):
             return self.of_size(self.embedding or self.hidden_size)
         if self.embedding is not None:
@@ -81,7 +81,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All options of one training run. A wrong option, or options that do not fit together, raise a ValueError.
+    """All options of one training run; options that are wrong or contradict each other raise a ValueError.
 
     Args:
         model: the options of the model.
@@ -124,7 +124,7 @@ class Experiment:
 
 
 def build_model(experiment: Experiment, task: Task) -> TrainedRun:
-    """The model of an experiment for its task: cells, readout, and an embedding if the task reads tokens."""
+    """The model of an experiment: cells, readout, and an embedding if the task reads tokens."""
     vocabulary = task.vocabulary if isinstance(task, ReadsTokens) else None
     net = jl.Model(experiment.model.build(task), task.output_size, vocabulary)
     return TrainedRun(net, experiment.model.window)

@@ -23,13 +23,7 @@ DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 class Kind(NamedTuple):
-    """What can be chosen: a cell or a task.
-
-    what: "cell" or "task", for messages.
-    registry: the registered classes or functions, by name.
-    set_parameters: the parameters that the program sets, so that they are no options.
-    protocol: the protocol that the chosen object must satisfy.
-    """
+    """What can be chosen, "cell" or "task": its registry, the parameters that the program sets, and its protocol."""
 
     what: str
     registry: dict[str, Any]
@@ -67,7 +61,7 @@ class Choice:
 
         Args:
             kind: `CELL` or `TASK`.
-            key: the key of the choice in a config, such as "model.cell"; error messages name it.
+            key: the key of the choice in a config, such as "model.cell", for messages.
             values: the parameters that the program sets.
 
         Raises:
@@ -153,7 +147,7 @@ def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
 
 
 def names(kind: Kind) -> Iterator[str]:
-    """The registered names that can be chosen: a layer such as Stack cannot, since it lacks the sizes as parameters."""
+    """The registered names that can be chosen: not layers such as Stack, which lack the sizes as parameters."""
     for name, factory in kind.registry.items():
         if set(kind.set_parameters) <= set(inspect.signature(factory).parameters):
             yield name

@@ -110,7 +110,7 @@ def noise(key: Key[Array, ""], size: int, length: int) -> Float[Array, "B T 8"]:
 
 
 def exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"]) -> Float[Array, "B 10"]:
-    """The 10 largest Lyapunov exponents along each sequence, in nats per step, in a form that JAX can differentiate."""
+    """The 10 largest Lyapunov exponents along each sequence, in nats per step; JAX can differentiate them."""
     return jax.vmap(partial(gradflow.lyapunov_spectrum, k=EXPONENTS), (None, None, 0))(cell, params, xs)
 
 

@@ -46,7 +46,7 @@ def experiment_parser(command: str, description: str) -> ArgumentParser:
 
 
 def add_sections(parser: ArgumentParser, sections: dict[str, type], skip: set[str]) -> None:
-    """Add one group of arguments per section, such as opt: OptConfig; `skip` names parameters that are left out."""
+    """Add one group of arguments per section, such as opt: OptConfig, without the parameters in `skip`."""
     for name, section in sections.items():
         group: Any = parser.add_argument_group((section.__doc__ or name).partition("\n")[0].rstrip("."))
         group.add_class_arguments(section, name, as_group=False, skip=skip)
@@ -58,7 +58,7 @@ def add_imports(parser: Any) -> None:
 
 
 def take_imports(parser: Any, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The packages that --imports lists, and the other arguments; on an error `parser` exits with code 2."""
+    """The packages that --imports lists, and the other arguments; on an error exit with code 2."""
     packages, rest = [], []
     try:
         packages, rest = imports.take_imports(argv)
@@ -120,8 +120,8 @@ def choose(
 ) -> tuple[dict[str, str | None], list[str]]:
     """Find the classes that configs and arguments choose, and add their options to the parser.
 
-    If a key is chosen several times, the last choice counts. If it names another class than a config before it, the
-    options that the config gives for its class are dropped. --KEY.help prints the options and exits.
+    The last choice of a key counts. If it names another class, the options that a config gave before it are dropped.
+    --KEY.help prints the options and exits.
 
     Args:
         parser: the parser that gets the options.
@@ -176,11 +176,7 @@ def choose(
 def read_file(name: str, packages: Sequence[str], keys: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
     """Read a config file as plain data, and check its sections and what it would import.
 
-    Args:
-        name: the path of the file, or the name of a packaged config.
-        packages: packages that the config may import.
-        keys: the dotted keys of the choices, such as "model.cell".
-        sections: the sections that the config may have.
+    `name` is the path of a file or the name of a packaged config; `keys` are the keys of choices, such as "model.cell".
 
     Raises:
         ValueError: there is no such file, it is not a config, or it would import another package.

@@ -58,7 +58,7 @@ class TrainedRun(NamedTuple):
             params: the params of one seed.
             batch: B sequences.
             state: the states before the first step, each leaf (B, ...); None: the initial state.
-            key: one random key, for dropout and noise; ignored if the cell draws nothing. None: nothing is drawn.
+            key: one random key, for dropout and noise; ignored if the cell draws nothing.
 
         Returns:
             The last states, and the outputs: (B, T, O) if the batch has weights, else the last ones (B, O).

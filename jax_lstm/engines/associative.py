@@ -1,7 +1,4 @@
-"""The engine "associative": a parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990).
-
-It takes a cell that is linear in its state. `jax.lax.associative_scan` does O(T) work, at depth O(log T).
-"""
+"""The engine "associative": a parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +16,9 @@ from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Associative:
-    """A parallel prefix over time, for a cell that is linear in its state, such as MinLSTM: depth O(log T).
+    """A parallel prefix over time, for a cell that is linear in its state, such as MinLSTM.
 
-    JAX differentiates it, to every order. Memory is O(T) in forward mode too.
+    Work O(T), depth O(log T). JAX differentiates it, to every order. Memory is O(T) in forward mode too.
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:

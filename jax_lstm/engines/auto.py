@@ -1,4 +1,4 @@
-"""The engine "auto", the default: "hoisted" for a cell that it can run, else "plain"."""
+"""The engine "auto", the default, which chooses "hoisted" or "plain"."""
 
 from dataclasses import dataclass
 from typing import Any

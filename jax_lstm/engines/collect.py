@@ -10,10 +10,7 @@ from jax_lstm.engines.masking import zero_masked
 
 
 def collected(cell: Any, inputs: Inputs, options: Options, states: Any) -> Any:
-    """The states, the outputs, or both, as `options.collect` names them, from the states of all steps.
-
-    The outputs are `cell.output` of the states, and 0 at masked steps.
-    """
+    """What `options.collect` names, from the states of all steps; outputs are `cell.output(s_t)`, 0 at masked steps."""
     if options.collect == "states":
         return states
     ys = zero_masked(inputs.mask, vmap_time_and_batch(partial(output, cell), inputs.xs.ndim - 1)(states))

@@ -2,9 +2,8 @@
 
     s_T, collected = engine.run(cell, inputs, options)
 
-An engine is a frozen dataclass of Python numbers: static, hashable, equal by value. It runs all steps that it gets in
-one piece, forward or in reverse. driver.py cuts a run into segments (`remat_every`) or blocks (`tbptt`), and calls the
-engine on each.
+An engine runs all steps that it gets in one piece, forward or in reverse. driver.py cuts a run into segments
+(`remat_every`) or blocks (`tbptt`), and calls the engine on each.
 
 Where the mask is False, the state stays, the output is 0, and x is not read. Where the reset is True, the state is set
 to `s_initial` before that step.
@@ -21,11 +20,7 @@ from jax_lstm.cell import Noise, call_given
 
 
 class Given(NamedTuple):
-    """The arguments of a cell's functions besides params, state and x; a field is None if the run has none.
-
-    steps: random numbers of every step; each leaf (T, *B, ...).
-    sequence: random numbers of every sequence; each leaf (*B, ...).
-    constants: `Inputs.constants`; each leaf (*B, ...).
+    """`noise_steps`, `noise` and `constants` of `Inputs`, which a cell's functions get besides params, state and x.
 
     For one step of one sequence the leaves have neither T nor B.
     """
@@ -35,12 +30,12 @@ class Given(NamedTuple):
     constants: Any = None
 
     def keywords(self) -> dict[str, Any]:
-        """The fields as keyword arguments of a cell's functions: `noise` and `constants`, without what is None."""
+        """The keyword arguments of a cell's functions: `noise` and `constants`, unless they are None."""
         noise = {} if self.steps is None and self.sequence is None else {"noise": Noise(self.steps, self.sequence)}
         return noise | ({} if self.constants is None else {"constants": self.constants})
 
     def call(self, f: Callable, *args: Any) -> Any:
-        """Call f(*args) with those of the keyword arguments that f has parameters for."""
+        """Call f(*args) with those `keywords` that f has parameters for."""
         return call_given(f, *args, given=self.keywords())
 
     def lasting(self) -> "Given":
@@ -65,8 +60,7 @@ class Inputs(NamedTuple):
     xs: (T, *B, I). `Engine.run` gets zeros at masked steps.
     noise_steps: random numbers of every step, a pytree with leaves (T, *B, ...), or None.
     noise: random numbers of every sequence, a pytree with leaves (*B, ...), or None.
-    constants: other arrays that the cell reads at every step, a pytree with leaves (*B, ...) of any dtype, or None.
-        `unroll` passes none.
+    constants: what a cell reads at every step, a pytree with leaves (*B, ...) of any dtype; None from `unroll`.
     mask: (T, *B) bools; None: no step is masked.
     reset: (T, *B) bools, False where mask is False; None: no resets.
     """
@@ -136,7 +130,7 @@ class Options(NamedTuple):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Protocol of an engine. Implement it as a frozen dataclass whose fields are Python numbers."""
+    """Protocol of an engine. Implement it as a frozen dataclass of Python numbers: static, hashable, equal by value."""
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
         """Why the engine cannot run this cell, as an error message that names an engine that can; None if it can.
@@ -151,8 +145,7 @@ class Engine(Protocol):
         Do not read `options.remat_every` and `options.truncate`: the driver applies them.
 
         Returns:
-            (s_T, collected): the state after the last step processed, and the states, outputs or both of every step,
-            as `options.collect` names them, each leaf (T, *B, ...). The state at a masked step is the state before it;
-            the output there is 0.
+            (s_T, collected): the state after the last step processed, and what `options.collect` names for every step,
+            each leaf (T, *B, ...), also at masked steps.
         """
         ...

@@ -20,7 +20,7 @@ from jax_lstm.engines.run import ENGINES, check_engine, check_options
 def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, remat_every: Any = None) -> str:
     """Describe in one line which engine and layout `unroll` would use for a cell and data of this shape, and why.
 
-    The run is traced with abstract arrays; nothing is computed or compiled.
+    Nothing is computed or compiled.
 
     >>> import jax.numpy as jnp
     >>> import jax_lstm as jl

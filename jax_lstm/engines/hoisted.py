@@ -152,9 +152,9 @@ def _trajectory_jvp(cell: Any, reverse: bool, layout: Layout, primals: Any, tang
 
 
 def _own_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any, Callable]:
-    """For a cell with its own derivative: s_T, all states, and a function that makes the parts of the tangent loop.
+    """For a cell with its own derivative: s_T, all states, and a function that returns the parts of the tangent loop.
 
-    That function maps (dparams, dxs, dgiven) to (update_jvp, recur, residuals L, dz, u) as in the equations above.
+    It maps (dparams, dxs, dgiven) to (update_jvp, recur, L, dz, u), as in the equations above.
     """
     params, xs, given, B = inputs.params, inputs.xs, inputs.given, inputs.batch_axes
     packed, unpacked = _packing(cell, inputs) if layout.packed else (lambda L: L, lambda L: L)
@@ -264,10 +264,7 @@ def _with(given: Given, recur: Callable, batch_axes: int) -> Callable[[Any], Any
 
 
 def _projected(cell: Any, layout: Layout, inputs: Inputs, step: Callable) -> tuple[Any, Callable]:
-    """The stream that the loop reads, xs or zxs, and the step for it.
-
-    `step` maps (s_{t−1}, zx_t, given_t) to (s_t, more). If the layout is inline, the new step also projects x_t.
-    """
+    """The stream that the loop reads, xs or zxs, and its step, from a step (s_{t−1}, zx_t, given_t) -> (s_t, more)."""
 
     def project(x: Any, given_t: Given) -> Any:
         return given_t.call(cell.project, inputs.params, x)

@@ -68,10 +68,7 @@ def check_options(
 def check_arrays(
     caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """Check the arrays of one sequence; return params, xs, state, mask and reset as JAX arrays, or None.
-
-    A state of None becomes the cell's initial state.
-    """
+    """Check the arrays of one sequence; return params, xs, state (the initial state if None), mask and reset."""
     params, dtype = checks.check_params(caller, cell, params)
     xs = checks.check_input(caller, "xs", xs, cell, dtype, "(T, I)")
     state = cell.initial_state(params) if state is None else checks.check_state(caller, cell, state, dtype)
@@ -84,10 +81,7 @@ def run_sequence(
     reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
     collect: str = "outputs",
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Check the arguments of one sequence, and run it; return (last state, collected steps).
-
-    `caller` is the public function, for error messages. `collect` is that of `Options`.
-    """
+    """Check the arguments of one sequence, and run it; `caller` is for messages, `collect` is that of `Options`."""
     cell = checks.check_cell(caller, cell)
     params, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
     key = _check_key(caller, cell, key)
@@ -136,7 +130,7 @@ def compiled_run(
     cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any, constants: Any = None, *,
     engine: Engine, options: Options,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Run a cell over xs (T, *B, I) with checked arguments, and a key for each sequence: keys (*B), or None.
+    """Run a cell over xs (T, *B, I), with one key per sequence: keys (*B), or None.
 
     Resets at masked steps are dropped here. All random numbers are drawn here, before the first step.
     """

@@ -14,14 +14,7 @@ from jax_lstm.engines.sharding import match_sharding_batched
 def segmented(run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, n: int, reverse: bool) -> tuple[Any, Any]:
     """Run segments of n steps, each under `jax.checkpoint`; the one processed last may be shorter.
 
-    Args:
-        run: inputs of one segment -> (its last state, the collected steps).
-        inputs: the inputs of the whole run.
-        n: the number of steps in a segment.
-        reverse: whether `run` processes the steps from last to first.
-
-    Returns:
-        (s_T, collected) of the whole run.
+    `run` maps the inputs of a segment to (its last state, its collected steps).
     """
     T = inputs.T
     full_steps = T - T % n
@@ -47,10 +40,7 @@ def segmented(run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, n: int, 
 
 
 def segment_length(steps: int) -> int:
-    """The length of a segment for T steps, about √T.
-
-    It is a divisor of T if there is one between √T/2 and 2√T, because a shorter last segment needs a copy.
-    """
+    """About √T; a divisor of T if one is between √T/2 and 2√T, because a shorter last segment needs a copy."""
     root = max(1, math.isqrt(steps))
     divisors = [n for n in range((root + 1) // 2, 2 * root + 1) if steps % n == 0]
     return min(divisors, key=lambda n: abs(n - root), default=root)

@@ -17,10 +17,9 @@ def truncated(
 ) -> tuple[Any, Any]:
     """Run blocks of `stride` steps. The run for a block starts `window` steps before the block's end.
 
-    No gradient passes to the steps before that start. `run` maps inputs to (last state, collected steps), from the
-    first step to the last. With `reverse` the steps are flipped before and after. Masked steps are added before the
-    first step and after the last, so that all blocks have the same shape. They keep the state, and pass the gradient on
-    to s_0.
+    No gradient passes to the steps before that start. `run` processes the steps of a block from first to last. Masked
+    steps are added before the first step and after the last, so that all blocks have the same shape. They keep the
+    state, and pass the gradient on to s_0.
     """
     T, xs = inputs.T, inputs.xs
     blocks, overlap = -(-T // stride), window // stride

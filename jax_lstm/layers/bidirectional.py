@@ -2,9 +2,7 @@
 
     →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
-Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is the
-first input of an episode. For the backward cell x_t is the last input of that episode, so it is reset before it reads
-the unmasked step that precedes t.
+→ marks the forward cell, ← the backward cell.
 """
 
 from collections.abc import Callable
@@ -48,8 +46,9 @@ class Bidirectional(CompositeCell):
     the two cells at step t. It is not causal: it needs the whole sequence, so `step`, `stream` and `tbptt` raise a
     ValueError. After a run, state.backward is the state at the first step, where the backward cell ends.
 
-    Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
-    reset before it reads the unmasked step that precedes t.
+    Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is
+    the first input of an episode, and for the backward cell its last. So the backward cell is reset before it reads the
+    unmasked step that precedes t.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -186,10 +185,9 @@ class Bidirectional(CompositeCell):
 
 
 def _reset_of_other_direction(mask: Any, reset: Any, reverse: bool) -> Bool[Array, "T *B"] | None:
-    """The reset of the cell that runs in the other direction.
+    """True at each unmasked step whose next unmasked step (in the order of processing) is reset.
 
-    It is True at each unmasked step whose next unmasked step, in the order of processing of `reset`, is reset. That is
-    the last unmasked step of an episode, and the first one that the other cell reads.
+    That is the last unmasked step of an episode, and the first one that the cell in the other direction reads.
     """
     if reset is None or reset.shape[0] == 0:
         return reset

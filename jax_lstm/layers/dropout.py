@@ -6,8 +6,8 @@
               without a key the expected value, p h_{t−1} + (1 − p) h_t                      Krueger et al. 2017
     weights   w_h ⊙ M / (1 − p)         one mask for a whole batch (DropConnect)             Merity et al. 2018
 
-`Dropout` does the first three; `drop_weights` does the last. The masks m_x, m_h and M are 0 with probability p, else 1.
-All random numbers are drawn from the key before the first step. Without a key nothing is dropped.
+The entries of m_x, m_h and M are 0 with probability p, else 1. `drop_weights` draws M, `Dropout` the other masks. All
+random numbers are drawn from the key before the first step. Without a key nothing is dropped.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,8 +49,8 @@ def kept(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Floa
 def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
     """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p) (Merity, Keskar & Socher 2018).
 
-    Each entry of M is 0 with probability p, else 1. Call the function once per training step, before `unroll`. All time
-    steps and the whole batch then share one mask.
+    Each entry of M is 0 with probability p, else 1. Call it once per training step, before `unroll`. All time steps and
+    the whole batch then share one mask.
 
     Args:
         key: one random key. Do not reuse it.
@@ -268,22 +268,14 @@ class Dropout(CellWrapper, SplitCell):
 
 
 class StepNoise(NamedTuple):
-    """The random numbers of a Dropout for every step.
-
-    zoneout: masks by the field of the state, each (T, H); 1 where a unit keeps its old value.
-    cell: the noise of the cell inside for every step.
-    """
+    """Random numbers of every step: zoneout masks by field, 1 where a unit keeps its old value; the cell's own."""
 
     zoneout: dict[str, Array]
     cell: Any
 
 
 class SequenceNoise(NamedTuple):
-    """The random numbers of a Dropout for a whole sequence.
-
-    x, h: the masks m_x / (1 − inputs) and m_h / (1 − hidden); None if the rate is 0.
-    cell: the noise of the cell inside for the sequence.
-    """
+    """Random numbers of a sequence: m_x / (1 − inputs) and m_h / (1 − hidden), None for rate 0; the cell's own."""
 
     x: Array | None = None
     h: Array | None = None
@@ -291,7 +283,7 @@ class SequenceNoise(NamedTuple):
 
 
 def _masks(given: dict[str, Any]) -> tuple[SequenceNoise, dict[str, Any]]:
-    """Split what a Dropout is given into its masks of the sequence, and what the cell inside is given."""
+    """The masks of x and h, and what the cell inside is given."""
     if "noise" not in given:
         return SequenceNoise(), given
     noise, rest = given["noise"], {name: value for name, value in given.items() if name != "noise"}

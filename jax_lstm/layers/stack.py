@@ -213,7 +213,7 @@ class Stack(CompositeCell):
         return ends, states, x
 
     def _noise_of_cells(self, noise: Noise | None) -> tuple[Any, Any]:
-        """Split the noise by cell: a tuple of `LayerNoise` for the steps, and a tuple of noise of the sequence."""
+        """One `LayerNoise` per cell for the steps, and the noise of each cell for the sequence."""
         steps, sequence = (None, None) if noise is None else noise
         nothing = (None,) * len(self.cells)
         return (LayerNoise(),) * len(self.cells) if steps is None else steps, nothing if sequence is None else sequence
@@ -225,11 +225,7 @@ class Stack(CompositeCell):
 
 
 class LayerNoise(NamedTuple):
-    """The random numbers of one cell of a `Stack` for every step; a field is None if nothing is drawn.
-
-    cell: the noise of the cell itself.
-    mask: the dropout mask of its output, (T, output_size).
-    """
+    """Random numbers of one cell of a `Stack` for every step: its own, and the dropout mask of its output, or None."""
 
     cell: Any = None
     mask: Array | None = None

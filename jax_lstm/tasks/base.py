@@ -1,10 +1,10 @@
-"""The protocol of a task: a source of training, validation and test batches, with its sizes, loss and score.
+"""The protocol of a task: its training, validation and test batches, sizes, loss and score.
 
     batch = task.train_batch(key, step, size)   a pure function: the same key and step give the same batch
     batch = task.validation()                   fixed; used to select checkpoints and to stop early
     batch = task.test()                         fixed; used once, at the end
 
-A training batch is a function of (key, step). So a run that resumes needs only its step: there is no iterator to save.
+A training batch is a function of (key, step), so a run can resume from its step alone, without a saved iterator.
 """
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     mask: Bool[Array, "B T"] | None = None
     """True at the steps of a sequence, False at padding; None: every sequence has T steps."""
     weights: Float[Array, "B T"] | None = None
-    """The weight of each step in loss and score; None: one target per sequence, for the output after the last step."""
+    """The weight of each step in loss and score; None: one target per sequence, for the last output."""
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str:
-        """The name of the score that validation and test report (train/losses.py)."""
+        """The name of the score (train/losses.py)."""
         ...
 
     @property
@@ -103,10 +103,7 @@ class ReadsTokens(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """The protocol of a task whose training sequences continue from batch to batch; in addition to `Task`.
-
-    Training then starts each batch from the last states of the batch before.
-    """
+    """The protocol of a task whose batches continue the sequences, and so the states, of the batch before."""
 
     @property
     def continues(self) -> bool:

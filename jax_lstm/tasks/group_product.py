@@ -101,7 +101,7 @@ class GroupProduct(GeneratedTask):
         group: "Z60" or "A5".
         trained: time steps of a training sequence.
         scored: time steps of a validation or test sequence.
-        ramp: after every `ramp` batches, one more time step counts in the loss; the first two count from the start.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
 
     Raises:
         ValueError: group is neither, or a number is below 1.
@@ -161,7 +161,7 @@ def z60(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
     Args:
         trained: time steps of a training sequence.
         scored: time steps of a validation or test sequence.
-        ramp: after every `ramp` batches, one more time step counts in the loss; the first two count from the start.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
     """
     return GroupProduct("Z60", trained, scored, ramp)
 
@@ -172,7 +172,7 @@ def a5(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
     Args:
         trained: time steps of a training sequence.
         scored: time steps of a validation or test sequence.
-        ramp: after every `ramp` batches, one more time step counts in the loss; the first two count from the start.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
     """
     return GroupProduct("A5", trained, scored, ramp)
 
