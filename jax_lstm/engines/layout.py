@@ -6,7 +6,7 @@
 The weight gradients are computed outside the loop in both cases. One large product is faster on accelerators, for small
 problems, and for few sequences, where a product per step is limited by reading the weights. But it writes T × B × 4H
 floats (for an LSTM) and reads them back. On a CPU that takes longer than the product itself if they do not fit in the
-caches. So a run is inline only on a CPU.
+caches. So a run is inline only on a CPU, for a cell with its own derivative.
 
     transposed   the backward loop reads the recurrent weights from a transposed copy, along rows: faster for a matrix
                  product on a CPU. For fewer than `MIN_ROWS` sequences on a CPU the copy costs more than it saves
