@@ -1,6 +1,6 @@
 """What a cell is: the protocol `Cell`, the base classes `SplitCell` and `CompositeCell`, and their optional methods.
 
-A cell is three pure functions and two sizes. With only these it runs as a plain `lax.scan`:
+A cell has three pure functions and two sizes. With only these it runs on the engine "plain", a `lax.scan`:
 
     params   = cell.init(key, dtype)
     state    = cell.initial_state(params)
@@ -8,36 +8,36 @@ A cell is three pure functions and two sizes. With only these it runs as a plain
 
 A `SplitCell` splits its step into three parts, and runs on the engine "hoisted" (engines/hoisted.py), which is faster:
 
-    zx_t = project(params, x_t)                  needs no state: all steps in one matrix product before the loop
+    zx_t = project(params, x_t)                  needs no state: one matrix product for all steps, before the loop
     zh_t = recur(params, s_{t−1})                linear in the state: the only matrix product inside the loop
     s_t  = update(params, s_{t−1}, zx_t, zh_t)   elementwise in the state; may use any parameter
 
-If one more matrix product follows `update` (a projection of h), the step is s_t = mix(params, update(…)). `mix` is
-linear in the state.
+If another matrix product follows `update`, such as a projection of h, the step is s_t = mix(params, update(…)). `mix`
+is linear in the state.
 
-A split cell whose `update` depends on zx and zh only through their sum may define its own derivative, and say so with
-`own_derivative`. This pays if it needs fewer residuals than JAX would save:
+If `update` depends on zx and zh only through their sum, a split cell may define its own derivative; then its property
+`own_derivative` is True. This pays if it needs fewer residuals than JAX would save:
 
     s_t, L_t = update_with_residuals(params, s_{t−1}, zx_t + zh_t)    the new state, and the residuals for its JVP
     ds_t     = update_jvp(L_t, ds_{t−1}, dz_t)                        the JVP of update, linear in (ds, dz)
     dz_t     = preactivation_jvp(params, dparams, x_t, dx_t, s_{t−1}) the tangent of the pre-activation with s_{t−1}
-                                                                      held fixed, without the part that is None
-    ds ↦ zh  = recur_transposed(params)                               recur, with its weights transposed once
+                                                                      held fixed; dparams or dx_t may be None: zero
+    ds ↦ dzh = recur_transposed(params)                               recur of a tangent, its weights transposed once
 
-A split cell that is linear in its state may define its coefficients, and say so with `linear_in_state`:
+If a step is linear in the state, a split cell may define its coefficients; then `linear_in_state` is True:
 
     a_t, b_t = affine(params, x_t)               s_t = a_t ⊙ s_{t−1} + b_t
 
 A `CompositeCell` is made of cells (layers/): it runs each of its parts over the whole sequence.
 
-Any cell may draw random numbers before the first step, and say so with `has_noise`:
+Any cell may draw random numbers before the first step; then `has_noise` is True:
 
     noise    = sample_noise(params, key, T)      Noise(steps, sequence)
 
-Where a run has noise or constants (engines/engine.py), each of `step`, `project`, `recur`, `update`, `affine`,
-`preactivation_jvp` and the function of `recur_transposed` that has a parameter `noise` or `constants` gets them by
-keyword, for one step of one sequence. `recur` gets no `noise.steps`. Where a run has none, the parameter is not passed:
-give it a default. A cell with its own derivative reads them in `project` and `recur` only.
+A run may have noise and constants (`Inputs` in engines/engine.py). `step`, `project`, `recur`, `update`, `affine`,
+`preactivation_jvp` and the function that `recur_transposed` returns get them by keyword, for one step of one sequence,
+if they have a parameter `noise` or `constants`. Give the parameter a default: a run without noise or constants does not
+pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read them in `update`.
 """
 
 import inspect
@@ -52,7 +52,7 @@ from jaxtyping import Array
 
 from jax_lstm import checks
 
-# What each optional method is derived from.
+# If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
 DERIVED_FROM = {
     "update_with_residuals": ("update",),
     "update_jvp": ("update",),
@@ -138,7 +138,7 @@ class Noise(NamedTuple):
 
 
 class OptionalMethods:
-    """What a cell may define besides the protocol `Cell`, with defaults."""
+    """What any cell may define besides the protocol `Cell`, with the defaults."""
 
     @property
     def output_size(self) -> int:
@@ -166,7 +166,7 @@ class OptionalMethods:
 
 
 class SplitCell(OptionalMethods, ABC):
-    """Base class of a cell that splits its step into project, recur and update, for the fast engine.
+    """Base class of a cell that splits its step into project, recur and update, for the engine "hoisted".
 
     As if by::
 
@@ -215,7 +215,7 @@ class SplitCell(OptionalMethods, ABC):
         return state
 
     def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
-        """The next state from z = zx + zh, and the residuals of its JVP, each leaf (n,). See `own_derivative`."""
+        """(s_t, residuals) from z = zx + zh; `update_jvp` reads the residuals, each leaf (n,). See `own_derivative`."""
         raise NotImplementedError
 
     def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
@@ -227,11 +227,11 @@ class SplitCell(OptionalMethods, ABC):
         raise NotImplementedError
 
     def recur_transposed(self, params: Any) -> Callable[..., Any]:
-        """`recur` as a function of the state's tangent, its weights transposed once. See `own_derivative`."""
+        """A function ds ↦ recur(params, ds), with weights transposed once before the loop. See `own_derivative`."""
         raise NotImplementedError
 
     def affine(self, params: Any, x: Array) -> tuple[Any, Any]:
-        """The coefficients (a, b) of s_t = a ⊙ s_{t−1} + b for one input, each a state. See `linear_in_state`."""
+        """(a, b) with s_t = a ⊙ s_{t−1} + b for one input x (I,); each is a state. See `linear_in_state`."""
         raise NotImplementedError
 
     def step(self, params: Any, state: Any, x: ArrayLike, **given: Any) -> tuple[Any, Array]:
@@ -262,7 +262,7 @@ class SplitCell(OptionalMethods, ABC):
         return state, self.output(state)
 
     def composed(self, params: Any, state: Any, x: Array, **given: Any) -> Any:
-        """The next state by the three parts and `mix`, without checks."""
+        """The next state, from project, recur, update and mix, without checks of the arguments."""
         zx = call_given(self.project, params, x, given=given)
         zh = call_given(self.recur, params, state, given=lasting(given))
         return self.mix(params, call_given(self.update, params, state, zx, zh, given=given))
@@ -311,7 +311,7 @@ class CompositeCell(OptionalMethods, ABC):
 
 
 def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:
-    """f(*args), with what of the noise and constants f has parameters for."""
+    """Call f(*args) with those entries of `given` (noise, constants) that f has parameters for."""
     if given:
         parameters = inspect.signature(f).parameters
         takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -320,7 +320,7 @@ def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:
 
 
 def lasting(given: dict[str, Any]) -> dict[str, Any]:
-    """What of the noise and constants of a step is the same at every step."""
+    """The entries of `given` (noise, constants) that are the same at every step: all but `noise.steps`."""
     noise = given.get("noise")
     if noise is None:
         return given
@@ -334,20 +334,19 @@ def is_split(cell: Any) -> bool:
 
 
 def has_own_derivative(cell: Any) -> bool:
-    """Whether a split cell defines its own derivative, and still does after what a subclass overrides."""
+    """Whether the cell defines its own derivative, and no subclass has overridden what that is the derivative of."""
     return is_split(cell) and cell.own_derivative and all(_is_current(cell, name) for name in OWN_DERIVATIVE)
 
 
 def is_linear(cell: Any) -> bool:
-    """Whether a split cell is linear in its state, and still is after what a subclass overrides."""
+    """Whether a split cell is linear in its state, and no subclass has overridden what `affine` was written for."""
     return is_split(cell) and cell.linear_in_state and _is_current(cell, "affine")
 
 
 def _is_current(cell: SplitCell, method: str) -> bool:
-    """Whether an optional method describes the cell.
+    """Whether an optional method agrees with the other methods of the cell.
 
-    A subclass that overrides `update`, say, and inherits `update_with_residuals` does not: the inherited method is the
-    derivative of another `update`.
+    False if a subclass overrides `update`, say, but inherits the `update_with_residuals` of another `update`.
     """
     classes = type(cell).__mro__
 
@@ -368,7 +367,7 @@ def is_causal(cell: Any) -> bool:
 
 
 def has_noise(cell: Any) -> bool:
-    """Whether the cell draws random numbers when `unroll` gets a key."""
+    """Whether the cell draws random numbers when `unroll` gets a key; only then does `unroll` accept one."""
     return getattr(cell, "has_noise", False)
 
 

@@ -43,7 +43,7 @@ def finite_number(caller: str, name: str, value: Any) -> float:
 
 
 def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float | None, float | None]:
-    """Check forget_bias and chrono, of which at most one may be given; return both, forget_bias = 1 if neither is."""
+    """Check forget_bias and chrono, of which at most one may be given; return both. If neither is, forget_bias = 1."""
     if chrono is None:
         return 1.0 if forget_bias is None else finite_number(caller, "forget_bias", forget_bias), None
     if forget_bias is not None:
@@ -58,7 +58,7 @@ def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float
 
 
 def static_value(caller: str, name: str, value: Any) -> Any:
-    """Refuse an array or a tracer: vmap and jit turn keyword arguments into tracers."""
+    """Refuse a JAX array, for example a tracer; return any other value. vmap and jit turn keywords into tracers."""
     if isinstance(value, jax.Array):
         raise TypeError(
             f"{caller}: {name} must be a Python value, but is a traced or device array; set it before the "
@@ -120,7 +120,7 @@ def as_array(caller: str, name: str, value: Any) -> jax.Array:
 
 
 def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
-    """Check the input, xs "(T, I)" or x "(I,)": floats of a dtype that the params' dtype holds without loss."""
+    """Check xs or x: of shape `axes`, "(T, I)" or "(I,)", and floats that the params' dtype holds without loss."""
     x = as_array(caller, name, value)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -153,7 +153,7 @@ def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype,
 
 
 def check_mask(caller: str, name: str, value: Any, like: jax.Array) -> jax.Array | None:
-    """Check a mask or reset: None, or bools over the leading axes of `like`, sharded like it."""
+    """Check a mask or reset: None, or bools of shape like.shape[:-1], sharded like `like`; return it as a JAX array."""
     if value is None:
         return None
     b = jnp.asarray(value) if isinstance(value, bool) else as_array(caller, name, value)
@@ -166,7 +166,7 @@ def check_mask(caller: str, name: str, value: Any, like: jax.Array) -> jax.Array
 
 
 def check_same_sharding(caller: str, name: str, b: jax.Array, xs: jax.Array) -> None:
-    """Refuse a mask or reset that is not sharded like the data, on an explicit mesh or inside shard_map."""
+    """Refuse a mask or reset b that is not sharded like the data xs, on an explicit mesh or inside shard_map."""
     b_type, x_type = jax.typeof(b), jax.typeof(xs)
     b_spec, x_spec = b_type.sharding.spec, x_type.sharding.spec[: b.ndim]
     b_vary, x_vary = b_type.manual_axis_type.varying, x_type.manual_axis_type.varying
@@ -178,7 +178,7 @@ def check_same_sharding(caller: str, name: str, b: jax.Array, xs: jax.Array) -> 
 
 
 def check_cell(caller: str, value: Any) -> Any:
-    """Check a cell: it has init, initial_state, step and two sizes, and is hashable, as a static argument must be."""
+    """Check and return a cell: it must have init, initial_state, step and two sizes, be hashable and hold no tracer."""
     wanted = f"{caller}: cell must have init, initial_state, step, input_size and hidden_size, but "
     if isinstance(value, type):
         raise TypeError(wanted + f"is the class {value.__name__}; make an instance of it")
@@ -201,7 +201,7 @@ def check_cell(caller: str, value: Any) -> Any:
 
 
 def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
-    """Check the params; return them as JAX arrays, and their dtype."""
+    """Check that the params have the leaves of `init` and one float dtype; return them as JAX arrays, and the dtype."""
     want = params_shapes(cell)
     if isinstance(value, dict) and field_names(want):
         raise ValueError(
@@ -297,14 +297,14 @@ def field_names(tree: Any) -> tuple[str, ...]:
 
 
 def holds_tracer(value: Any) -> bool:
-    """Whether a field of an object holds a tracer."""
+    """Whether an attribute of an object holds a tracer."""
     held = vars(value).values() if hasattr(value, "__dict__") else ()
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(list(held)))
 
 
 @lru_cache(maxsize=256)
 def params_shapes(cell: Any) -> Any:
-    """The shapes that `cell.init` returns, without drawing params."""
+    """The shapes and dtypes that `cell.init` returns, without drawing params."""
     return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
@@ -315,7 +315,7 @@ def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
 
 @lru_cache(maxsize=256)
 def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
-    """As above; `widest` is there because the answer depends on whether float64 is on."""
+    """`state_shapes`, cached. `widest` is only part of the cache's key: shapes depend on whether float64 is on."""
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
     return jax.eval_shape(cell.initial_state, params)
 

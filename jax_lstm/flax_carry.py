@@ -1,6 +1,7 @@
 """Conversion between a cell's state and the carry of a Flax cell, and one step on a carry.
 
-The carry is (c, h) for an LSTM, h for a cell whose state has the field h only, and the state itself for any other cell.
+The carry is (c, h) for an LSTM. For a cell whose state holds a single array, such as h of a GRU, it is that array. For
+any other cell it is the state itself.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from jax_lstm.cells.lstm import LSTMState
 
 
 def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
-    """One step over any leading batch axes: carry leaves (*B, H) and inputs (*B, I) to carry and output (*B, H)."""
+    """One step with any leading batch axes: from carry, leaves (*B, H), and inputs (*B, I) to (carry, y (*B, H))."""
     x = checks.as_array("RecurrentCell", "inputs", inputs)
     state, over_batch = _state_of(cell, params, carry, x), cell.step
     for _ in x.shape[:-1]:
@@ -24,13 +25,13 @@ def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike) -> tuple[Any, ja
 
 
 def first(cell: Any, params: Any, batch_shape: tuple[int, ...]) -> Any:
-    """The cell's initial state with leading batch axes."""
+    """The cell's initial state, not yet a carry; every leaf has the leading axes `batch_shape`."""
     state = cell.initial_state(params)
     return jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch_shape, *a.shape)), state)
 
 
 def carry_of(state: Any) -> Any:
-    """The carry in Flax's form from a state."""
+    """Convert a state to a carry."""
     if isinstance(state, LSTMState):
         return state.c, state.h
     leaves = jax.tree.leaves(state)
@@ -38,7 +39,7 @@ def carry_of(state: Any) -> Any:
 
 
 def _state_of(cell: Any, params: Any, carry: Any, x: jax.Array) -> Any:
-    """The inverse of `carry_of`; checks the carry against the cell and x."""
+    """Convert a carry to a state, the inverse of `carry_of`; check it against the cell and x."""
     s_0 = cell.initial_state(params)
     if isinstance(s_0, LSTMState):
         # An LSTMState is a pair too, but the other way round.

@@ -11,7 +11,8 @@ from jax_lstm.checks import params_shapes
 def named(params: Any) -> dict[str, Any]:
     """Params as nested dicts, one dict per level of their tree: {"0": {"w_x": …}, "1": {…}} for a stack.
 
-    The params inside a layer are called `of`, because a module uses the name `cell` for its cell.
+    A field `cell` of params is called `of`, because a module uses the name `cell` for its cell. Params that are a
+    single array are called `w`.
 
     Raises:
         ValueError: two leaves would have the same name.
@@ -31,7 +32,7 @@ def named(params: Any) -> dict[str, Any]:
 
 
 def from_named(caller: str, cell: Any, tree: Any) -> Any:
-    """The inverse of `named`.
+    """Params of a cell from nested dicts, the inverse of `named`; `caller` is for the message.
 
     Raises:
         ValueError: a leaf is missing; the message names it.

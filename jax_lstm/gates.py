@@ -1,11 +1,10 @@
 """The gate and state equations of every cell, as pure functions of arrays: one step of one example.
 
-There are no params, time or batch here. z are pre-activations, such as z = x_t w_x + h_{t−1} w_h + b; zx is the
-input's part of z, zh the state's part. σ is the sigmoid, ⊙ the elementwise product. Every array is (H,) unless said
-otherwise. The equations stand next to the functions that compute them; the cells (cells/) add the params, and the
-engines (engines/) the loop over time.
+The functions take pre-activations z, such as z = x_t w_x + h_{t−1} w_h + b. zx is the input's part of z, zh the
+state's part. σ is the sigmoid, ⊙ the elementwise product. Every array is (H,) unless said otherwise. The cells (cells/)
+add the weights, and the engines (engines/) the loop over time and the batch.
 
-A function named `*_jvp` is the JVP of an update, from the residuals that the update saves.
+A function named `*_jvp` computes the JVP of an update from the residuals that the update saves.
 """
 
 from collections.abc import Callable
@@ -28,15 +27,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    """The dtype, or float32 if it is narrower: to draw or add up in before a narrow dtype rounds."""
+    """The dtype, or float32 if it is narrower: draw or sum in it, then cast to the narrow dtype."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 class Gates(NamedTuple):
     """The four gates of an LSTM, or their pre-activations, in the order i, f, g, o.
 
-    i is the input gate, f the forget gate, g the candidate for the cell state, o the output gate. Each has shape (H,),
-    and (T, H) from `gates_of`.
+    i is the input gate, f the forget gate, g the candidate for the cell state, o the output gate. Each is (H,);
+    `gates_of` returns each as (T, H).
     """
 
     i: Float[Array, " H"]
@@ -103,7 +102,8 @@ def lstm_variant(
 ) -> tuple[Gates, Unit, Unit]:
     """(gates, h_t, c_t) of an LSTM with any combination of variants.
 
-    With the activations (σ, φ, ψ)::
+    Sources: peepholes, Gers & Schmidhuber 2000; coupled gates and missing gates, Greff et al. 2017. With the
+    activations (σ, φ, ψ)::
 
         f = σ(z_f + p_f ⊙ c_{t−1})    g = φ(z_g)    i = σ(z_i + p_i ⊙ c_{t−1}), or 1 − f if coupled
         c_t = f ⊙ c_{t−1} + i ⊙ g
@@ -111,12 +111,12 @@ def lstm_variant(
         h_t = o ⊙ ψ(normalize_c(c_t))
 
     Args:
-        z: the pre-activations of the gates by letter; a gate that is absent is 1.
+        z: the pre-activations by the gate's letter. "g" is required; another gate without z is 1.
         c_tm1: c_{t−1}.
-        peepholes: p by the gate's letter; empty: none.
+        peepholes: the weights p by the gate's letter; empty for no peepholes.
         activations: σ, φ and ψ.
         coupled: whether i = 1 − f.
-        normalize_c: what is applied to c_t before ψ.
+        normalize_c: applied to c_t before ψ: layer normalization or the identity.
     """
     σ, φ, ψ = activations
 
@@ -159,7 +159,7 @@ def gru_state(h_tm1: Unit, gates: GRUGates) -> Unit:
 
 
 def rnn_state(h_tm1: Unit, new: Unit, leak: float) -> Unit:
-    """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z); also dh_t, from dh_{t−1} and φ'(z) ⊙ dz."""
+    """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z). It is linear: from dh_{t−1} and φ'(z) ⊙ dz it computes dh_t."""
     return new if leak == 1 else (1 - leak) * h_tm1 + leak * new
 
 
@@ -167,7 +167,7 @@ def rnn_state(h_tm1: Unit, new: Unit, leak: float) -> Unit:
 
 
 def janet_gates(z_f: Unit, z_g: Unit, beta: float) -> tuple[Unit, Unit, Unit]:
-    """(f, k, g). k is computed as σ(β − z_f), which keeps its digits where it is small."""
+    """(f, k, g). k is computed as σ(β − z_f), which is accurate where k is small."""
     return jax.nn.sigmoid(z_f), jax.nn.sigmoid(beta - z_f), jnp.tanh(z_g)
 
 
@@ -217,7 +217,8 @@ LOG_FORGET: dict[str, Callable[[Array], Array]] = {"sigmoid": jax.nn.log_sigmoid
 def slstm_state(c_tm1: Unit, n_tm1: Unit, m_tm1: Unit, z: Gates, forget_gate: str) -> tuple[Unit, Unit, Unit, Unit]:
     """(h_t, c_t, n_t, m_t) of an sLSTM; `forget_gate` is "sigmoid" or "exp".
 
-    i = exp(z_i) and f = σ(z_f) or exp(z_f) enter by their logarithms; m_t keeps the exponentials from overflowing::
+    i = exp(z_i) and f = σ(z_f) or exp(z_f) are used through their logarithms. m_t keeps the exponentials from
+    overflowing::
 
         m_t = max(ln f + m_{t−1}, z_i)
         i' = exp(z_i − m_t)    f' = exp(ln f + m_{t−1} − m_t)
@@ -227,7 +228,7 @@ def slstm_state(c_tm1: Unit, n_tm1: Unit, m_tm1: Unit, z: Gates, forget_gate: st
     """
     z_i, log_f = _within_limit(z.i), _within_limit(LOG_FORGET[forget_gate](z.f))
     kept = log_f + m_tm1
-    # kept − max(kept, z_i), written so that one of the two is exactly 1 however the dtype rounds.
+    # The exponents are kept − m_t and z_i − m_t. In this form one of f' and i' is exactly 1, whatever is rounded.
     f, i = jnp.exp(jnp.minimum(kept - z_i, 0)), jnp.exp(jnp.minimum(z_i - kept, 0))
     c_t = f * c_tm1 + i * jnp.tanh(z.g)
     n_t = f * n_tm1 + i
@@ -235,14 +236,14 @@ def slstm_state(c_tm1: Unit, n_tm1: Unit, m_tm1: Unit, z: Gates, forget_gate: st
 
 
 def slstm_limit(dtype: jnp.dtype) -> float:
-    """L, a quarter of the dtype's range. An sLSTM starts from m_0 = −2 L."""
+    """L, a quarter of the largest number of the dtype. An sLSTM starts from m_0 = −2 L."""
     return float(jnp.finfo(dtype).max) / 4
 
 
 def _within_limit(z: Unit) -> Unit:
-    """z within ±L. With z_i, ln f and m_t there no sum of them overflows.
+    """z, clipped to ±L, so that no sum of two of z_i, ln f and m_t overflows.
 
-    And from m_0 = −2 L on, ln f + m_0 ≤ −L ≤ z_i: whatever the first step's gates are, its i' is 1.
+    Since m_0 = −2 L, ln f + m_0 ≤ −L ≤ z_i: in the first step i' is 1, whatever the gates are.
     """
     limit = slstm_limit(z.dtype)
     return jnp.clip(z, -limit, limit)
@@ -250,7 +251,7 @@ def _within_limit(z: Unit) -> Unit:
 
 @jax.custom_jvp
 def _ratio(c: Unit, n: Unit) -> Unit:
-    """c / n. JAX's own derivative has 1 / n², which is 0 in float16 from n = 256 on."""
+    """c / n, with its own JVP: the one of JAX uses 1 / n², which is 0 in float16 for n ≥ 256."""
     return c / n
 
 

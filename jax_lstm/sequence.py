@@ -80,13 +80,13 @@ def unroll(
         remat_every: n. The run then saves only every n-th state for the backward pass, which recomputes the others.
             Memory beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
             "auto": n is about √T. None: save all states.
-        engine: how the loop is run: a name, or an engine such as `jl.engines.Plain()`. All engines give the same
+        engine: how to run the loop: a name, or an instance such as `jl.engines.Plain()`. All engines give the same
             numbers up to rounding. "auto" is "hoisted" for a cell that it can run, else "plain";
-            `jl.engines.explain` says which. "hoisted" takes a `SplitCell`. It computes the weight gradients in one
-            product after the backward loop, and where it is faster it multiplies all inputs by w_x before the loop.
-            "plain" is a `lax.scan` of `step`, for any causal cell. "associative" is a parallel prefix over time, for
-            cells that are linear in their state (MinLSTM, MinGRU). An engine that cannot run the cell raises a
-            ValueError. In forward-mode differentiation "plain" needs O(1) memory in T, the others O(T).
+            `jl.engines.explain` returns which. "hoisted" takes a `SplitCell`. It computes the weight gradients in one
+            product after the backward loop. If that is faster, it also multiplies all inputs by w_x in one product
+            before the loop. "plain" is a `lax.scan` of `step`, for any causal cell. "associative" is a parallel prefix
+            over time, for cells that are linear in their state (MinLSTM, MinGRU). An engine that cannot run the cell
+            raises a ValueError. In forward-mode differentiation "plain" needs O(1) memory in T, the others O(T).
 
     Returns:
         (state, hs): the state after the last step processed, and the outputs hs (T, H), in the params' dtype. H is

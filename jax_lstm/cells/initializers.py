@@ -17,11 +17,11 @@ lecun_normal = jax.nn.initializers.lecun_normal()
 
 
 def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "m n"]:
-    """An orthogonal block; under vmap one after another.
+    """Draw an orthogonal block (m, n). Under vmap the blocks are drawn one after another.
 
-    Several batched QR decompositions in one program can wait for each other for ever on a machine with few cores
-    (jaxlib 0.10.2: four of three 64 × 64 matrices each stopped two cores within a few thousand calls; one at a time
-    never did).
+    Otherwise several batched QR decompositions in one program can deadlock on a machine with few cores. With jaxlib
+    0.10.2 on two cores, four decompositions of three 64 × 64 matrices each deadlocked within a few thousand calls; one
+    matrix at a time never did.
     """
     return jax.custom_batching.sequential_vmap(lambda key: jax.nn.initializers.orthogonal()(key, shape, dtype))(key)
 
@@ -29,7 +29,7 @@ def orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Ar
 def draw_per_gate(
     draw: Callable[..., Array], key: Array, gates: int, shape: tuple[int, int], dtype: DTypeLike
 ) -> Float[Array, "fan_in width"]:
-    """One block of `shape` per gate, each from its own key, side by side."""
+    """Concatenate one block draw(key, shape, dtype) per gate, each from its own key, drawn in float32 or wider."""
     wide = at_least_float32(dtype)
     blocks = [draw(k, shape, wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(blocks, axis=1).astype(dtype)
@@ -38,7 +38,7 @@ def draw_per_gate(
 def forget_biases(
     key: Array, size: int, dtype: DTypeLike, forget_bias: float | int | None, chrono: float | int | None
 ) -> Float[Array, " size"]:
-    """b_f: `forget_bias` in every unit, or log U(1, `chrono` − 1) if that is given (Tallec & Ollivier 2018)."""
+    """b_f: log U(1, `chrono` − 1) if `chrono` is given (Tallec & Ollivier 2018), else `forget_bias` in every unit."""
     if chrono is None:
         return jnp.full(size, forget_bias or 0.0, dtype)
     return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
@@ -48,6 +48,6 @@ def zeros(size: int, dtype: DTypeLike, like: Array | None) -> Float[Array, "*B s
     """Zeros (size,); with `like` (*B, T, I) zeros (*B, size), sharded like the leading axes of `like`."""
     if like is None:
         return jnp.zeros(size, dtype)
-    # A sum of zeros, not a slice: it has the type of the data (mesh axes and all) even where T is 0.
+    # A sum of zeros, not a slice: it has the sharding of the data even if T is 0.
     zero = jnp.zeros_like(like, dtype=dtype).sum(axis=(-2, -1))
     return jnp.broadcast_to(zero[..., None], (*zero.shape, size))

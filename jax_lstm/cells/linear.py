@@ -1,4 +1,4 @@
-"""Matrix products and their dtypes, and the two base classes of cells whose pre-activation is linear.
+"""Matrix products and their dtypes, and the two base classes of cells with a linear pre-activation z.
 
 PreactivationCell     z = x_t w_x + h_{t−1} w_h + b        LSTM, RNN, JANET
 LinearRecurrentCell   z = x_t w_x + b, h_t = a(z) ⊙ h_{t−1} + b(z)        MinLSTM, MinGRU
@@ -19,7 +19,7 @@ from jax_lstm.gates import linear_state
 
 
 def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | None = None) -> Float[Array, " m"]:
-    """x @ w in w's dtype; with a compute dtype the operands are rounded to it, the sums are not."""
+    """x @ w in w's dtype. If compute_dtype is given, the operands are rounded to it; sums stay in w's dtype."""
     if compute_dtype is None:
         return x @ w
     return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
@@ -30,7 +30,8 @@ def product_by_transpose(
 ) -> Float[Array, " m"]:
     """`product(x, w_t.T)` for a w that is stored transposed, as w_t.
 
-    A backward loop runs the transpose of this product, ȳ w_t, which reads w_t along rows: up to twice as fast as ȳ wᵀ.
+    A backward loop runs the transpose of this product, ȳ w_t, which reads w_t along rows. On a CPU this is up to twice
+    as fast as ȳ wᵀ.
     """
     if compute_dtype is not None:
         x, w = x.astype(compute_dtype), w_t.astype(compute_dtype)
@@ -41,11 +42,11 @@ def product_by_transpose(
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def bounded(x: Float[Array, " n"], dtype: DTypeLike) -> Float[Array, " n"]:
-    """x in `dtype` with finite entries clipped to ±max^¾, so that no x @ w is ∞ − ∞. NaN and ±∞ are kept.
+    """x in `dtype`, with finite entries clipped to ±max^¾ of the dtype, so that no x @ w is ∞ − ∞. NaN and ±∞ are kept.
 
     In float32 the limit is 6e28: far above where any gate saturates, far below where a product overflows.
-    float16 is not clipped: its products are summed in a wider dtype, and max^¾ there is a value that data can have.
-    The derivative is 1 everywhere: beyond the limit the gates are saturated, so no gradient passes anyway.
+    float16 is not clipped: its products are summed in a wider dtype, and its max^¾ (4,094) is a value that data can
+    have. The derivative is 1 everywhere; beyond the limit, saturated gates pass no gradient anyway.
     """
     x = x.astype(dtype)
     if dtype == jnp.float16:
@@ -68,7 +69,7 @@ class PreactivationCell(SplitCell):
 
     @property
     def own_derivative(self) -> bool:
-        """True: the methods below are those of a derivative."""
+        """True: this class and its subclasses define the four methods of a derivative (cell.py)."""
         return True
 
     @property
@@ -89,11 +90,11 @@ class PreactivationCell(SplitCell):
     ) -> Float[Array, " Z"] | None:
         """The tangent of the pre-activation with h held fixed: dz = x dw_x + h dw_h + db + dx w_x, (Z,).
 
-        The parts of dparams and of dx are left out where these are None; the result is None where both are.
+        If dparams or dx is None, its terms are left out; if both are, the result is None.
 
-        db is computed as one more row of dw_x, for an input feature that is always 1. Adding db on its own would join
-        an array that has a batch axis to one that has none (engines/hoisted.py), and its gradient would be one more
-        pass over every step.
+        db is one more row of dw_x, for an input feature that is always 1. A separate sum with db would combine an array
+        that has a batch axis with one that has none (engines/hoisted.py), and its gradient would be one more pass over
+        every step.
         """
         parts = []
         if dparams is not None:
@@ -111,10 +112,11 @@ class PreactivationCell(SplitCell):
 
 
 class LinearRecurrentCell(SplitCell):
-    """Base class of MinLSTM and MinGRU, whose gates read the input only: h_t = a(z) ⊙ h_{t−1} + b(z), z = x_t w_x + b.
+    """Base class of MinLSTM and MinGRU, whose gates read only the input: h_t = a(z) ⊙ h_{t−1} + b(z), z = x_t w_x + b.
 
-    The params have the fields w_x and b; the state has the field h only. A subclass defines a(z) and b(z) in
-    `coefficients`. A step is linear in h, so every engine can run the cell, "associative" included.
+    The bias b in z is not the coefficient b(z). The params have the fields w_x and b; the state has the field h only. A
+    subclass defines a(z) and b(z) in `coefficients`. A step is linear in h, so every engine can run the cell,
+    "associative" included.
     """
 
     @property

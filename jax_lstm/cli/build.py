@@ -1,4 +1,4 @@
-"""One experiment: its options, and how its task and model become a training problem."""
+"""The options of one experiment, and the conversion of its task and model to a training `Problem`."""
 
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -18,8 +18,8 @@ from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainSt
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.run_dir import CHECKPOINTS
 
-PROBED = 4  # validation sequences that train.probe averages over
-MEASURED = 600  # measure at most this many steps of a sequence with targets at every step: streams are long
+PROBED = 4  # validation sequences over which train.probe averages gradient norms
+MEASURED = 600  # measure gradients over at most this many steps, if there are targets at every step
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ModelConfig:
             raise ValueError(f"model.window: wanted 1 or more, or null, but got {self.window}")
 
     def build(self, task: Task) -> jl.Cell:
-        """The cell, or stack of cells, for the inputs of a task."""
+        """The cell, or stack of cells, for a task; it reads the task's features, or embedded tokens."""
         if isinstance(task, ReadsTokens):
             return self.of_size(self.embedding or self.hidden_size)
         if self.embedding is not None:
@@ -81,7 +81,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All options of one training run; contradictory options raise a ValueError.
+    """All options of one training run; options that are wrong or contradict each other raise a ValueError.
 
     Args:
         model: the options of the model.
@@ -107,11 +107,11 @@ class Experiment:
             raise ValueError(f"train.batch_size: {error}") from error
 
     def build_task(self) -> Task:
-        """The task."""
+        """Make the task."""
         return self.task.make(TASK, "task")
 
     def as_data(self) -> dict[str, Any]:
-        """Nested dicts of plain values, for YAML."""
+        """The options as nested dicts of plain values, for YAML."""
         model = {f.name: getattr(self.model, f.name) for f in fields(self.model)} | {"cell": self.model.cell.as_data()}
         train = asdict(self.train) | {"seeds": list(self.train.seeds)}
         return {
@@ -124,14 +124,14 @@ class Experiment:
 
 
 def build_model(experiment: Experiment, task: Task) -> TrainedRun:
-    """The model of an experiment, for its task."""
+    """The model of an experiment: cells, readout, and an embedding if the task reads tokens."""
     vocabulary = task.vocabulary if isinstance(task, ReadsTokens) else None
     net = jl.Model(experiment.model.build(task), task.output_size, vocabulary)
     return TrainedRun(net, experiment.model.window)
 
 
 def build_problem(experiment: Experiment) -> Problem:
-    """The pure functions that the training loop needs: task and model combined."""
+    """Combine task and model into the pure functions that the training loop needs."""
     task = experiment.build_task()
     model, validation = build_model(experiment, task), task.validation()
     probed = steps_of_all(validation, PROBED)
@@ -155,7 +155,7 @@ def build_problem(experiment: Experiment) -> Problem:
 
 
 def steps_of_all(batch: Batch, count: int) -> Float[Array, "N T I"] | Int[Array, "N T"]:
-    """Inputs to measure gradients on: the first sequences of a batch, cut to the shortest of them, without padding.
+    """Inputs for gradient measurements: the first sequences of a batch, cut to the shortest of them, without padding.
 
     Args:
         batch: the batch.

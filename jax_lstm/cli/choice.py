@@ -1,8 +1,8 @@
-"""A class chosen by its name, with options: a cell or a task, on the command line and in a config.
+"""Choose a cell or a task by name, with options, on the command line or in a config.
 
-A name is that of a registered class, such as LSTM, or the dotted path of any class, such as my_lab.cells.Leaky. In a
-config, a choice is the name alone, or {class_path: NAME, init_args: {OPTION: VALUE}}. The options are the parameters
-of the class, except those that the program sets, such as the sizes of a cell.
+The name is a registered name, such as LSTM, or the dotted path of any class, such as my_lab.cells.Leaky. In a config, a
+choice is the name alone, or {class_path: NAME, init_args: {OPTION: VALUE}}. The options are the parameters of the
+class, except those that the program sets, such as the sizes of a cell.
 """
 
 import inspect
@@ -23,7 +23,7 @@ DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 class Kind(NamedTuple):
-    """What is chosen: the registry of its names, the parameters that the program sets, and the protocol."""
+    """What can be chosen, "cell" or "task": its registry, the parameters that the program sets, and its protocol."""
 
     what: str
     registry: dict[str, Any]
@@ -41,7 +41,7 @@ class Choice:
 
     Args:
         name: a registered name, or a dotted path.
-        options: values by the name of the option; the others have their defaults.
+        options: the values by option name; an option that is absent has its default.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Choice:
         """Make the cell or the task.
 
         Args:
-            kind: what is chosen.
-            key: the key of the choice in a config, for messages.
+            kind: `CELL` or `TASK`.
+            key: the key of the choice in a config, such as "model.cell", for messages.
             values: the parameters that the program sets.
 
         Raises:
-            ValueError: the class is not found, or it refuses an option; the message names the key.
+            ValueError: the class is not found, it refuses an option, or what it makes lacks a part of the protocol.
         """
         _, factory = find(kind, key, self.name)
         parser = ArgumentParser(exit_on_error=False)
@@ -89,32 +89,32 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def at(values: Namespace, key: str) -> dict[str, Any]:
-    """The options at a key of parsed values, by name; empty if there are none."""
+    """The options below a dotted key of parsed values, by name; empty if there are none."""
     found = values.get(key)
     return {} if found is None else vars(found)
 
 
 def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
-    """Find a class by a name; a dotted path is imported.
+    """Find a class by its registered name, in any case, or by its dotted path, which is imported.
 
     Returns:
-        The name to write into a config, and the class, or the function that makes it.
+        The name to write into a config, and the class, or the function that makes an object of it.
 
     Raises:
-        ValueError: there is no such class, or it is of another kind.
+        ValueError: there is no such class, or it cannot be of this kind.
     """
     registered = _registered(kind, name)
     factory = kind.registry[registered] if registered else _import(kind, key, name)
     registered = registered or next((known for known in names(kind) if kind.registry[known] is factory), None)
     if registered is None:
         return name, factory
-    # The name of a class of others is unknown to a process that has not imported it: a config gets the path.
+    # A config gets the path of a class of another package: its name is registered only after that package is imported.
     own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
     return (registered if own else _path(factory)), factory
 
 
 def _registered(kind: Kind, name: str) -> str | None:
-    """The registered name that `name` stands for: itself, in any case, or the dotted path of its class."""
+    """The registered name for a name in any case, or for the dotted path of a registered class; None if not found."""
     exact = {known: known for known in names(kind)} | registered_paths(kind)
     return exact.get(name) or {known.lower(): known for known in names(kind)}.get(name.lower())
 
@@ -147,7 +147,7 @@ def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
 
 
 def names(kind: Kind) -> Iterator[str]:
-    """The registered names that can be chosen: those whose classes have the parameters that the program sets."""
+    """The registered names that can be chosen: not layers such as Stack, which lack the sizes as parameters."""
     for name, factory in kind.registry.items():
         if set(kind.set_parameters) <= set(inspect.signature(factory).parameters):
             yield name
@@ -186,7 +186,7 @@ def _summary(factory: Callable[..., Any]) -> str:
 
 
 def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str, Any]:
-    """The parsed options at `key` as plain data, with all defaults."""
+    """The parsed options below a dotted key as plain data, with all defaults."""
     data = yaml.safe_load(parser.dump(values, skip_unset=False, skip_validation=True))
     for name in key.split("."):
         data = data.get(name) or {}
@@ -194,7 +194,7 @@ def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str,
 
 
 def show_options(kind: Kind, key: str, name: str | None) -> None:
-    """Print the options of a class: the answer to --KEY.help NAME; without a name, print all names."""
+    """Print the options of a class, for --KEY.help NAME; without a name, print all names."""
     if name is None:
         width = max(map(len, names(kind)))
         print(f"--{key} NAME chooses the {kind.what}: one of these, or the dotted path of a class.")

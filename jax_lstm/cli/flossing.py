@@ -1,11 +1,11 @@
-"""Gradient flossing (Engelken 2023): noise drives a cell, and its Lyapunov exponents are trained to 0.
+"""Gradient flossing (Engelken 2023): train a cell so that its Lyapunov exponents, measured on noise, are 0.
 
     x_t ~ N(0, 0.1²), 8 features
     loss  = mean of λ_i²        over the 10 largest Lyapunov exponents λ_i of the cell along x_1..x_T, in nats per step
     score = max |λ_i|           over 10 exponents and all sequences
 
-With exponents of 0, gradients neither shrink nor grow in these directions. Nothing is predicted, so this is no task: it
-is a problem of its own for the training loop, which `jax-lstm experiment flossing` trains and scores.
+If an exponent is 0, gradients neither shrink nor grow in its direction. This is not a `Task`, since nothing is
+predicted. It is a `Problem` for the training loop; `jax-lstm experiment flossing` trains and scores it.
 """
 
 from collections.abc import Sequence
@@ -35,18 +35,18 @@ from jax_lstm.train.step import over_seeds
 
 FEATURES, AMPLITUDE = 8, 0.1
 EXPONENTS = 10  # the exponents that are trained
-VALIDATION_SIZE, TEST_SIZE = 4, 8
+VALIDATION_SIZE, TEST_SIZE = 4, 8  # sequences of noise
 METRIC = "largest_error"
 
 
 @dataclass(frozen=True)
 class Flossing:
-    """All options of one run of gradient flossing; options out of range raise a ValueError.
+    """All options of one run of gradient flossing; an option out of range raises a ValueError.
 
     Args:
         cell: the cell and its options.
         hidden_size: H, the number of hidden units.
-        length: T, the steps of a sequence of noise; at least 2.
+        length: T, the time steps of a sequence of noise; at least 2.
         opt: the options of the optimizer.
         train: the options of the training loop.
         run_dir: the directory that the run is written to.
@@ -73,11 +73,11 @@ class Flossing:
         learning_rate(self.opt, self.train.steps)
 
     def build_cell(self) -> jl.Cell:
-        """The cell."""
+        """Make the cell."""
         return self.cell.make(CELL, "cell", input_size=FEATURES, hidden_size=self.hidden_size)
 
     def as_data(self) -> dict[str, Any]:
-        """Nested dicts of plain values, for YAML; the section "flossing" tells this from a run of a task."""
+        """The options as nested dicts, for YAML; the section "flossing" distinguishes the run from one of a task."""
         return {
             "flossing": {"cell": self.cell.as_data(), "hidden_size": self.hidden_size, "length": self.length},
             "opt": asdict(self.opt),
@@ -87,7 +87,7 @@ class Flossing:
 
 
 def read_flossing(argv: Sequence[str]) -> Flossing:
-    """Parse the options of a run; a wrong one exits with code 2."""
+    """Parse the options of a run; on an error exit with code 2."""
     parser = ArgumentParser(prog="jax-lstm experiment", print_config=None)
     parser.add_argument("--hidden_size", type=int, default=32, help="H, the number of hidden units")
     parser.add_argument("--length", type=int, default=100, help="T, the steps of a sequence of noise")
@@ -110,7 +110,7 @@ def noise(key: Key[Array, ""], size: int, length: int) -> Float[Array, "B T 8"]:
 
 
 def exponents(cell: jl.Cell, params: Any, xs: Float[Array, "B T I"]) -> Float[Array, "B 10"]:
-    """The 10 largest Lyapunov exponents along each sequence, in nats per step; differentiable."""
+    """The 10 largest Lyapunov exponents along each sequence, in nats per step; JAX can differentiate them."""
     return jax.vmap(partial(gradflow.lyapunov_spectrum, k=EXPONENTS), (None, None, 0))(cell, params, xs)
 
 
@@ -124,7 +124,7 @@ def build_problem(flossing: Flossing) -> Problem:
         return jnp.mean(mse(found, jnp.zeros_like(found))), (largest_error(found, jnp.zeros_like(found)), None)
 
     return Problem(
-        # Half of the key is left out, so that a seed has the cell of `Model.init`, which draws a readout from it.
+        # `Model.init` splits the key for cell and readout. Split it here too: a seed then gives the same cell params.
         init=lambda key: cell.init(jax.random.split(key)[0]),
         batch=lambda key, step: noise(jax.random.fold_in(key, step), size, length),
         loss=loss_fn,
@@ -140,8 +140,11 @@ def run(flossing: Flossing, sequences: int, console: Console) -> Outcome:
 
     Args:
         flossing: the options.
-        sequences: the number of validation sequences that gradient norms are averaged over.
+        sequences: the number of validation sequences that gradient norms are averaged over; at most 4 are used.
         console: where progress is printed.
+
+    Returns:
+        The scores of all seeds, and the gradient norms over time.
     """
     cell, problem = flossing.build_cell(), build_problem(flossing)
     state = fit(problem, flossing.opt, flossing.train, Path(flossing.run_dir), resume=False, console=console)

@@ -1,7 +1,7 @@
-"""Refuse a file that would import code, before anything is imported.
+"""Refuse a config that would import unknown code, before anything is imported.
 
-In a config, the dotted path of a class imports its module, which runs code. Only a registered class may be named in a
-file, or a class of a package that the user lists with --imports.
+The dotted path of a class in a config imports its module, and an import runs code. So a config may name only registered
+classes, and classes of packages that the user lists with --imports.
 """
 
 import re
@@ -19,14 +19,14 @@ HELP = (
     "packages, separated by commas, that a config may import classes from; a config that names any other class by its "
     "dotted path is refused, because an import runs code"
 )
-ANYWHERE = re.compile(rf"(?<![\w./\\-]){DOTTED.pattern}")  # a dotted path inside a string, but no part of a file's path
+ANYWHERE = re.compile(rf"(?<![\w./\\-]){DOTTED.pattern}")  # a dotted path in a string, not in a file's path
 
 
 def take_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into the packages that --imports lists, and the other arguments.
 
     Raises:
-        ValueError: --imports is the last argument.
+        ValueError: --imports is given without the name of a package.
     """
     packages, rest, tokens = [], [], iter(argv)
     for token in tokens:
@@ -46,12 +46,12 @@ def check_imports(source: str, data: Any, packages: Sequence[str]) -> None:
     """Check that plain data from a file imports nothing but registered classes and classes of these packages.
 
     Args:
-        source: what the data are, for the message.
+        source: the key and the file that the data come from, for the message.
         data: nested dicts, lists and scalars.
-        packages: the names of packages that may be imported.
+        packages: the names of top-level packages that may be imported.
 
     Raises:
-        ValueError: the data name another class.
+        ValueError: the data name a class of another package.
     """
     known = {*registered_paths(CELL), *registered_paths(TASK)}
     for path in _paths(data):
@@ -64,7 +64,7 @@ def check_imports(source: str, data: Any, packages: Sequence[str]) -> None:
 
 
 def _paths(data: Any, is_class: bool = True) -> Iterator[str]:
-    """The dotted paths in data that a parser may import; `is_class`: data itself is the name of a class."""
+    """The dotted paths in data that a parser may import; `is_class`: whether data itself is the name of a class."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _paths(str(key), False)
@@ -76,13 +76,13 @@ def _paths(data: Any, is_class: bool = True) -> Iterator[str]:
         if is_class and DOTTED.fullmatch(data):
             yield data
             return
-        # A value with a point can be something else, such as the name of a file: it counts if the package exists.
+        # Another string with a dot can be something else, such as a file's name: it counts only if the package exists.
         yield from (found[0] for found in ANYWHERE.finditer(data) if _exists(found[0].partition(".")[0]))
         yield from _inside(data)
 
 
 def _inside(text: str) -> Iterator[str]:
-    """The same in YAML that is written as a string, which a parser of options reads again."""
+    """The dotted paths in a string that is itself YAML, because a parser of options would read it again."""
     load: Callable[[str], Any] = get_loader("yaml")
     try:
         loaded = load(text)
@@ -93,7 +93,7 @@ def _inside(text: str) -> Iterator[str]:
 
 
 def _exists(package: str) -> bool:
-    """Whether a package can be found; finding a top-level package imports nothing."""
+    """Whether a top-level package can be found, which imports nothing; True also if the search fails."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):

@@ -1,8 +1,7 @@
-"""Read an experiment: a YAML file of plain data, then overrides from the command line.
+"""Read an experiment from a YAML file of plain data and from the command line, which overrides the file.
 
-The classes of the cell and of the task are found first, because their options are arguments too. Then one parser reads
-everything. A wrong value exits with code 2 before anything is written. The message names the key and says what was
-wanted.
+The classes of the cell and the task are found first, because their options are arguments too. Then one parser reads
+everything. A wrong value exits with code 2 before anything is written. The message names the key and what was wanted.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +23,14 @@ SECTIONS = ("model", "task", "opt", "train")
 
 
 class Source(NamedTuple):
-    """Where a choice was made: the name, and its options if they are in a file or a mapping."""
+    """A choice in a config or on the command line: the name, and the options given with it in a mapping."""
 
     name: str
     options: dict[str, Any]
 
 
 def experiment_parser(command: str, description: str) -> ArgumentParser:
-    """A parser for one config file and every key of an experiment; `parse_experiment` adds the options of classes."""
+    """A parser for --config and every key of an experiment; `parse_experiment` adds the options of the classes."""
     usage = f"jax-lstm {command} [CONFIG] [--KEY VALUE ...]"
     parser = ArgumentParser(prog=f"jax-lstm {command}", usage=usage, description=description, print_config=None)
     parser.add_argument(
@@ -47,7 +46,7 @@ def experiment_parser(command: str, description: str) -> ArgumentParser:
 
 
 def add_sections(parser: ArgumentParser, sections: dict[str, type], skip: set[str]) -> None:
-    """Add one group of arguments per section; the parsed sections stay namespaces."""
+    """Add one group of arguments per section, such as opt: OptConfig, without the parameters in `skip`."""
     for name, section in sections.items():
         group: Any = parser.add_argument_group((section.__doc__ or name).partition("\n")[0].rstrip("."))
         group.add_class_arguments(section, name, as_group=False, skip=skip)
@@ -59,7 +58,7 @@ def add_imports(parser: Any) -> None:
 
 
 def take_imports(parser: Any, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The packages that --imports lists, and the other arguments; errors are reported by `parser`."""
+    """The packages that --imports lists, and the other arguments; on an error exit with code 2."""
     packages, rest = [], []
     try:
         packages, rest = imports.take_imports(argv)
@@ -69,7 +68,7 @@ def take_imports(parser: Any, argv: Sequence[str]) -> tuple[list[str], list[str]
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse a command line."""
+    """Parse a command line; on an error exit with code 2."""
     try:
         return parser.parse_args(list(argv))
     except (ValueError, TypeError) as error:
@@ -79,12 +78,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 def parse_experiment(
     parser: ArgumentParser, argv: Sequence[str], packages: Sequence[str] = ()
 ) -> tuple[Experiment, Namespace]:
-    """Parse a command line, whose first argument can be a config file.
+    """Parse a command line, whose first argument can be a config file; on an error exit with code 2.
 
     Args:
         parser: what `experiment_parser` returned.
         argv: the arguments.
-        packages: packages that a file may import, beside those that argv lists with --imports.
+        packages: packages that a config may import, besides those that argv lists with --imports.
 
     Returns:
         The experiment, and all parsed values.
@@ -119,17 +118,17 @@ def choose(
     packages: Sequence[str] = (),
     sections: Sequence[str] = (),
 ) -> tuple[dict[str, str | None], list[str]]:
-    """Find the classes that files and arguments choose, and add their options to the parser.
+    """Find the classes that configs and arguments choose, and add their options to the parser.
 
-    The last choice of a key counts. The options of a class that a file gives are dropped if another class is chosen
-    after it.
+    The last choice of a key counts. If it names another class, the options that a config gave before it are dropped.
+    --KEY.help prints the options and exits.
 
     Args:
         parser: the parser that gets the options.
         argv: the arguments.
-        kinds: what is chosen, by its key.
-        packages: packages that a file may import.
-        sections: the sections that a config may have.
+        kinds: the kind of each key, such as {"task": TASK}.
+        packages: packages that a config may import.
+        sections: the sections that a config may have; if empty, --config is left to the parser.
 
     Returns:
         The chosen name of each key, None if there is none; and the other arguments, with every config as YAML text.
@@ -177,8 +176,10 @@ def choose(
 def read_file(name: str, packages: Sequence[str], keys: Sequence[str], sections: Sequence[str]) -> dict[str, Any]:
     """Read a config file as plain data, and check its sections and what it would import.
 
+    `name` is the path of a file or the name of a packaged config; `keys` are the keys of choices, such as "model.cell".
+
     Raises:
-        ValueError: there is no such file, or it is no config, or it is refused.
+        ValueError: there is no such file, it is not a config, or it would import another package.
     """
     path = find_config(name)
     load: Callable[[str], Any] = get_loader("yaml")
@@ -241,7 +242,7 @@ def _mapping(text: str) -> dict[str, Any] | None:
 
 
 def _split(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The arguments, with FLAG=VALUE as two of them where FLAG is one of `flags`."""
+    """The arguments, with each FLAG=VALUE split in two if FLAG is one of `flags`."""
     return [
         part
         for token in argv
@@ -257,7 +258,7 @@ def _value_of(token: str, tokens: Any) -> str:
 
 
 def experiment_of_run(parser: ArgumentParser, run_dir: Path, packages: Sequence[str] = ()) -> Experiment:
-    """Read the experiment of a run from its directory; errors are reported by `parser`."""
+    """Read the experiment of a run from the config in its directory; on an error exit with code 2."""
     try:
         data = read_config(run_dir)
     except FileNotFoundError as error:

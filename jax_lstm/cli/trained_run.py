@@ -1,8 +1,8 @@
 """A model with the loss and score of a task.
 
-    s_t = cell over x_1..x_T        y_t = h_t w + b
+    s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
-The loss and the score are named by the task. They compare y_T, or every y_t, with the targets.
+The task names the loss and the score. They compare y_T, or every y_t, with the targets.
 """
 
 from functools import partial
@@ -20,11 +20,11 @@ from jax_lstm.train.losses import BY_NAME
 
 
 class TrainedRun(NamedTuple):
-    """A model, and how it is trained; static.
+    """A model, and the window of its gradients. It holds no arrays; `init` draws the params.
 
     Args:
         net: cell, readout and embedding.
-        window: truncate gradients after this many steps; None: never.
+        window: truncate gradients after this many steps, with `tbptt`; None: never.
     """
 
     net: jl.Model
@@ -41,7 +41,7 @@ class TrainedRun(NamedTuple):
         return self.net.readout
 
     def init(self, key: Key[Array, ""]) -> ModelParams:
-        """Initialize the params."""
+        """Draw the params of one seed."""
         return self.net.init(key)
 
     def first_states(self, size: int, params: ModelParams) -> Any:
@@ -58,10 +58,10 @@ class TrainedRun(NamedTuple):
             params: the params of one seed.
             batch: B sequences.
             state: the states before the first step, each leaf (B, ...); None: the initial state.
-            key: the key for a cell that needs one, for example for dropout.
+            key: one random key, for dropout and noise; ignored if the cell draws nothing.
 
         Returns:
-            The last states, and outputs: (B, T, O) if the batch has weights, else (B, O).
+            The last states, and the outputs: (B, T, O) if the batch has weights, else the last ones (B, O).
         """
         run = jl.unroll if self.window is None else partial(jl.tbptt, window=self.window)
         xs = self.net.embedded(params, batch.xs)
@@ -71,7 +71,7 @@ class TrainedRun(NamedTuple):
         return state, self.readout.apply(params.readout, shown)
 
     def _last(self, state: Any, hs: Float[Array, "B T H"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B H"]:
-        """The outputs of the last unmasked steps."""
+        """The output of the cell at the last unmasked step of each sequence."""
         if hasattr(self.cell, "output") or hasattr(state, "h"):
             return output(self.cell, state)
         if mask is None:
@@ -82,10 +82,10 @@ class TrainedRun(NamedTuple):
     def values(
         self, names: tuple[str, ...], params: ModelParams, batch: Batch, state: Any = None, key: Any = None
     ) -> tuple[tuple[Float[Array, ""], ...], Any]:
-        """The losses and scores with the given names, and the last states; arguments as in `outputs`."""
+        """The losses and scores with these names (train/losses.py), and the last states; arguments as in `outputs`."""
         state, ys = self.outputs(params, batch, state, key)
         return tuple(BY_NAME[name](ys, batch.targets, batch.weights) for name in names), state
 
     def features(self, params: ModelParams, xs: Array) -> Float[Array, "S N T I"]:
-        """The inputs of the cell for xs, embedded with the params of each of S seeds."""
+        """The inputs of the cell for xs, embedded with the params of each of S seeds, whose leaves are (S, ...)."""
         return jax.vmap(self.net.embedded, (0, None))(params, xs)

@@ -1,11 +1,11 @@
-"""Engines: how a cell is run over time. `unroll(..., engine=...)` takes the name of one, or an instance.
+"""Engines run a cell over time. `unroll(..., engine=...)` takes the name of an engine, or an instance.
 
     Auto         "auto"         the default: Hoisted where it can run the cell, else Plain
     Hoisted      "hoisted"      a split cell: all weight gradients in one product after the backward loop
     Plain        "plain"        any causal cell: a `lax.scan` of its step
     Associative  "associative"  a cell that is linear in its state: a parallel prefix over time
 
-All engines give the same numbers up to rounding. `explain` says which engine and layout would run, and why. For an
+All engines give the same numbers up to rounding. `explain` returns which engine and layout would run, and why. For an
 engine of your own, implement the protocol `Engine` as a frozen dataclass.
 """
 

@@ -1,7 +1,4 @@
-"""The engine "associative": a parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990).
-
-Work T log T, depth log T. It takes a cell that is linear in its state.
-"""
+"""The engine "associative": a parallel prefix over the steps s ↦ a_t ⊙ s + b_t (Blelloch 1990)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +16,13 @@ from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Associative:
-    """A parallel prefix over time, for a cell that is linear in its state, such as MinLSTM: depth log T.
+    """A parallel prefix over time, for a cell that is linear in its state, such as MinLSTM.
 
-    Differentiated by JAX, to every order. Memory is O(T) in forward mode too.
+    Work O(T), depth O(log T). JAX differentiates it, to every order. Memory is O(T) in forward mode too.
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """A cell that is not linear in its state."""
+        """Refuse a cell that is not linear in its state."""
         if is_linear(cell):
             return None
         return (
@@ -34,7 +31,7 @@ class Associative:
         )
 
     def run(self, cell: Any, inputs: Inputs, options: Options) -> tuple[Any, Any]:
-        """Compute the coefficients of all steps, then their prefix products."""
+        """Compute the coefficients of all steps, compose all prefixes of steps, and apply them to s_0."""
         params, s_0, s_initial, xs = inputs[:4]
         masks, resets = StepMasks(inputs.mask, inputs.reset), StepMasks(None, inputs.reset)
 

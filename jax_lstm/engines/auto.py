@@ -1,4 +1,4 @@
-"""The engine "auto": for every cell the fastest engine of those that keep every transformation."""
+"""The engine "auto", the default, which chooses "hoisted" or "plain"."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +14,20 @@ from jax_lstm.engines.plain import Plain
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Auto:
-    """The engine "hoisted" for a cell that it takes, else "plain". A cell made of cells is run part by part."""
+    """The engine "hoisted" for a cell that it can run, else "plain". A cell made of cells is run part by part."""
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """A cell made of cells, so that its parts are run, and what "plain" refuses."""
+        """Refuse a cell made of cells, so that the driver runs its parts, and a cell that "plain" refuses too."""
         if isinstance(cell, CompositeCell):
             return f'engine "auto": {type(cell).__name__} is made of cells; run its parts'
         engine, why_not_hoisted = self.choice(cell, inputs, options)
         return None if why_not_hoisted is None else engine.refuses(cell, inputs, options)
 
     def run(self, cell: Any, inputs: Inputs, options: Options) -> tuple[Any, Any]:
-        """Run the engine that is chosen."""
+        """Run the cell on the chosen engine."""
         return self.choice(cell, inputs, options)[0].run(cell, inputs, options)
 
     def choice(self, cell: Any, inputs: Inputs, options: Options) -> tuple[Engine, str | None]:
-        """The engine for this run, and why "hoisted" refuses it, if it does."""
+        """The engine for this run, and why "hoisted" refuses the cell; None if it does not."""
         why_not = Hoisted().refuses(cell, inputs, options)
         return (Hoisted(), None) if why_not is None else (Plain(), why_not)

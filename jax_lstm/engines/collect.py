@@ -1,4 +1,4 @@
-"""What a run returns of every step."""
+"""Select what a run returns for every step: the states, the outputs, or both."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from jax_lstm.engines.masking import zero_masked
 
 
 def collected(cell: Any, inputs: Inputs, options: Options, states: Any) -> Any:
-    """What `options.collect` names, of a cell whose outputs are functions of its states; 0 at masked steps."""
+    """What `options.collect` names, from the states of all steps; outputs are `cell.output(s_t)`, 0 at masked steps."""
     if options.collect == "states":
         return states
     ys = zero_masked(inputs.mask, vmap_time_and_batch(partial(output, cell), inputs.xs.ndim - 1)(states))
@@ -18,5 +18,5 @@ def collected(cell: Any, inputs: Inputs, options: Options, states: Any) -> Any:
 
 
 def pick(collect: str, states: Any, ys: Any) -> Any:
-    """The states, the outputs, or both, as `Options.collect` names them."""
+    """Select the states, the outputs, or the pair of both, as `Options.collect` names them."""
     return {"states": states, "outputs": ys, "both": (states, ys)}[collect]

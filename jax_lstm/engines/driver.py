@@ -1,7 +1,7 @@
 """Run a cell on an engine: in one piece, in segments, truncated, or part by part.
 
-An engine that accepts the whole cell runs it. Otherwise a cell made of cells sends each of its parts back here.
-Otherwise the refusal is raised.
+If the engine accepts the whole cell, it runs it. If it refuses a cell made of cells, each part is run here by itself.
+If it refuses any other cell, the reason is raised as a ValueError.
 """
 
 from functools import partial
@@ -16,30 +16,30 @@ from jax_lstm.engines.sharding import match_sharding_batched
 from jax_lstm.engines.truncation import truncated
 
 
-def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, cut: bool = False) -> tuple[Any, Any]:
-    """The last state, and of every step what `options.collect` names.
+def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, is_segment: bool = False) -> tuple[Any, Any]:
+    """Run a cell; return the last state, and the states, outputs or both of every step (`options.collect`).
 
     Args:
         engine: the engine.
         cell: the cell.
         inputs: arrays over time, with or without batch axes.
         options: options of the whole run.
-        cut: whether the run is a segment already, so that `remat_every` and `truncate` are done with.
+        is_segment: whether this run is already one segment or block, so that `remat_every` and `truncate` are ignored.
     """
     reason = engine.refuses(cell, inputs, options)
     if reason is not None and not isinstance(cell, CompositeCell):
         raise ValueError(reason)
     one_piece = partial(_whole if reason is None else _part_by_part, engine, cell)
-    truncate, n = (None, None) if cut else (options.truncate, options.remat_every)
+    truncate, n = (None, None) if is_segment else (options.truncate, options.remat_every)
     if truncate is not None and truncate[0] < inputs.T:
-        block = partial(one_piece, options=options._replace(reverse=False), cut=True)
+        block = partial(one_piece, options=options._replace(reverse=False), is_segment=True)
         return truncated(block, inputs, *truncate, options.reverse)
-    if n is not None and inputs.T > 0 and is_causal(cell):  # no segment of another cell can be run alone
-        return segmented(partial(one_piece, options=options, cut=True), inputs, n, options.reverse)
-    return one_piece(inputs, options=options, cut=cut)
+    if n is not None and inputs.T > 0 and is_causal(cell):  # a segment needs a causal cell
+        return segmented(partial(one_piece, options=options, is_segment=True), inputs, n, options.reverse)
+    return one_piece(inputs, options=options, is_segment=is_segment)
 
 
-def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, cut: bool) -> tuple[Any, Any]:
+def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, is_segment: bool) -> tuple[Any, Any]:
     """Run a cell on an engine that accepts it."""
     params, state, x, given = inputs.one_step()
     check_pure(cell, params, state, x, given.keywords())
@@ -48,13 +48,15 @@ def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, cut: 
 
 
 def _part_by_part(
-    engine: Engine, cell: CompositeCell, inputs: Inputs, *, options: Options, cut: bool
+    engine: Engine, cell: CompositeCell, inputs: Inputs, *, options: Options, is_segment: bool
 ) -> tuple[Any, Any]:
     """Run each part of a cell made of cells."""
     collect = "outputs" if options.collect == "outputs" else "both"
 
     def run_part(part: Any, inputs: Inputs, *, reverse: bool) -> tuple[Any, Any, Any]:
-        s_T, collected = run(engine, part, inputs, options._replace(collect=collect, reverse=reverse), cut=cut)
+        s_T, collected = run(
+            engine, part, inputs, options._replace(collect=collect, reverse=reverse), is_segment=is_segment
+        )
         return (s_T, None, collected) if collect == "outputs" else (s_T, *collected)
 
     inputs = inputs._replace(xs=zero_masked(inputs.mask, inputs.xs))

@@ -1,12 +1,12 @@
-"""What an engine is: it runs a cell over time.
+"""The protocol of an engine, which runs a cell over time, and its inputs and options.
 
     s_T, collected = engine.run(cell, inputs, options)
 
-An engine is a frozen dataclass of Python numbers: static, hashable, equal by value. It runs whole sequences in one
-piece, forward or in reverse; driver.py chooses, and cuts a run into segments or truncates its gradient.
+An engine runs all steps that it gets in one piece, forward or in reverse. driver.py cuts a run into segments
+(`remat_every`) or blocks (`tbptt`), and calls the engine on each.
 
-A mask that is False at a step means: the state stays, the output is 0, and x is not read. A reset that is True at a
-step means: the state is set to `s_initial` before that step.
+Where the mask is False, the state stays, the output is 0, and x is not read. Where the reset is True, the state is set
+to `s_initial` before that step.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,9 @@ from jax_lstm.cell import Noise, call_given
 
 
 class Given(NamedTuple):
-    """What a run gives to the functions of a cell besides params, state and x; a field is None if absent.
+    """`noise_steps`, `noise` and `constants` of `Inputs`, which a cell's functions get besides params, state and x.
 
-    Over time, each leaf of `steps` is (T, *B, ...), and each leaf of the others (*B, ...). For one step of one
-    sequence there is neither T nor B.
+    For one step of one sequence the leaves have neither T nor B.
     """
 
     steps: Any = None
@@ -31,20 +30,20 @@ class Given(NamedTuple):
     constants: Any = None
 
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments of a cell's functions."""
+        """The keyword arguments of a cell's functions: `noise` and `constants`, unless they are None."""
         noise = {} if self.steps is None and self.sequence is None else {"noise": Noise(self.steps, self.sequence)}
         return noise | ({} if self.constants is None else {"constants": self.constants})
 
     def call(self, f: Callable, *args: Any) -> Any:
-        """f(*args), with what f has parameters for."""
+        """Call f(*args) with those `keywords` that f has parameters for."""
         return call_given(f, *args, given=self.keywords())
 
     def lasting(self) -> "Given":
-        """The part that is the same at every step."""
+        """The part that is the same at every step: all but `steps`."""
         return self._replace(steps=None)
 
     def at_every_step(self, T: Any) -> "Given":
-        """The same with an axis T in front of every leaf."""
+        """`sequence` and `constants` repeated T times, so that every leaf has a leading axis T, as in `steps`."""
 
         def repeated(a: Array) -> Array:
             return jnp.broadcast_to(a, (T, *a.shape))
@@ -58,10 +57,10 @@ class Inputs(NamedTuple):
     params: the params of the cell, without batch axes.
     s_0: the state before the first step processed; each leaf (*B, ...).
     s_initial: the state that a reset sets, like s_0; None without resets.
-    xs: (T, *B, I).
+    xs: (T, *B, I). `Engine.run` gets zeros at masked steps.
     noise_steps: random numbers of every step, a pytree with leaves (T, *B, ...), or None.
     noise: random numbers of every sequence, a pytree with leaves (*B, ...), or None.
-    constants: what a cell reads at every step, a pytree with leaves (*B, ...) of any dtype, or None.
+    constants: what a cell reads at every step, a pytree with leaves (*B, ...) of any dtype; None from `unroll`.
     mask: (T, *B) bools; None: no step is masked.
     reset: (T, *B) bools, False where mask is False; None: no resets.
     """
@@ -88,12 +87,12 @@ class Inputs(NamedTuple):
 
     @property
     def given(self) -> Given:
-        """Noise and constants."""
+        """Noise and constants, as the cell's functions get them."""
         return Given(self.noise_steps, self.noise, self.constants)
 
     @property
     def streams(self) -> tuple[Any, ...]:
-        """What has an axis of time: xs, noise_steps, mask and reset."""
+        """The fields with a time axis: xs, noise_steps, mask and reset."""
         return self.xs, self.noise_steps, self.mask, self.reset
 
     def with_streams(self, streams: tuple[Any, ...]) -> "Inputs":
@@ -116,9 +115,9 @@ class Options(NamedTuple):
     """The options of a run: Python values, already checked.
 
     reverse: whether to process the steps from last to first.
-    collect: what to return of every step: its "states", its "outputs", or "both" as a pair.
-    remat_every: n, to save only every n-th state for the backward pass and recompute the others there.
-    truncate: (window, stride) of truncated backpropagation through time.
+    collect: what to return for every step: "states", "outputs", or "both", the pair (states, outputs).
+    remat_every: n, to save only every n-th state for the backward pass and recompute the others there. None: save all.
+    truncate: (window, stride) of truncated backpropagation through time. None: full gradients.
     num_sequences: the number of sequences, including vmaps around the call (layout.py); None if it is symbolic.
     """
 
@@ -131,17 +130,22 @@ class Options(NamedTuple):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Protocol of an engine. Implement it as a frozen dataclass whose fields are Python numbers."""
+    """Protocol of an engine. Implement it as a frozen dataclass of Python numbers: static, hashable, equal by value."""
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """Why the engine cannot run this cell, as an error message that names an engine that can; None if it can."""
+        """Why the engine cannot run this cell, as an error message that names an engine that can; None if it can.
+
+        If an engine refuses a cell made of cells, the driver runs each of its parts instead.
+        """
         ...
 
     def run(self, cell: Any, inputs: Inputs, options: Options) -> tuple[Any, Any]:
         """Run all steps in one piece, with `options.reverse` and `options.collect`.
 
+        Do not read `options.remat_every` and `options.truncate`: the driver applies them.
+
         Returns:
-            (s_T, collected): the state after the last step processed, and what `options.collect` names of every step,
-            each leaf (T, *B, ...). States at masked steps are those before the step; outputs there are 0.
+            (s_T, collected): the state after the last step processed, and what `options.collect` names for every step,
+            each leaf (T, *B, ...), also at masked steps.
         """
         ...

@@ -1,4 +1,4 @@
-"""Say which engine and which layout a run would use, and why."""
+"""Describe which engine and which layout a run would use, and why."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from jax_lstm.engines.run import ENGINES, check_engine, check_options
 
 
 def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, remat_every: Any = None) -> str:
-    """Say in one line which engine and layout `unroll` would use for a cell and data of this shape, and why.
+    """Describe in one line which engine and layout `unroll` would use for a cell and data of this shape, and why.
 
     Nothing is computed or compiled.
 
@@ -30,11 +30,11 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
     Args:
         cell: as for `unroll`.
         xs: (T, I) for `unroll`, (T, B, I) for `batched(..., time_major=True)`: an array, or a `jax.ShapeDtypeStruct`.
-            Only its shape and dtype are read. For data (B, T, I) swap the first two axes.
+            Only its shape is read. For data (B, T, I) swap the first two axes.
         engine, reverse, remat_every: as for `unroll`.
 
     Returns:
-        One line; for a cell made of cells it names every part that runs.
+        One line. For a cell made of cells it has an entry for each different part, separated by "; ".
 
     Raises:
         ValueError, TypeError: as for `unroll`; also if the engine refuses the cell.
@@ -64,7 +64,7 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
 
 @dataclass
 class _Watched:
-    """An engine that notes what it runs."""
+    """An engine that runs another one, and records a description of each cell that it runs."""
 
     engine: Engine
     seen: list[str] = field(default_factory=list)

@@ -1,30 +1,30 @@
-"""The engine "hoisted": the states of a split cell, with a custom JVP of the recurrence instead of the loop.
+"""The engine "hoisted" runs a split cell in a loop, and differentiates the recurrence, not the loop, by a custom JVP.
 
 The states of a cell that splits its step are
 
     s_t  = mix(params, update(params, s_{t−1}, project(params, x_t), recur(params, s_{t−1})))
 
-The tangent of this recurrence is an affine recurrence, and the custom JVP computes it as such. A cell with its own
-derivative (its update reads only the sum zx + zh) returns the residuals L_t from the forward loop. The tangents of the
-params and of the inputs then enter through the pre-activation z:
+The tangent of this recurrence is an affine recurrence; the custom JVP computes it in a loop of its own. L_t below is
+the linearization of update at step t. A cell with its own derivative (its update reads only the sum zx + zh) returns
+the residuals of L_t from the forward loop. The tangents of params and inputs enter through the pre-activation z:
 
     dz_t = JVP of z_t for (dparams, dx_t), with s_{t−1} held fixed   for all steps at once, before the loop
     ds_t = L_t(ds_{t−1}, dz_t + recur(params, ds_{t−1}))             the loop
 
-No operation there combines an array that has a batch axis with one that has none, or concatenates two arrays. Under
-`vmap` JAX would then move the batch axis before the time axis, and copy every stream.
+Both lines avoid sums of an array that has a batch axis and one that has none, and never concatenate arrays that have a
+time axis: under `vmap` JAX would move the batch axis before the time axis, and copy every stream.
 
-For any other cell JAX linearizes update, for all steps at once. The tangents of the params and of the inputs then enter
-through the state, because update may read any parameter:
+For any other cell JAX linearizes update, for all steps at once. The tangents of params and inputs enter through the
+state, because update may read any parameter:
 
-    u_t  = JVP of mix ∘ update for (dparams, dzx_t), with recur(dparams, s_{t−1}) as the part of zh_t
+    u_t  = JVP of mix ∘ update for (dparams, dzx_t, dzh_t), where dzh_t = JVP of recur for dparams; s_{t−1} held fixed
     ds_t = mix(params, L_t(ds_{t−1}, recur(params, ds_{t−1}))) + u_t
 
-JAX transposes this tangent, and the result is backpropagation through time as written by hand: one reverse loop for the
+JAX transposes this tangent. The result is backpropagation through time as written by hand: one reverse loop for the
 adjoint states, whose only matrix product is with the weights of recur, then one matrix product for all weight
 gradients. Differentiating the loop itself would instead add a weight gradient, as large as the weights, at every step.
-Because this is a `custom_jvp`, all transformations and all orders of derivatives work. Only the reverse pass over a
-reverse pass accumulates weight gradients in its loop.
+Because this is a `custom_jvp`, all transformations and all orders of derivatives work. Only reverse-over-reverse
+differentiation accumulates weight gradients in a loop.
 """
 
 import itertools
@@ -56,7 +56,7 @@ class Hoisted:
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """A cell that does not split its step, or whose parts this engine cannot differentiate."""
+        """Refuse a cell that does not split its step, or whose parts this engine cannot differentiate."""
         name = type(cell).__name__
         if not is_split(cell):
             return (
@@ -76,7 +76,7 @@ class Hoisted:
 
 
 def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
-    """Refuse values that are not floats, and a nonlinear `recur` or `mix`."""
+    """Why the engine refuses a split cell: values that are not floats, or a nonlinear `recur` or `mix`; else None."""
     params, state, x, given = inputs.one_step()
     zx = jax.eval_shape(lambda p, x, given_t: given_t.call(cell.project, p, x), params, x, given)
     zh = jax.eval_shape(lambda p, s, given_t: given_t.lasting().call(cell.recur, p, s), params, state, given)
@@ -108,7 +108,7 @@ def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def trajectory(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any]:
-    """s_T and every s_t, computed with this layout (layout.py)."""
+    """s_T, and all states s_t (T, *B, ...), computed with this layout (layout.py)."""
 
     def update(s: Any, zx: Any, given_t: Given) -> tuple[Any, None]:
         zh = given_t.lasting().call(cell.recur, inputs.params, s)
@@ -122,7 +122,7 @@ def trajectory(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tupl
 def _trajectory_jvp(cell: Any, reverse: bool, layout: Layout, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (inputs,), (dinputs,) = primals, tangents
     _, s_0, s_initial, *_ = inputs
-    parts = _own_parts if has_own_derivative(cell) else _found_parts
+    parts = _own_parts if has_own_derivative(cell) else _linearized_parts
     s_T, states, linear = parts(cell, reverse, layout, inputs)
 
     # Checkpoint the tangent so that only forward residuals are saved, not values derived from them, such as a
@@ -152,7 +152,10 @@ def _trajectory_jvp(cell: Any, reverse: bool, layout: Layout, primals: Any, tang
 
 
 def _own_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any, Callable]:
-    """The forward loop of a cell with its own derivative, and a function that makes the parts of the tangent loop."""
+    """For a cell with its own derivative: s_T, all states, and a function that returns the parts of the tangent loop.
+
+    It maps (dparams, dxs, dgiven) to (update_jvp, recur, L, dz, u), as in the equations above.
+    """
     params, xs, given, B = inputs.params, inputs.xs, inputs.given, inputs.batch_axes
     packed, unpacked = _packing(cell, inputs) if layout.packed else (lambda L: L, lambda L: L)
 
@@ -204,8 +207,8 @@ def _packing(cell: Any, inputs: Inputs) -> tuple[Callable, Callable]:
     return lambda L: jnp.concatenate(jax.tree.leaves(L)), lambda a: jax.tree.unflatten(tree, jnp.split(a, ends))
 
 
-def _found_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any, Callable]:
-    """The same for any split cell: JAX linearizes its update, for all steps at once."""
+def _linearized_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any, Callable]:
+    """`_own_parts` for any split cell: JAX linearizes its update, for all steps at once."""
     params, xs, given, B = inputs.params, inputs.xs, inputs.given, inputs.batch_axes
     given_at_steps = given.at_every_step(inputs.T)
 
@@ -218,12 +221,12 @@ def _found_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tu
     states, s_ins = checkpoint_name((states, s_ins), "jax_lstm.state")
     zhs = checkpoint_name(zhs, "jax_lstm.preactivation")
 
-    # As above: a constant times a coefficient would go into a third loop.
+    # As in `_own_parts`: otherwise a constant times a coefficient would go into a third loop.
     @partial(jax.checkpoint, prevent_cse=False)
     def update_jvp(L: Any, ds: Any, dz: Any) -> Any:
         return cell.mix(params, L(ds, dz))
 
-    full_params = match_sharding(params, zhs)  # a peephole is a coefficient too
+    full_params = match_sharding(params, zhs)  # params that update reads, such as peepholes, are coefficients of L_t
 
     def linearized(s: Any, zx: Any, zh: Any, given_t: Given) -> Any:
         return jax.linearize(lambda s, zh: given_t.call(cell.update, full_params, s, zx, zh), s, zh)[1]
@@ -261,7 +264,7 @@ def _with(given: Given, recur: Callable, batch_axes: int) -> Callable[[Any], Any
 
 
 def _projected(cell: Any, layout: Layout, inputs: Inputs, step: Callable) -> tuple[Any, Callable]:
-    """The streams that the loop reads, and its step on them, from a `step` (s_{t−1}, zx_t, given_t) -> (s_t, more)."""
+    """The stream that the loop reads, xs or zxs, and its step, from a step (s_{t−1}, zx_t, given_t) -> (s_t, more)."""
 
     def project(x: Any, given_t: Given) -> Any:
         return given_t.call(cell.project, inputs.params, x)
@@ -273,7 +276,7 @@ def _projected(cell: Any, layout: Layout, inputs: Inputs, step: Callable) -> tup
 
 
 def _forward(reverse: bool, inputs: Inputs, streams: Any, step: Callable) -> tuple[Any, Any]:
-    """s_T, and for every t s_t and what else `step` returns."""
+    """Run the forward loop; return (s_T, (all s_t, all other results of `step`))."""
     given, masks = inputs.given, StepMasks(inputs.mask, inputs.reset)
 
     def body(s_tm1: Any, stream: Any) -> tuple[Any, Any]:

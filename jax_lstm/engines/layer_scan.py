@@ -2,8 +2,8 @@
 
     stack_trees((a_1, …, a_n))_k = a_k        unstack_tree(a)_k = a_k
 
-XLA compiles a kernel once for all slices that differ only in their operands, but once per slice if the position is a
-constant. So the index of a layer is an operand here, which XLA cannot fold to a constant.
+If the index of a slice is a constant, XLA compiles one kernel per slice; if it is an operand, one kernel for all. So
+the index of a layer is an operand here, computed so that XLA cannot fold it to a constant.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from jax_lstm.engines.sharding import match_sharding
 
 
 def scan_layers(layer: Callable[[Array, Any], tuple[Array, Any]], x: Array, layers: list[Any]) -> tuple[Array, list]:
-    """x and what each layer returns, after x, more_k = layer(x, layers[k]) for every k, as one loop.
+    """Run x, more_k = layer(x, layers[k]) for every k as one loop; return the last x and the list of all more_k.
 
     Args:
-        layer: the function of one layer; x keeps its shape and dtype.
+        layer: the function of one layer; it returns x with the same shape and dtype.
         x: the input of the first layer.
-        layers: a pytree of arrays for each layer, all of the same shapes. The first entry is its params.
+        layers: one tuple of arrays or pytrees for each layer, all of the same shapes. Its first entry is the params.
     """
     params = layers[0][0]
     x = match_sharding(x.astype(jax.tree.leaves(params)[0].dtype), params)
@@ -32,12 +32,12 @@ def scan_layers(layer: Callable[[Array, Any], tuple[Array, Any]], x: Array, laye
 
 
 def stack_trees(trees: list[Any]) -> Any:
-    """One tree of arrays (n, …) from n trees."""
+    """Stack n trees of equal shapes into one tree, each leaf (n, …)."""
     return jax.tree.map(lambda *leaves: _stacked(*leaves), *trees)
 
 
 def unstack_tree(tree: Any, n: int) -> list[Any]:
-    """n trees from one of arrays (n, …)."""
+    """Split a tree with leaves (n, …) into n trees, the inverse of `stack_trees`."""
     return [jax.tree.map(partial(_part, k), tree) for k in _indices(n)]
 
 
@@ -70,7 +70,7 @@ def _start(k: Int[Array, ""], a: Array) -> list[Any]:
 
 
 def _indices(n: int) -> tuple[Int[Array, ""], ...]:
-    """0, …, n − 1, from a loop that shifts the tuple by one place per iteration: copies only, no kernel to compile."""
+    """0, …, n − 1, from a loop that counts up and shifts a tuple by one place: XLA only copies, and folds nothing."""
     zero = jnp.zeros((), int)
     moved = jax.lax.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, *s[:-1]), (zero,) * (n + 1))
     return moved[:0:-1]

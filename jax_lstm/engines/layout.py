@@ -4,15 +4,15 @@
                  matrix product before the loop
 
 The weight gradients are computed outside the loop in both cases. One large product is faster on accelerators, for small
-problems, and for a single sequence, where a matrix-vector product per step is limited by reading the weights. But it
-writes T × B × 4H floats and reads them back. On a CPU that takes longer than the product itself once they do not fit
-in the caches.
+problems, and for few sequences, where a product per step is limited by reading the weights. But it writes T × B × 4H
+floats (for an LSTM) and reads them back. On a CPU that takes longer than the product itself if they do not fit in the
+caches. So a run is inline only on a CPU, for a cell with its own derivative.
 
     transposed   the backward loop reads the recurrent weights from a transposed copy, along rows: faster for a matrix
-                 product on a CPU; for a single sequence not worth the copy
+                 product on a CPU. For fewer than `MIN_ROWS` sequences on a CPU the copy costs more than it saves
 
-    packed       the residuals that the forward loop saves at each step are one vector: on a GPU every array that a
-                 loop writes is one more kernel launch; on a CPU and a TPU packing is a copy
+    packed       the residuals that the forward loop saves at each step are one vector. On a GPU every array that a
+                 loop writes costs one more kernel launch; on a CPU and a TPU packing would only add a copy
 
 Measurements are in benchmarks/README.md.
 """
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
 
 def choose_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> Layout:
-    """The layout for a run of `cell`, which splits its step, over xs (T, *B, I) with this many sequences in all."""
+    """The layout for a run of a split cell over xs (T, *B, I); `num_sequences` is that of `Options`."""
     if jax.default_backend() != "cpu" or num_sequences is None or not has_own_derivative(cell):
         return Layout(packed=jax.default_backend() == "gpu")
     return Layout(
@@ -51,7 +51,7 @@ def choose_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> Layout
 
 
 def explain_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> str:
-    """The layout that `choose_layout` gives, and why, as part of a sentence."""
+    """Describe the layout that `choose_layout` returns, and why, as part of a sentence."""
     layout = choose_layout(cell, xs, num_sequences)
     if layout.inline:
         return "inputs projected in the loop (all projected inputs at once would not fit a CPU core's caches)"
@@ -116,7 +116,7 @@ def can_merge_axes() -> bool:
 
 
 def vmap_n(f: Callable, axes: int) -> Callable:
-    """`f`, a function of one example, mapped over this many leading batch axes."""
+    """`f`, a function of one example, mapped by `jax.vmap` over this many leading batch axes."""
     for _ in range(axes):
         f = jax.vmap(f)
     return f

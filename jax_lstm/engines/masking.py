@@ -1,4 +1,4 @@
-"""How masks and resets act on a step: the same in all engines."""
+"""Apply masks and resets to the state, input and output of a step, in the same way in all engines."""
 
 from typing import Any, NamedTuple
 
@@ -8,19 +8,19 @@ from jaxtyping import Array, Bool
 
 
 class StepMasks(NamedTuple):
-    """mask and reset, (T, *B) each, or of one step; None if no step is masked, or if none is reset."""
+    """mask and reset, each (T, *B), or (*B) for one step; None if the run has no mask, or no reset."""
 
     mask: Bool[Array, "..."] | None
     reset: Bool[Array, "..."] | None
 
 
 def apply_reset(masks_t: StepMasks, s_initial: Any, s_tm1: Any) -> Any:
-    """The state that a step starts from: s_initial where the step is reset."""
+    """The state before a step: s_initial where the step is reset, else s_{t−1}."""
     return where_or(masks_t.reset, s_initial, s_tm1, absent=s_tm1)
 
 
 def apply_mask(masks_t: StepMasks, s_tm1: Any, s_t: Any) -> Any:
-    """The state that a step ends in: s_{t−1} where the step is masked."""
+    """The state after a step: s_{t−1} where the step is masked, else s_t."""
     return where_or(masks_t.mask, s_t, s_tm1, absent=s_t)
 
 

@@ -23,7 +23,7 @@ class Plain:
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """A cell that is not causal."""
+        """Refuse a cell that is not causal."""
         if is_causal(cell):
             return None
         return (
@@ -48,7 +48,7 @@ class Plain:
             return s_t, pick(options.collect, s_t, y_t)
 
         streams = xs, noise_steps, masks
-        if inputs.T == 0:  # lax.scan refuses T = 0 where jit is disabled
+        if inputs.T == 0:  # lax.scan raises an error for T = 0 if jit is disabled
             one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), streams)
             _, y = jax.eval_shape(body, inputs.s_0, one_step)
             return inputs.s_0, jax.tree.map(lambda a: jnp.zeros((0, *a.shape), a.dtype), y)

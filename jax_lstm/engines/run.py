@@ -1,4 +1,4 @@
-"""From the arguments of a public function to a run: check them, add the batch axis, compile once."""
+"""From the arguments of a public function to a compiled run: check them, handle the batch axis, draw the noise."""
 
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ ENGINES: dict[str, Engine] = {"auto": Auto(), "plain": Plain(), "hoisted": Hoist
 
 
 def check_engine(caller: str, engine: Any) -> Engine:
-    """Check the name of an engine, or an engine; return the engine."""
+    """Check an engine, given by name or as an instance; return the instance."""
     if isinstance(checks.static_value(caller, "engine", engine), str):
         return ENGINES[checks.one_of(caller, "engine", engine, tuple(ENGINES))]
     if isinstance(engine, type) or not isinstance(engine, Engine):
@@ -48,7 +48,7 @@ def check_engine(caller: str, engine: Any) -> Engine:
 def check_options(
     caller: str, T: int, *, reverse: Any, remat_every: Any, truncate: tuple[Any, Any] | None = None
 ) -> Options:
-    """Check the options of a run; `truncate` is (window, stride), where a stride of None is the window."""
+    """Check the options of a run over T steps. `truncate` is (window, stride); a stride of None means the window."""
     if truncate is not None:
         window, stride = truncate
         window = checks.positive_int(caller, "window", window)
@@ -68,7 +68,7 @@ def check_options(
 def check_arrays(
     caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """Check the arrays of one sequence; return params, xs, state, mask and reset."""
+    """Check the arrays of one sequence; return params, xs, state (the initial state if None), mask and reset."""
     params, dtype = checks.check_params(caller, cell, params)
     xs = checks.check_input(caller, "xs", xs, cell, dtype, "(T, I)")
     state = cell.initial_state(params) if state is None else checks.check_state(caller, cell, state, dtype)
@@ -81,7 +81,7 @@ def run_sequence(
     reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
     collect: str = "outputs",
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Check the arguments of one sequence, and run it; `caller` is for messages."""
+    """Check the arguments of one sequence, and run it; `caller` is for messages, `collect` is that of `Options`."""
     cell = checks.check_cell(caller, cell)
     params, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
     key = _check_key(caller, cell, key)
@@ -98,11 +98,11 @@ def run_batch(
     reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
     collect: str = "outputs",
 ) -> tuple[Any, Any]:  # fmt: skip
-    """The same for a batch: xs, mask and reset have a batch axis at `axis`, and so have the results; states at 0.
+    """`run_sequence` for a batch. xs, mask, reset and the collected steps have their batch axis at `axis`, 0 or 1.
 
-    The arguments are checked like those of one sequence. The run gets arrays with a batch axis after time, so that it
-    can merge the two axes (layout.py); under `jax.vmap` it could not see the batch axis. Every sequence has its own
-    key, split from `key`.
+    The state and the last state have it at 0. The arguments are checked like those of one sequence. The run gets arrays
+    with a batch axis after time, so that it can merge the two axes (layout.py); under `jax.vmap` it could not see the
+    batch axis. Every sequence has its own key, split from `key`.
     """
     cell = checks.check_cell(caller, cell)
 
@@ -130,7 +130,7 @@ def compiled_run(
     cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any, constants: Any = None, *,
     engine: Engine, options: Options,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Run a cell over xs (T, *B, I), with one key per sequence, (*B) keys, or None.
+    """Run a cell over xs (T, *B, I), with one key per sequence: keys (*B), or None.
 
     Resets at masked steps are dropped here. All random numbers are drawn here, before the first step.
     """

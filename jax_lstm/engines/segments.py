@@ -12,7 +12,10 @@ from jax_lstm.engines.sharding import match_sharding_batched
 
 
 def segmented(run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, n: int, reverse: bool) -> tuple[Any, Any]:
-    """Run segments of n steps, each checkpointed; the last one in the order of processing may be shorter."""
+    """Run segments of n steps, each under `jax.checkpoint`; the one processed last may be shorter.
+
+    `run` maps the inputs of a segment to (its last state, its collected steps).
+    """
     T = inputs.T
     full_steps = T - T % n
     body_at, rest_at = (
@@ -37,7 +40,7 @@ def segmented(run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, n: int, 
 
 
 def segment_length(steps: int) -> int:
-    """About √T; if possible a divisor of T between √T/2 and 2√T, since a shorter last segment needs a copy."""
+    """About √T; a divisor of T if one is between √T/2 and 2√T, because a shorter last segment needs a copy."""
     root = max(1, math.isqrt(steps))
     divisors = [n for n in range((root + 1) // 2, 2 * root + 1) if steps % n == 0]
     return min(divisors, key=lambda n: abs(n - root), default=root)

@@ -1,4 +1,4 @@
-"""Give arrays the sharding and batch axes of the data: the carry of a loop must keep its type."""
+"""Give arrays the sharding and batch axes of the data, because the carry of a loop must not change its type."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def match_sharding(state: Any, *data: Any) -> Any:
 
     On an explicit mesh and inside shard_map an array's type includes its sharding; under vmap a value may or may not
     have a batch axis. `where(never, s, s)`, with a predicate computed from the data, gives `s` the type of the data.
-    The predicate is False even for NaN. XLA removes the select, or reads one element.
+    The predicate is False even for NaN. XLA removes the select, or reads only a slice of the data.
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
@@ -23,16 +23,16 @@ def match_sharding(state: Any, *data: Any) -> Any:
 
 
 def match_sharding_batched(state: Any, xs: Float[Array, "T *B I"], params: Any) -> Any:
-    """`match_sharding` for a state that has the batch axes of xs."""
+    """`match_sharding` for a state with the batch axes of xs; each leaf (*B, ...)."""
     if xs.ndim == 2:
         return match_sharding(state, xs, params)
     return jax.vmap(match_sharding_batched, (0, 1, None))(state, xs, params)
 
 
 def place_on_mesh(tree: Any) -> Any:
-    """The same values, after a computation with each float leaf, which places it on the mesh.
+    """The same values, each float leaf multiplied by 1, which places it on the mesh.
 
-    An array made before `jax.set_mesh` is not on the mesh until something is computed with it, and would come out of a
-    vmap over a sharded axis unsharded. A learned initial state among the params is such an array.
+    An array made before `jax.set_mesh` is on no mesh until something is computed with it. Without that, a vmap over a
+    sharded axis would return it unsharded. A learned initial state among the params is such an array.
     """
     return jax.tree.map(lambda a: a * jnp.ones((), a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)

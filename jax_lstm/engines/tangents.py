@@ -1,4 +1,4 @@
-"""Tangents with symbolic zeros: a leaf that is known to be zero is None, and nothing is computed for it."""
+"""Tangents in which a leaf that is known to be zero is None, so that nothing is computed for it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +24,9 @@ def instantiate_zeros(tangent: Any, primal: Any) -> Any:
 
 
 def jvp(f: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """f and its JVP for the leaves of the tangents that are not None; the JVP is None if all are.
+    """f(*primals) and the JVP of f. A tangent, or a leaf of one, that is None is zero; if all are, the JVP is None.
 
-    A weight that is not trained has no tangent, and neither has a mask among the params.
+    For example, a weight that is not trained has the tangent None.
     """
     leaves, tree = jax.tree.flatten(primals)
     leaf_tangents = []

@@ -15,10 +15,11 @@ from jax_lstm.engines.sharding import match_sharding_batched
 def truncated(
     run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, window: int, stride: int, reverse: bool
 ) -> tuple[Any, Any]:
-    """Run blocks of `stride` steps, each from a state cut off from its past, `window` steps before the block's end.
+    """Run blocks of `stride` steps. The run for a block starts `window` steps before the block's end.
 
-    `run` processes a block from its first step to its last. Masked steps are added before the first step and after the
-    last, so that all blocks have the same shape. They leave the state as it is, and pass the gradient on to s_0.
+    No gradient passes to the steps before that start. `run` processes the steps of a block from first to last. Masked
+    steps are added before the first step and after the last, so that all blocks have the same shape. They keep the
+    state, and pass the gradient on to s_0.
     """
     T, xs = inputs.T, inputs.xs
     blocks, overlap = -(-T // stride), window // stride
@@ -47,7 +48,7 @@ def truncated(
         cut_off = jax.lax.stop_gradient(s_next)
         return jax.tree.map(partial(jnp.where, begins), s_next, cut_off), (s_end, ys)
 
-    begins = jnp.arange(blocks) < overlap - 1  # no unmasked step yet where the next window starts: that state is s_0
+    begins = jnp.arange(blocks) < overlap - 1  # the next window starts in the padding: its state is s_0, not cut off
     parts = jax.tree.map(cut, inputs._replace(mask=mask).streams)
     s_0 = match_sharding_batched(inputs.s_0, xs, inputs.params)
     _, (ends, ys) = jax.lax.scan(body, s_0, (parts, begins))

@@ -1,1 +1,1 @@
-"""Weights in the forms that other libraries and textbooks use: one form per file."""
+"""Convert weights to and from the forms that other libraries and textbooks use: one form per file."""

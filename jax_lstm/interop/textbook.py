@@ -2,7 +2,8 @@
 
     z_k = W_k [h_{t−1}, x_t] + b_k for each gate k = f, i, C, o
 
-The library keeps the same weights transposed and side by side: w_x (I, 4H), w_h (H, 4H), b (4H,).
+The library keeps the same weights transposed and side by side, in the order i, f, g (= C), o: w_x (I, 4H), w_h (H, 4H),
+b (4H,).
 """
 
 from typing import NamedTuple

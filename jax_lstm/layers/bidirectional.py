@@ -2,9 +2,7 @@
 
     →s_t, →y_t = forward(→s_{t−1}, x_t)      ←s_t, ←y_t = backward(←s_{t+1}, x_t)      y_t = [→y_t, ←y_t]
 
-Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is the
-first input of an episode. The backward cell ends the episode there, and is reset before the unmasked step that precedes
-t.
+→ marks the forward cell, ← the backward cell.
 """
 
 from collections.abc import Callable
@@ -48,8 +46,9 @@ class Bidirectional(CompositeCell):
     the two cells at step t. It is not causal: it needs the whole sequence, so `step`, `stream` and `tbptt` raise a
     ValueError. After a run, state.backward is the state at the first step, where the backward cell ends.
 
-    Both cells skip masked steps. A reset at t means that x_t is the first input of an episode, so the backward cell is
-    reset before it reads the unmasked step that precedes t.
+    Both cells skip masked steps, so the backward cell starts at the last unmasked step. A reset at t means that x_t is
+    the first input of an episode, and for the backward cell its last. So the backward cell is reset before it reads the
+    unmasked step that precedes t.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -85,7 +84,7 @@ class Bidirectional(CompositeCell):
 
     @property
     def causal(self) -> bool:
-        """False: an output depends on later inputs."""
+        """False: outputs depend on later inputs."""
         return False
 
     @property
@@ -136,7 +135,7 @@ class Bidirectional(CompositeCell):
     def output(self, state: BidirectionalState) -> Array:
         """The outputs of both cells in this state, concatenated: (output_size,).
 
-        For the last state of a run they are the outputs of the cells at their own ends of the sequence.
+        For the last state of a run, each output is that of the step where its cell ends.
         """
         shown = output(self.forward, state.forward), output(self.backward, state.backward)
         return jnp.concatenate(shown, axis=-1)
@@ -151,7 +150,7 @@ class Bidirectional(CompositeCell):
 
     @property
     def has_noise(self) -> bool:
-        """Whether one of the two cells draws random numbers."""
+        """Whether at least one of the two cells draws random numbers."""
         return has_noise(self.forward) or has_noise(self.backward)
 
     def sample_noise(self, params: BidirectionalParams, key: Array, T: int) -> Noise:
@@ -180,15 +179,15 @@ class Bidirectional(CompositeCell):
 
         other_reset = _reset_of_other_direction(inputs.mask, inputs.reset, reverse)
         s_T, states, y = run(self.forward, part(0, inputs.reset), reverse=reverse)
-        r_T, rates, z = run(self.backward, part(1, other_reset), reverse=not reverse)
-        passed = BidirectionalState(states, rates)
+        r_T, backward_states, z = run(self.backward, part(1, other_reset), reverse=not reverse)
+        passed = BidirectionalState(states, backward_states)
         return BidirectionalState(s_T, r_T), passed, jnp.concatenate([y, z], axis=-1)
 
 
 def _reset_of_other_direction(mask: Any, reset: Any, reverse: bool) -> Bool[Array, "T *B"] | None:
     """True at each unmasked step whose next unmasked step (in the order of processing) is reset.
 
-    That is the last unmasked step of an episode, where the other direction is reset.
+    That is the last unmasked step of an episode, and the first one that the cell in the other direction reads.
     """
     if reset is None or reset.shape[0] == 0:
         return reset

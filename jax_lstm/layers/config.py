@@ -1,6 +1,7 @@
-"""The registry of cells; and configs of plain data, such as {"cell": "LSTM", "input_size": 3, ...}, made of cells.
+"""The registry of cells, and the conversion of cells to and from configs.
 
-`CELLS` has each registered class by its name. `from_config`, `to_config` and the command line read it.
+A config is a dict of plain data, such as {"cell": "LSTM", "input_size": 3, ...}. `CELLS` maps the name of each
+registered class to the class. `from_config`, `to_config` and the command line read it.
 
 A cell inside a layer is a nested config. The cell that a layer wraps has the key "of", because "cell" names the layer
 itself: {"cell": "LearnedInitialState", "of": {"cell": "GRU", ...}}.

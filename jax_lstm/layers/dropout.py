@@ -6,7 +6,8 @@
               without a key the expected value, p h_{t−1} + (1 − p) h_t                      Krueger et al. 2017
     weights   w_h ⊙ M / (1 − p)         one mask for a whole batch (DropConnect)             Merity et al. 2018
 
-All random numbers are drawn from the key before the first step. Without a key nothing is dropped.
+The entries of m_x, m_h and M are 0 with probability p, else 1. `drop_weights` draws M, `Dropout` the other masks. All
+random numbers are drawn from the key before the first step. Without a key nothing is dropped.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,15 +41,16 @@ def rate(caller: str, name: str, value: Any) -> float:
     return p
 
 
-def kept(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+def keep_mask(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """A mask of this shape: each entry is 1 with probability 1 − p, else 0."""
     return jax.random.bernoulli(key, 1 - p, shape).astype(dtype)
 
 
 def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
-    """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p), M 0 with probability p (Merity, Keskar & Socher 2018).
+    """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p) (Merity, Keskar & Socher 2018).
 
-    Call it once per training step, before `unroll`. All time steps and the whole batch then share one mask.
+    Each entry of M is 0 with probability p, else 1. Call it once per training step, before `unroll`. All time steps and
+    the whole batch then share one mask.
 
     Args:
         key: one random key. Do not reuse it.
@@ -75,7 +77,7 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
         [
-            w * kept(k, p, w.shape, w.dtype) / (1 - p) if name in names else w
+            w * keep_mask(k, p, w.shape, w.dtype) / (1 - p) if name in names else w
             for (_, w), k, name in zip(leaves, keys, called, strict=True)
         ]
     )
@@ -169,17 +171,17 @@ class Dropout(CellWrapper, SplitCell):
 
     @property
     def has_noise(self) -> bool:
-        """True: with a key, masks are drawn."""
+        """True: a key is always accepted, even if all rates are 0."""
         return True
 
     @property
     def own_derivative(self) -> bool:
-        """Whether the cell has its own derivative; zoneout changes its update, so that it has none then."""
+        """Whether the cell inside has its own derivative, and there is no zoneout, which changes its update."""
         return has_own_derivative(self.cell) and not self._zones
 
     @property
     def linear_in_state(self) -> bool:
-        """Whether the cell is linear in its state; with zoneout it still is."""
+        """Whether the cell inside is linear in its state; zoneout keeps it linear."""
         return is_linear(self.cell)
 
     def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
@@ -187,11 +189,11 @@ class Dropout(CellWrapper, SplitCell):
         dtype = jax.tree.leaves(params)[0].dtype
         keys = jax.random.split(key, 2 + len(self._zones))
         h = self.cell.initial_state(params).h
-        x_mask = kept(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None
-        h_mask = kept(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None
+        x_mask = keep_mask(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None
+        h_mask = keep_mask(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None
         size = self.hidden_size
         stays = {
-            name: 1 - kept(k, p, (T, size), dtype)
+            name: 1 - keep_mask(k, p, (T, size), dtype)
             for k, (name, p) in zip(keys[2:], self._zones.items(), strict=True)
         }  # fmt: skip
         inside = Noise()
@@ -210,7 +212,7 @@ class Dropout(CellWrapper, SplitCell):
         return call_given(self.cell.recur, params, _masked(state, masks.h), given=given)
 
     def update(self, params: Any, state: Any, zx: Any, zh: Any, **given: Any) -> Any:
-        """The cell's `update`, then zoneout: with its masks if they were drawn, else in expectation."""
+        """The cell's `update`, then zoneout: with masks if they were drawn, else with expected values."""
         stays = self._stays(params, given)
         state_t = call_given(self.cell.update, params, state, zx, zh, given=_masks(given)[1])
         return _zoned(stays, state, state_t)
@@ -228,22 +230,22 @@ class Dropout(CellWrapper, SplitCell):
         return _zoned(stays, one, a), _zoned(stays, zero, b)
 
     def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
-        """Those of the cell."""
+        """The `update_with_residuals` of the cell."""
         return self.cell.update_with_residuals(params, state, z)
 
     def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
-        """That of the cell."""
+        """The `update_jvp` of the cell."""
         return self.cell.update_jvp(residuals, dstate, dz)
 
     def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any, **given: Any) -> Any:
-        """That of the cell, at the masked x and h."""
+        """The `preactivation_jvp` of the cell, at x ⊙ m_x / (1 − inputs) and h ⊙ m_h / (1 − hidden)."""
         masks, given = _masks(given)
         dx = None if dx is None else _times(dx, masks.x)
         args = params, dparams, _times(x, masks.x), dx, _masked(state, masks.h)
         return call_given(self.cell.preactivation_jvp, *args, given=given)
 
     def recur_transposed(self, params: Any) -> Callable[..., Any]:
-        """That of the cell, of the masked tangent of h."""
+        """The `recur_transposed` of the cell, applied to dh ⊙ m_h / (1 − hidden)."""
         inside = self.cell.recur_transposed(params)
 
         def recur(dstate: Any, **given: Any) -> Any:
@@ -258,7 +260,7 @@ class Dropout(CellWrapper, SplitCell):
         return {name: p for name, p in (("h", self.zoneout), ("c", self.zoneout_c)) if p}
 
     def _stays(self, params: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """For each field with zoneout the share of every unit that keeps its old value: masks, or the rates."""
+        """For each field with zoneout, the weight (H,) of the old value: masks if they were drawn, else the rates."""
         if "noise" in given:
             return given["noise"].steps.zoneout
         dtype = jax.tree.leaves(params)[0].dtype
@@ -266,14 +268,14 @@ class Dropout(CellWrapper, SplitCell):
 
 
 class StepNoise(NamedTuple):
-    """What a Dropout draws for every step: zoneout masks by field, 1 where a unit stays; the noise of the cell."""
+    """Random numbers of every step: zoneout masks by field, 1 where a unit keeps its old value; the cell's own."""
 
     zoneout: dict[str, Array]
     cell: Any
 
 
 class SequenceNoise(NamedTuple):
-    """What a Dropout draws for a sequence: the masks of x and h over 1 − rate, or None; the noise of the cell."""
+    """Random numbers of a sequence: m_x / (1 − inputs) and m_h / (1 − hidden), None for rate 0; the cell's own."""
 
     x: Array | None = None
     h: Array | None = None
@@ -281,7 +283,7 @@ class SequenceNoise(NamedTuple):
 
 
 def _masks(given: dict[str, Any]) -> tuple[SequenceNoise, dict[str, Any]]:
-    """The masks of a Dropout, and what the cell inside is given."""
+    """The masks of x and h, and what the cell inside is given."""
     if "noise" not in given:
         return SequenceNoise(), given
     noise, rest = given["noise"], {name: value for name, value in given.items() if name != "noise"}

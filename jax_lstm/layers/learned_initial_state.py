@@ -1,4 +1,4 @@
-"""A cell with a learned initial state, which a reset returns to.
+"""A cell with a learned initial state; a reset sets the state to it.
 
 s_0 = cell.initial_state(params.cell) + params.state
 """
@@ -32,7 +32,7 @@ class LearnedParams(NamedTuple):
 class LearnedInitialState(CellWrapper, CompositeCell):
     """A cell with a learned initial state: s_0 = cell.initial_state(params.cell) + params.state.
 
-    It is a cell itself. It has the state and the sizes of the cell inside, and its params are a `LearnedParams`. A
+    This layer is a cell. It has the state and the sizes of the cell inside, and its params are a `LearnedParams`. A
     reset sets the state to the learned s_0. `init` sets params.state to 0. For an SLSTM only h is learned: its initial
     m is so low that the first step forgets c, n and m, whatever is added to them.
 

@@ -4,8 +4,8 @@
     y^k_t = o_t, or o_t + y^{k−1}_t with `residual` if both have the same number of features
     between two cells, with a key and `dropout` = p: y^k_t ⊙ m_t / (1 − p), each entry of m_t 0 with probability p
 
-Each cell runs over the whole sequence before the next one starts, on the same engine as it would alone. Three or more
-equal cells in a row run as one loop over their params, traced and compiled once.
+Each cell runs over the whole sequence before the next one starts, on the engine that it would also use alone. Three or
+more equal cells in a row run as one loop over their params, traced and compiled once.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ from jaxtyping import Array
 from jax_lstm import checks
 from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, is_causal, output, output_size
 from jax_lstm.engines.layer_scan import scan_layers
-from jax_lstm.layers.dropout import kept, rate
+from jax_lstm.layers.dropout import keep_mask, rate
 
-MIN_LOOPED = 3  # from this many equal cells in a row they run as one loop; fewer run faster without it
+MIN_LOOPED = 3  # at least this many equal cells in a row run as one loop; fewer are faster one after another
 
 
 @jax.tree_util.register_static
@@ -143,7 +143,7 @@ class Stack(CompositeCell):
 
     @property
     def has_noise(self) -> bool:
-        """Whether a key is used: for dropout between cells, or by a cell."""
+        """True: a key is always accepted. Dropout uses it, and every cell of the stack that draws random numbers."""
         return True
 
     def sample_noise(self, params: tuple[Any, ...], key: Array, T: int) -> Noise:
@@ -156,7 +156,7 @@ class Stack(CompositeCell):
             if has_noise(cell):
                 noise = cell.sample_noise(p, key_cell, T)
             if self.dropout > 0 and k < len(self.cells) - 1:
-                mask = kept(key_between, self.dropout, (T, output_size(cell)), dtype)
+                mask = keep_mask(key_between, self.dropout, (T, output_size(cell)), dtype)
             steps.append(LayerNoise(noise.steps, mask))
             sequence.append(noise.sequence)
         return Noise(tuple(steps), tuple(sequence))
@@ -213,19 +213,19 @@ class Stack(CompositeCell):
         return ends, states, x
 
     def _noise_of_cells(self, noise: Noise | None) -> tuple[Any, Any]:
-        """The noise of each cell for its steps, and for its sequence."""
+        """One `LayerNoise` per cell for the steps, and the noise of each cell for the sequence."""
         steps, sequence = (None, None) if noise is None else noise
         nothing = (None,) * len(self.cells)
         return (LayerNoise(),) * len(self.cells) if steps is None else steps, nothing if sequence is None else sequence
 
     def _output(self, x: Array, y: Array, mask: Array | None) -> Array:
-        """What the next cell reads: y, with the residual sum and dropout."""
+        """The input of the next cell, from the input x and output y of this one: residual sum, then dropout."""
         y = x.astype(y.dtype) + y if self.residual and x.shape[-1] == y.shape[-1] else y
         return y if mask is None else y * mask / (1 - self.dropout)
 
 
 class LayerNoise(NamedTuple):
-    """What one cell of a `Stack` draws for every step, and the dropout mask of its output; None: nothing."""
+    """Random numbers of one cell of a `Stack` for every step: its own, and the dropout mask of its output, or None."""
 
     cell: Any = None
     mask: Array | None = None

@@ -9,7 +9,7 @@ from jax_lstm.cell import OptionalMethods, is_causal, output, output_size
 
 @dataclass(frozen=True)
 class CellWrapper(OptionalMethods):
-    """Base class of a layer that wraps one cell."""
+    """Base class of a layer that wraps one cell; the field `cell` is any cell or layer."""
 
     cell: Any
 

@@ -1,11 +1,10 @@
-"""The protocol of a task.
+"""The protocol of a task: its training, validation and test batches, sizes, loss and score.
 
     batch = task.train_batch(key, step, size)   a pure function: the same key and step give the same batch
     batch = task.validation()                   fixed; used to select checkpoints and to stop early
     batch = task.test()                         fixed; used once, at the end
 
-A batch is a function of (key, step), so the step alone gives a run's position in its data. There is no iterator to
-save.
+A training batch is a function of (key, step), so a run can resume from its step alone, without a saved iterator.
 """
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -22,11 +21,11 @@ class Batch(NamedTuple):
     xs: Float[Array, "B T I"] | Int[Array, "B T"]
     """The features at every step; or the token at every step, an int from 0 to vocabulary − 1."""
     targets: Int[Array, "B *T"] | Float[Array, "B *T O"]
-    """Classes, or O numbers: one target per sequence, or one per step."""
+    """A class (int), or O numbers: one target per sequence, or one per step."""
     mask: Bool[Array, "B T"] | None = None
     """True at the steps of a sequence, False at padding; None: every sequence has T steps."""
     weights: Float[Array, "B T"] | None = None
-    """The weight of each step in the loss, if targets are given at every step; None: only the last output counts."""
+    """The weight of each step in loss and score; None: one target per sequence, for the last output."""
 
 
 @runtime_checkable
@@ -64,7 +63,7 @@ class Task(Protocol):
         ...
 
     def baselines(self, split: Split) -> dict[str, float]:
-        """Scores to compare with, by the name of the model that has them.
+        """Scores to compare with, in the unit of `metric`, by the name of the baseline model.
 
         The first is that of the best prediction that ignores xs. Others, such as an n-gram model, follow.
 
@@ -104,7 +103,7 @@ class ReadsTokens(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """The protocol of a task whose training sequences continue from batch to batch; the state is carried over."""
+    """The protocol of a task whose batches continue the sequences, and so the states, of the batch before."""
 
     @property
     def continues(self) -> bool:

@@ -23,7 +23,7 @@ class GeneratedTask(ABC):
         """Draw `size` sequences from a key."""
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """New sequences at every step."""
+        """`size` new sequences at every step."""
         return self.sequences(jax.random.fold_in(key, step), size)
 
     def validation(self) -> Batch:
@@ -35,7 +35,8 @@ class GeneratedTask(ABC):
         return _sequences(self, jax.random.key(TEST_SEED), self.test_size)
 
 
-# Jitted, and shared by equal tasks: eagerly, every operation would be compiled on its own.
+# Jitted with the task as a static argument, so that equal tasks share one program. Without jit, every operation would
+# be compiled on its own.
 @partial(jax.jit, static_argnums=(0, 2))
 def _sequences(task: GeneratedTask, key: Key[Array, ""], size: int) -> Batch:
     return task.sequences(key, size)

@@ -8,8 +8,9 @@
     A5     the 60 even permutations of 5 elements: the smallest group that is not solvable, so no model of constant
            depth whose steps run in parallel can track it (unless TC⁰ = NC¹)
 
-The target of parity comes after the last step, and test lengths are longer than training lengths. For Z60 and A5 the
-target is the product at every step. Training starts with the first two steps, and adds a step every `ramp` batches.
+For parity (Z2) the only target is that of the last step, and test sequences are longer than training sequences. For Z60
+and A5 the target is the product at every step. At first only the targets of the first two steps count in the training
+loss; after every `ramp` batches one more step counts.
 """
 
 import itertools
@@ -44,7 +45,7 @@ def _is_even(p: tuple[int, ...]) -> bool:
 
 
 def products(group: Literal["Z2", "Z60", "A5"], elements: Int[Array, "T"]) -> Int[Array, "T"]:
-    """The running products g_1 … g_t, for t = 1..T: element indices (T,) -> (T,)."""
+    """The running products g_1 … g_t, for t = 1..T: indices of group elements (T,) -> (T,)."""
     cayley = jnp.asarray(table(group))
 
     def body(product: Int[Array, ""], g: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
@@ -98,9 +99,9 @@ class GroupProduct(GeneratedTask):
 
     Args:
         group: "Z60" or "A5".
-        trained: steps of a training sequence.
-        scored: steps of a validation or test sequence.
-        ramp: batches until one more step counts in the loss; the first two count from the start.
+        trained: time steps of a training sequence.
+        scored: time steps of a validation or test sequence.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
 
     Raises:
         ValueError: group is neither, or a number is below 1.
@@ -135,7 +136,10 @@ class GroupProduct(GeneratedTask):
         return {"chance": 1 / 60}
 
     def train_batch(self, key: Key[Array, ""], step: ArrayLike, size: int) -> Batch:
-        """New sequences at every step; the weights are 1 at the steps that count: (size, trained)."""
+        """New sequences at every step: xs (size, trained, 60), targets and weights (size, trained).
+
+        The weights are 1 at the time steps that count in the loss, else 0.
+        """
         batch = self._products(jax.random.fold_in(key, step), size, self.trained)
         counted = jnp.arange(self.trained) < 2 + jnp.asarray(step) // self.ramp
         return batch._replace(weights=jnp.broadcast_to(counted.astype(jnp.float32), batch.targets.shape))
@@ -155,9 +159,9 @@ def z60(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
     """The word problem of Z60: the sum of the numbers so far, modulo 60, at every step.
 
     Args:
-        trained: steps of a training sequence.
-        scored: steps of a validation or test sequence.
-        ramp: batches until one more step counts in the loss; the first two count from the start.
+        trained: time steps of a training sequence.
+        scored: time steps of a validation or test sequence.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
     """
     return GroupProduct("Z60", trained, scored, ramp)
 
@@ -166,9 +170,9 @@ def a5(trained: int = 16, scored: int = 32, ramp: int = 200) -> GroupProduct:
     """The word problem of A5: the product of even permutations of 5 elements, at every step.
 
     Args:
-        trained: steps of a training sequence.
-        scored: steps of a validation or test sequence.
-        ramp: batches until one more step counts in the loss; the first two count from the start.
+        trained: time steps of a training sequence.
+        scored: time steps of a validation or test sequence.
+        ramp: batches per further time step that counts in the loss; the first two count from the start.
     """
     return GroupProduct("A5", trained, scored, ramp)
 

@@ -4,12 +4,12 @@
     sum      v_t ~ U[−1, 1]    y = 1/2 + (X_1 + X_2)/4
     product  v_t ~ U[0, 1]     y = X_1 X_2
 
-X_1 and X_2 are the numbers marked with m_t = 1. A sequence has T to 1.1 T steps. X_1 is among the first 10 steps, X_2
-among the first T/2 − 1. If X_1 falls on the first step, the mark stays −1 and X_1 is 0 (1 for the product). The paper
-does not say whether X_2 can be the first step; here it cannot.
+X_1 and X_2 are the numbers v_t of the two steps marked with m_t = 1. A sequence has T to 1.1 T steps. X_1 is among the
+first 10 steps, X_2 among the first T/2 − 1. If X_1 falls on the first step, the mark stays −1 and X_1 is 0 (1 for the
+product). The paper does not state whether X_2 can be the first step; here it cannot.
 
-The squared error of the best constant is Var(y): about 1/24 for the sum. For the product it is 0.0577, because X_1 is 1
-in one of ten sequences; the paper's 7/144 leaves those out.
+The best constant prediction has the squared error Var(y): about 1/24 for the sum, and 0.0577 for the product. The 7/144
+(0.0486) of the paper leaves out the 1 of 10 sequences in which X_1 is 1.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ EARLY = 10  # X_1 is among the first EARLY steps
 
 @dataclass(frozen=True)
 class MarkedNumbers(GeneratedTask):
-    """The original adding problem, or multiplication.
+    """The original adding problem, or multiplication, of two marked numbers (see the module for the equations).
 
     Args:
         operation: "sum" (the adding problem) or "product" (multiplication).
@@ -62,7 +62,7 @@ class MarkedNumbers(GeneratedTask):
         return self.operation == "sum"
 
     def baselines(self, split: Split) -> dict[str, float]:
-        """The score of the best constant: P(|X_1 + X_2| < 0.16), or Var(X_1 X_2); X_1 is fixed in 1 of 10 sequences."""
+        """The score of the best constant: P(|X_1 + X_2| < 0.16), or Var(X_1 X_2). X_1 is fixed in 1 of 10 sequences."""
         if self.operation == "sum":
             return {"always the mean": 0.9 * (0.16 - 0.16**2 / 4) + 0.1 * 0.16}
         mean, mean_square = 0.9 / 4 + 0.1 / 2, 0.9 / 9 + 0.1 / 3

@@ -1,6 +1,6 @@
-"""The registry of tasks: `TASKS` has the factory of each task by its name, as the command line and the configs use it.
+"""The registry of tasks: `TASKS` maps the name of each task to its factory, for the command line and the configs.
 
-A factory returns a task. It is the task's dataclass, or a function that fixes some of its options:
+A factory returns a task. It is the task's dataclass, or a function that fixes some of the dataclass's options:
 
     register_task("adding", Adding)
 
@@ -45,7 +45,7 @@ def register_task(name: str, factory: Callable[..., Any]) -> None:
 
 
 def task_class(factory: Any) -> type | None:
-    """The class that a factory makes: itself, or its return annotation; None if there is no such class."""
+    """The class of a factory's tasks: the factory itself, or its return annotation; None if neither is a class."""
     if not inspect.isclass(factory):
         factory = get_type_hints(factory).get("return") if inspect.isfunction(factory) else None
     return factory if inspect.isclass(factory) else None
