@@ -177,10 +177,10 @@ assert everywhere.c[0] - at_the_end.c[0] > 4 * np.log(10)
 # ## The headline table: ten cells, five seeds
 #
 # The table shows the same measurement for nine initializations and for the library's default, with five seeds each. The
-# command `python -m jax_lstm.gradflow.headline_table` prints it too. Each entry is the geometric mean over seeds. The number
-# in parentheses is log10 of the largest seed divided by the smallest. The LSTMs above the last row have a smaller `w_x`
-# than the default (see `headline_table.py`), so the inputs change their gates less. At $b_f = 1$ this alone changes the norm
-# by four decades. So the scale of the input weights matters as much as the forget bias.
+# command `python -m jax_lstm.gradflow.headline_table` prints it too. Each entry is the geometric mean over seeds. The
+# number in parentheses is log10 of the largest seed divided by the smallest. The LSTMs above the last row have a
+# smaller `w_x` than the default (see `headline_table.py`), so the inputs change their gates less. At $b_f = 1$ this
+# alone changes the norm by four decades. So the scale of the input weights matters as much as the forget bias.
 
 # %%
 rows = {row.name: headline_table.profiles(row) for row in headline_table.ROWS}
