@@ -33,7 +33,6 @@ from jax_lstm.cells.slstm import SLSTM, SLSTMParams, SLSTMState
 from jax_lstm.gates import Gates
 from jax_lstm.interop.textbook import TextbookParams, from_textbook, to_textbook
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
-from jax_lstm.layers.config import from_config, register_cell, to_config
 from jax_lstm.layers.dropout import Dropout, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
@@ -41,6 +40,7 @@ from jax_lstm.layers.model import Model, ModelParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
 from jax_lstm.layers.stack import Stack
+from jax_lstm.registry import from_config, register_cell, to_config
 from jax_lstm.sequence import gates_of, lstm, lstm_step, step, tbptt, unroll, unroll_states
 from jax_lstm.stream import Stream, stream
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jax_lstm import checks
 from jax_lstm.cells.lstm import cell_of
-from jax_lstm.engines.run import run_batch
+from jax_lstm.engines.run import check_arrays, check_run_key, run_checked
+from jax_lstm.engines.sharding import place_on_mesh
 from jax_lstm.sequence import lstm, tbptt, unroll, unroll_states
 
 ARRAYS = ("xs", "state", "mask", "reset")
@@ -76,7 +78,7 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             given["truncate"] = given.pop("window"), given.pop("stride", None)
         collect = "states" if plain is unroll_states else "outputs"
         xs, state, mask, reset = (arrays.get(name) for name in ARRAYS)
-        state, ys = run_batch(plain.__name__, axis, cell, params, xs, state, mask, reset, collect=collect, **given)
+        state, ys = _run_batch(plain.__name__, axis, cell, params, xs, state, mask, reset, collect=collect, **given)
         return ys if plain is unroll_states else (state, ys)
 
     return run_in_batch
@@ -99,3 +101,37 @@ def _check_batch(arrays: dict[str, Any], axis: int) -> None:
                 f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs has, "
                 f"but one has shape {jnp.shape(leaf)}"
             )
+
+
+def _run_batch(
+    caller: str, axis: int, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None,
+    **options: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """`run_sequence` for a batch. xs, mask, reset and the collected steps have their batch axis at `axis`, 0 or 1.
+
+    The state and the last state have it at 0. The arguments are checked like those of one sequence. The run gets arrays
+    with a batch axis after time, so that it can merge the two axes (engines/layout.py); under `jax.vmap` it could not
+    see the batch axis. Every sequence has its own key, split from `key`.
+    """
+    cell = checks.check_cell(caller, cell)
+
+    def checked(xs: Any, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
+        params_, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
+        return params_, xs, place_on_mesh(state), mask, reset
+
+    xs = checks.as_array(caller, "xs", xs)
+    keys = _batch_keys(check_run_key(caller, cell, key), xs, axis)
+    arrays = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))(xs, state, mask, reset)
+    s_T, ys = run_checked(caller, cell, *arrays, keys, **options)
+    return s_T, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)
+
+
+def _batch_keys(key: Any, xs: Array, axis: int) -> Any:
+    """One key per sequence, split from `key` and sharded as the batch is."""
+    if key is None:
+        return None
+    keys = jax.random.split(key, xs.shape[axis])
+    placed = jax.typeof(xs).sharding
+    if placed.spec[axis] is None:
+        return keys
+    return jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))

@@ -13,7 +13,7 @@ import numpy as np
 import reference
 
 import jax_lstm as jl
-from jax_lstm.layers.config import CELLS as REGISTERED
+from jax_lstm.registry import CELLS as REGISTERED
 
 I, H, T = 3, 4, 7
 

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import jax_lstm as jl
-from jax_lstm.layers.config import CELLS
+from jax_lstm.registry import CELLS
 from jax_lstm.tasks import TASKS, Task, task_class
 
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")

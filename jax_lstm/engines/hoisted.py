@@ -44,7 +44,7 @@ from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import Layout, choose_layout, vmap_n, vmap_time_and_batch
 from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
 from jax_lstm.engines.sharding import match_sharding
-from jax_lstm.engines.tangents import instantiate_zeros, jvp, nonzero_tangents
+from jax_lstm.engines.symbolic_zeros import instantiate_zeros, jvp, nonzero_tangents
 
 
 @jax.tree_util.register_static

@@ -1,10 +1,9 @@
-"""From the arguments of a public function to a compiled run: check them, handle the batch axis, draw the noise."""
+"""From the arguments of a public function to a compiled run: check them, draw the noise, compile once."""
 
 from functools import partial
 from typing import Any
 
 import jax
-from jaxtyping import Array
 
 from jax_lstm import checks
 from jax_lstm.cell import Noise, check_causal, has_noise
@@ -16,7 +15,7 @@ from jax_lstm.engines.hoisted import Hoisted
 from jax_lstm.engines.layout import count_sequences
 from jax_lstm.engines.plain import Plain
 from jax_lstm.engines.segments import segment_length
-from jax_lstm.engines.sharding import match_sharding, place_on_mesh
+from jax_lstm.engines.sharding import match_sharding
 
 ENGINES: dict[str, Engine] = {"auto": Auto(), "plain": Plain(), "hoisted": Hoisted(), "associative": Associative()}
 
@@ -77,51 +76,27 @@ def check_arrays(
 
 
 def run_sequence(
-    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None,
+    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None, **options: Any
+) -> tuple[Any, Any]:
+    """Check the arguments of one sequence, and run it; `options` are those of `run_checked`."""
+    cell = checks.check_cell(caller, cell)
+    params, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
+    key = check_run_key(caller, cell, key)
+    return run_checked(caller, cell, params, xs, state, mask, reset, key, **options)
+
+
+def run_checked(
+    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any, *,
     reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
     collect: str = "outputs",
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Check the arguments of one sequence, and run it; `caller` is for messages, `collect` is that of `Options`."""
-    cell = checks.check_cell(caller, cell)
-    params, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
-    key = _check_key(caller, cell, key)
+    """Check the options, and run arrays that are checked: xs (T, *B, I), and one key per sequence or None."""
     engine = check_engine(caller, engine)
     if truncate is not None:
         check_causal(caller, cell)
     options = check_options(caller, xs.shape[0], reverse=reverse, remat_every=remat_every, truncate=truncate)
     options = options._replace(collect=collect, num_sequences=count_sequences(xs))
     return compiled_run(cell, params, xs, state, mask, reset, key, engine=engine, options=options)
-
-
-def run_batch(
-    caller: str, axis: int, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None,
-    reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
-    collect: str = "outputs",
-) -> tuple[Any, Any]:  # fmt: skip
-    """`run_sequence` for a batch. xs, mask, reset and the collected steps have their batch axis at `axis`, 0 or 1.
-
-    The state and the last state have it at 0. The arguments are checked like those of one sequence. The run gets arrays
-    with a batch axis after time, so that it can merge the two axes (layout.py); under `jax.vmap` it could not see the
-    batch axis. Every sequence has its own key, split from `key`.
-    """
-    cell = checks.check_cell(caller, cell)
-
-    def checked(xs: Any, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
-        params_, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
-        return params_, xs, place_on_mesh(state), mask, reset
-
-    xs = checks.as_array(caller, "xs", xs)
-    keys = _batch_keys(_check_key(caller, cell, key), xs, axis)
-    params, xs, state, mask, reset = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))(
-        xs, state, mask, reset
-    )
-    engine = check_engine(caller, engine)
-    if truncate is not None:
-        check_causal(caller, cell)
-    options = check_options(caller, xs.shape[0], reverse=reverse, remat_every=remat_every, truncate=truncate)
-    options = options._replace(collect=collect, num_sequences=count_sequences(xs))
-    s_T, ys = compiled_run(cell, params, xs, state, mask, reset, keys, engine=engine, options=options)
-    return s_T, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)
 
 
 # Jitted once, on the static cell, engine and options: a second eager call with the same shapes compiles nothing.
@@ -147,7 +122,7 @@ def compiled_run(
     return run(engine, cell, inputs, options)
 
 
-def _check_key(caller: str, cell: Any, key: Any) -> Any:
+def check_run_key(caller: str, cell: Any, key: Any) -> Any:
     if key is None:
         return None
     if not has_noise(cell):
@@ -155,14 +130,3 @@ def _check_key(caller: str, cell: Any, key: Any) -> Any:
             f"{caller}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
         )
     return checks.check_key(caller, key)
-
-
-def _batch_keys(key: Any, xs: Array, axis: int) -> Any:
-    """One key per sequence, split from `key` and sharded as the batch is."""
-    if key is None:
-        return None
-    keys = jax.random.split(key, xs.shape[axis])
-    placed = jax.typeof(xs).sharding
-    if placed.spec[axis] is None:
-        return keys
-    return jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))

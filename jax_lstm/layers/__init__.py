@@ -5,7 +5,6 @@ rest are pure functions of NamedTuples of arrays.
 """
 
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
-from jax_lstm.layers.config import register_cell
 from jax_lstm.layers.dropout import Dropout, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
@@ -29,6 +28,5 @@ __all__ = [
     "ReadoutParams",
     "Stack",
     "drop_weights",
-    "register_cell",
     "sample",
 ]

@@ -11,7 +11,7 @@ import jax_lstm as jl
 from jax_lstm.cli import main
 from jax_lstm.cli.imports import check_imports, take_imports
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
-from jax_lstm.layers.config import CELLS
+from jax_lstm.registry import CELLS
 from jax_lstm.tasks import TASKS, register_task
 
 LAB = '''

@@ -10,7 +10,7 @@ import pytest
 from problem import CELLS, WRITTEN, problem, table
 
 import jax_lstm as jl
-from jax_lstm.layers.config import CELLS as REGISTERED
+from jax_lstm.registry import CELLS as REGISTERED
 
 
 class Level(NamedTuple):
