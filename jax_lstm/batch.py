@@ -121,8 +121,9 @@ def _run_batch(
 
     xs = checks.as_array(caller, "xs", xs)
     keys = _batch_keys(check_run_key(caller, cell, key), xs, axis)
-    arrays = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))(xs, state, mask, reset)
-    s_T, ys = run_checked(caller, cell, *arrays, keys, **options)
+    over_batch = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))
+    params, xs, state, mask, reset = over_batch(xs, state, mask, reset)
+    s_T, ys = run_checked(caller, cell, params, xs, state, mask, reset, keys, **options)
     return s_T, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)
 
 
