@@ -42,7 +42,7 @@ pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -54,8 +54,8 @@ from jax_lstm import checks
 
 # If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
 DERIVED_FROM = {
-    "update_with_residuals": ("update",),
-    "update_jvp": ("update",),
+    "update_with_residuals": ("update", "mix"),
+    "update_jvp": ("update", "mix"),
     "preactivation_jvp": ("project", "recur"),
     "recur_transposed": ("recur",),
     "affine": ("project", "recur", "update", "mix", "step"),
@@ -312,11 +312,33 @@ class CompositeCell(OptionalMethods, ABC):
 
 def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:
     """Call f(*args) with those entries of `given` (noise, constants) that f has parameters for."""
-    if given:
-        parameters = inspect.signature(f).parameters
-        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        given = {name: value for name, value in given.items() if takes_all or name in parameters}
-    return f(*args, **given)
+    return f(*args, **{name: value for name, value in given.items() if _takes(f, name)})
+
+
+def check_takes(cell: Any, names: Iterable[str]) -> None:
+    """Refuse a cell that would ignore noise or constants: no method takes them, or an override takes them no more."""
+    methods = ("project", "recur", "update", "affine") if is_split(cell) else ("step",)
+    for name in names:
+        takes = {
+            method: [_takes(vars(cls)[method], name) for cls in type(cell).__mro__ if method in vars(cls)]
+            for method in methods
+        }
+        lost = [method for method, versions in takes.items() if versions and not versions[0] and any(versions)]
+        if lost or not any(any(versions[:1]) for versions in takes.values()):
+            wanted = (
+                f"{lost[0]} must take {name}, as the method that it overrides does"
+                if lost
+                else (f"{' or '.join(methods)} must take {name}")
+            )
+            raise TypeError(
+                f"cell {type(cell).__name__}: {wanted}, but has no such parameter; add {name}=None to its parameters"
+            )
+
+
+def _takes(f: Any, name: str) -> bool:
+    """Whether a function has a parameter of this name, or takes any keyword."""
+    parameters = inspect.signature(f).parameters
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def lasting(given: dict[str, Any]) -> dict[str, Any]:

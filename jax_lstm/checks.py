@@ -70,7 +70,7 @@ def static_value(caller: str, name: str, value: Any) -> Any:
 def check_bool(caller: str, name: str, value: Any) -> bool:
     """Check one bool, Python's or NumPy's; return it as a Python bool."""
     value = static_value(caller, name, value)
-    if _is_array(value) and value.dtype == jnp.bool_ and value.ndim == 0:
+    if is_array(value) and value.dtype == jnp.bool_ and value.ndim == 0:
         return bool(value)
     if not isinstance(value, bool):
         raise TypeError(f"{caller}: {name} must be True or False, but is {value!r} ({type(value).__name__})")
@@ -111,7 +111,7 @@ def check_key(caller: str, key: Any) -> jax.Array:
 
 def as_array(caller: str, name: str, value: Any) -> jax.Array:
     """Convert a JAX or NumPy array to a JAX array. Lists and Python numbers are refused, since they have no dtype."""
-    if _is_array(value):
+    if is_array(value):
         return jnp.asarray(value)
     raise TypeError(
         f"{caller}: {name} must be a JAX or NumPy array, but is a {type(value).__name__}; "
@@ -320,7 +320,8 @@ def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
     return jax.eval_shape(cell.initial_state, params)
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a value has a shape and a dtype."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
@@ -333,6 +334,6 @@ def _name(cell: Any) -> str:
 
 
 def _describe(value: Any) -> str:
-    if _is_array(value):
+    if is_array(value):
         return f"an array {value.dtype}{list(value.shape)}"
     return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"

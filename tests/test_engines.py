@@ -165,6 +165,18 @@ def test_what_is_no_engine_is_refused(engine, words):
         jl.unroll(cell, params, XS, engine=engine)
 
 
+@dataclass(frozen=True)
+class Shrugs(Scaled):
+    def refuses(self, cell, inputs, options):  # pyrefly: ignore[bad-override]
+        return False
+
+
+def test_a_refusal_that_is_no_message_is_named():
+    cell = jl.LSTM(3, 4)
+    with pytest.raises(TypeError, match="engine Shrugs: refuses must return None or a message, but returns False"):
+        jl.unroll(cell, cell.init(jax.random.key(0), jnp.float64), XS, engine=Shrugs())
+
+
 def test_an_engine_that_holds_a_tracer_is_refused():
     cell = jl.LSTM(3, 4)
     params = cell.init(jax.random.key(0), jnp.float64)
@@ -198,5 +210,8 @@ def test_explain_names_engine_layout_and_reason():
         assert "\n" not in said
     with pytest.raises(ValueError, match=r"explain: xs must be \(T, 3\) or \(T, B, 3\)"):
         explain(jl.LSTM(3, 4), np.zeros((6, 4)))
+    for xs in (None, np.zeros((6, 3), int)):
+        with pytest.raises(TypeError, match="explain: xs must be an array of floats"):
+            explain(jl.LSTM(3, 4), xs)
     with pytest.raises(ValueError, match='engine "associative"'):
         explain(jl.LSTM(3, 4), XS, engine="associative")

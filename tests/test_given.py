@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 import jax_lstm as jl
 from jax_lstm.cell import Noise
@@ -145,3 +146,134 @@ def test_a_dropout_also_draws_the_noise_of_the_cell_inside():
     assert np.abs(drawn - masked).max() > 1e-3
     plain = jl.unroll(noisy, params, xs, key=jax.random.key(1), engine="plain")[1]
     close(drawn, plain)
+
+
+def test_the_noise_inside_a_dropout_is_independent_of_its_masks():
+    cell = jl.Dropout(jl.RNN(I, 2000, noise=1.0), inputs=0.5, hidden=0.5, zoneout=0.5)
+    noise = cell.sample_noise(cell.init(jax.random.key(0), jnp.float64), jax.random.key(1), 2)
+    mask, ε = np.asarray(noise.sequence.h) > 0, noise.steps.cell
+    assert max(abs(np.corrcoef(mask, row)[0, 1]) for row in ε) < 0.1
+    assert max(abs(np.corrcoef(mask, row)[0, 1]) for row in noise.steps.zoneout["h"]) < 0.1
+
+
+class Squashed(jl.RNN):
+    def project(self, params, x):  # pyrefly: ignore[bad-override]
+        return super().project(params, jnp.tanh(x))
+
+
+class Forgetful(jl.Dropout):
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
+        return super().update(params, state, zx, zh)
+
+
+class Deaf:
+    """A cell that draws noise and never takes it."""
+
+    input_size, hidden_size, has_noise = I, H, True
+    init, initial_state = Catchment.init, Catchment.initial_state
+
+    def sample_noise(self, params, key, T):
+        return Noise(steps=jax.random.normal(key, (T, H)))
+
+    def step(self, params, state, x):
+        return state, state.h
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (Squashed(I, H, noise=0.5), "cell Squashed: project must take noise, as the method that it overrides does"),
+        (Forgetful(jl.RNN(I, H), zoneout=0.5), "cell Forgetful: update must take noise"),
+        (Deaf(), "cell Deaf: step must take noise, but has no such parameter; add noise=None"),
+    ],
+)
+def test_a_cell_that_would_ignore_its_noise_is_refused(cell, words):
+    params, xs = cell.init(jax.random.key(0), jnp.float64), data()[0][:, 0]
+    with pytest.raises(TypeError, match=words):
+        jl.unroll(cell, params, xs, key=jax.random.key(1))
+    assert np.isfinite(jl.unroll(cell, params, xs)[1]).all()
+
+
+@dataclass(frozen=True)
+class Scaled(jl.RNN):
+    """An RNN with h over the square root of its noise, which is above 0."""
+
+    noise: float = 1.0
+
+    def sample_noise(self, params, key, T):
+        return Noise(steps=jax.random.uniform(key, (T, self.hidden_size), params.b.dtype, 0.1))
+
+    def project(self, params, x, noise=None):
+        return super().project(params, x)
+
+    def update(self, params, state, zx, zh, noise=None):
+        return jl.RNNState(jnp.tanh(zx + zh) * (1 if noise is None else noise.steps**-0.5))
+
+
+class Mistaken(Deaf):
+    def __init__(self, made):
+        self.made = made
+
+    def sample_noise(self, params, key, T):
+        return self.made
+
+    def step(self, params, state, x, noise=None):
+        return state, state.h
+
+
+@pytest.mark.parametrize(
+    ("made", "words"), [(np.zeros(3), "returns a ndarray"), (Noise(np.zeros((2, H))), r"steps of shapes \[\(2, 4\)\]")]
+)
+def test_a_wrong_noise_is_refused_by_name(made, words):
+    cell = Mistaken(made)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    with pytest.raises(TypeError, match="cell Mistaken: sample_noise must return Noise.*" + words):
+        jl.unroll(cell, params, data()[0][:, 0], key=jax.random.key(1))
+
+
+def test_truncation_pads_no_noise_with_zeros():
+    cell = Scaled(I, H)
+    params, xs = cell.init(jax.random.key(0), jnp.float64), data()[0][:, 0]
+
+    def loss(run, params):
+        return jnp.sum(run(cell, params, xs, key=jax.random.key(1))[1])
+
+    for window, stride in ((4, 2), (2, 2), (3, 1)):
+        truncated = partial(jl.tbptt, window=window, stride=stride)
+        assert all(np.isfinite(leaf).all() for leaf in jax.grad(partial(loss, truncated))(params))
+        close(loss(truncated, params), loss(jl.unroll, params))
+
+
+def on_mesh(axis_type):
+    return jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(axis_type,)))
+
+
+class Constant(jl.RNN):
+    """A leak that is a constant in `update`: a coefficient of its derivative without a batch axis."""
+
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
+        return jl.RNNState(0.9 * state.h + 0.1 * jnp.tanh(zx + zh + params.b))
+
+
+def test_a_constant_coefficient_works_on_an_explicit_mesh():
+    cell = Constant(I, H)
+    params, xs = cell.init(jax.random.key(0), jnp.float64), data()[0].swapaxes(0, 1)[:2]
+
+    def gradient(xs):
+        return jax.jit(jax.grad(lambda p: jnp.sum(jl.batched(jl.unroll)(cell, p, xs)[1] ** 2)))(params)
+
+    expected = gradient(xs)
+    with on_mesh(AxisType.Explicit):
+        jax.tree.map(close, gradient(jax.device_put(xs, jax.P("data"))), expected)
+
+
+@pytest.mark.parametrize("run", [jl.unroll, partial(jl.unroll, remat_every=3), partial(jl.tbptt, window=3)])
+def test_keys_may_vary_over_devices_where_data_do_not(run):
+    cell = jl.RNN(I, H, noise=0.3)
+    params, xs, keys = cell.init(jax.random.key(0), jnp.float64), data()[0][:, 0], jax.random.split(jax.random.key(1))
+    with on_mesh(AxisType.Auto):
+        sharded = jax.shard_map(
+            lambda k: run(cell, params, xs, key=k[0])[1][None], in_specs=jax.P("data"), out_specs=jax.P("data")
+        )
+        hs = jax.jit(sharded)(keys)
+    close(hs, jnp.stack([run(cell, params, xs, key=k)[1] for k in keys]))

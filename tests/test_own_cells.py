@@ -91,6 +91,17 @@ def test_a_subclass_with_its_own_update_is_not_run_as_affine():
 
 
 @dataclass(frozen=True)
+class Halved(jl.LSTM):
+    def mix(self, params, state):
+        return state._replace(h=state.h / 2)
+
+
+@pytest.mark.parametrize("cell", [Halved(3, 4), jl.Dropout(Halved(3, 4), inputs=0.1)], ids=["LSTM", "in a Dropout"])
+def test_a_subclass_with_its_own_mix_gets_its_own_derivative(cell):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), *(gradient(cell, e) for e in ENGINES))
+
+
+@dataclass(frozen=True)
 class IntegerPart(jl.RNN):
     def project(self, params, x):  # pyrefly: ignore[bad-override]
         return (super().project(params, x), jnp.argmax(x))

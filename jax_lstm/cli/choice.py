@@ -73,6 +73,7 @@ class Choice:
         try:
             parsed = parser.instantiate(parser.parse_object(nested(key, self.options)))
             made = factory(**values, **at(parsed, key))
+            hash(made)  # it is a static argument of compiled functions
         except (ArgumentError, ValueError, TypeError) as error:
             raise ValueError(f"{key}: {error}") from error
         if not isinstance(made, kind.protocol):

@@ -7,7 +7,7 @@ If it refuses any other cell, the reason is raised as a ValueError.
 from functools import partial
 from typing import Any
 
-from jax_lstm.cell import CompositeCell, check_pure, is_causal
+from jax_lstm.cell import CompositeCell, check_pure, check_takes, is_causal
 from jax_lstm.engines.collect import pick
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.masking import zero_masked
@@ -27,6 +27,10 @@ def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, is_segme
         is_segment: whether this run is already one segment or block, so that `remat_every` and `truncate` are ignored.
     """
     reason = engine.refuses(cell, inputs, options)
+    if reason is not None and not isinstance(reason, str):
+        raise TypeError(
+            f"engine {type(engine).__name__}: refuses must return None or a message, but returns {reason!r}"
+        )
     if reason is not None and not isinstance(cell, CompositeCell):
         raise ValueError(reason)
     one_piece = partial(_whole if reason is None else _part_by_part, engine, cell)
@@ -42,8 +46,9 @@ def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, is_segme
 def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, is_segment: bool) -> tuple[Any, Any]:
     """Run a cell on an engine that accepts it."""
     params, state, x, given = inputs.one_step()
+    check_takes(cell, given.keywords())
     check_pure(cell, params, state, x, given.keywords())
-    s_0 = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params)
+    s_0 = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params, inputs.given)
     return engine.run(cell, inputs._replace(s_0=s_0, xs=zero_masked(inputs.mask, inputs.xs)), options)
 
 

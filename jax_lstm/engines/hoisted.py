@@ -229,7 +229,8 @@ def _linearized_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) 
     full_params = match_sharding(params, zhs)  # params that update reads, such as peepholes, are coefficients of L_t
 
     def linearized(s: Any, zx: Any, zh: Any, given_t: Given) -> Any:
-        return jax.linearize(lambda s, zh: given_t.call(cell.update, full_params, s, zx, zh), s, zh)[1]
+        L = jax.linearize(lambda s, zh: given_t.call(cell.update, full_params, s, zx, zh), s, zh)[1]
+        return match_sharding(L, zh)  # a coefficient may be a constant, which has no batch axis
 
     Ls = vmap_time_and_batch(linearized, B + 1)(s_ins, zxs, zhs, given_at_steps)
 

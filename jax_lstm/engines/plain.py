@@ -28,7 +28,7 @@ class Plain:
             return None
         return (
             f'engine "plain": cell {type(cell).__name__} must be causal to run step by step, but reads later inputs; '
-            'use engine="auto"'
+            "derive it from CompositeCell, so that its parts are run"
         )
 
     def run(self, cell: Any, inputs: Inputs, options: Options) -> tuple[Any, Any]:

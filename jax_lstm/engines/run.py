@@ -116,10 +116,24 @@ def compiled_run(
         s_initial = jax.vmap(match_sharding, (None, 1))(s_initial, xs)
     noise = Noise()
     if key is not None:
-        sample = partial(cell.sample_noise, params, T=xs.shape[0])
+        sample = partial(_sample_noise, cell, params, xs.shape[0])
         noise = jax.vmap(sample, out_axes=Noise(1, 0))(key) if batch_axes else match_sharding(sample(key), xs)
     inputs = Inputs(params, state, s_initial, xs, noise.steps, noise.sequence, constants, mask, reset)
     return run(engine, cell, inputs, options)
+
+
+def _sample_noise(cell: Any, params: Any, T: Any, key: Any) -> Noise:
+    """Draw the noise of one sequence; check what the cell returns."""
+    noise = cell.sample_noise(params, key, T)
+    wrong = None if isinstance(noise, Noise) else f"returns a {type(noise).__name__}"
+    if wrong is None and any(leaf.shape[:1] != (T,) for leaf in jax.tree.leaves(noise.steps)):
+        wrong = f"returns steps of shapes {[leaf.shape for leaf in jax.tree.leaves(noise.steps)]}"
+    if wrong is not None:
+        raise TypeError(
+            f"cell {type(cell).__name__}: sample_noise must return Noise(steps, sequence) with a leading axis of {T} "
+            f"in steps, but {wrong}; return jl.Noise(steps=...)"
+        )
+    return noise
 
 
 def check_run_key(caller: str, cell: Any, key: Any) -> Any:

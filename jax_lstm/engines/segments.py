@@ -27,7 +27,7 @@ def segmented(run: Callable[[Inputs], tuple[Any, Any]], inputs: Inputs, n: int, 
     def body(s: Any, streams: Any) -> tuple[Any, Any]:
         return jax.checkpoint(run, prevent_cse=False)(inputs._replace(s_0=s).with_streams(streams))
 
-    s, ys, parts = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params), None, []
+    s, ys, parts = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params, inputs.given), None, []
     if full_steps:
         cut = jax.tree.map(lambda a: a[body_at].reshape(full_steps // n, n, *a.shape[1:]), inputs.streams)
         s, ys = jax.lax.scan(body, s, cut, reverse=reverse)

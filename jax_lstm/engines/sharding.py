@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_lstm.engines.engine import Given
+
 
 def match_sharding(state: Any, *data: Any) -> Any:
     """The same state with the sharding and batch axes of the data.
@@ -16,17 +18,19 @@ def match_sharding(state: Any, *data: Any) -> Any:
     """
     never = jnp.zeros((), bool)
     for leaf in jax.tree.leaves(data):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue
         # A slice has the type of the whole array and is faster to read. An axis that is sharded is not sliced.
         leaf = leaf[tuple(slice(1) if axis is None else slice(None) for axis in jax.typeof(leaf).sharding.spec)]
         never = never | (leaf < leaf).any()
     return jax.tree.map(lambda s: jnp.where(never, s, s), place_on_mesh(state))
 
 
-def match_sharding_batched(state: Any, xs: Float[Array, "T *B I"], params: Any) -> Any:
-    """`match_sharding` for a state with the batch axes of xs; each leaf (*B, ...)."""
+def match_sharding_batched(state: Any, xs: Float[Array, "T *B I"], params: Any, given: Given) -> Any:
+    """`match_sharding` to xs, params, noise and constants, for a state that has the batch axes of xs."""
     if xs.ndim == 2:
-        return match_sharding(state, xs, params)
-    return jax.vmap(match_sharding_batched, (0, 1, None))(state, xs, params)
+        return match_sharding(state, xs, params, given)
+    return jax.vmap(match_sharding_batched, (0, 1, None, Given(1, 0, 0)))(state, xs, params, given)  # pyrefly: ignore
 
 
 def place_on_mesh(tree: Any) -> Any:

@@ -25,9 +25,14 @@ def truncated(
     blocks, overlap = -(-T // stride), window // stride
     mask = jnp.ones_like(xs[..., 0], dtype=bool) if inputs.mask is None else inputs.mask
 
-    def cut(a: Array) -> Array:
-        a = a[::-1] if reverse else a
-        a = jnp.pad(a, [(window - stride, blocks * stride - T)] + [(0, 0)] * (a.ndim - 1))
+    def padded(a: Array) -> Array:
+        return jnp.pad(a, [(window - stride, blocks * stride - T)] + [(0, 0)] * (a.ndim - 1))
+
+    def repeated(a: Array) -> Array:  # of noise, where zeros could be a value that the cell cannot take
+        return a[jnp.clip(jnp.arange(stride - window, blocks * stride), 0, T - 1)]
+
+    def cut(pad: Callable, a: Array) -> Array:
+        a = pad(a[::-1] if reverse else a)
         a = a.reshape(blocks + overlap - 1, stride, *a.shape[1:])
         return jnp.concatenate([a[k : k + blocks] for k in range(overlap)], axis=1)
 
@@ -49,8 +54,10 @@ def truncated(
         return jax.tree.map(partial(jnp.where, begins), s_next, cut_off), (s_end, ys)
 
     begins = jnp.arange(blocks) < overlap - 1  # the next window starts in the padding: its state is s_0, not cut off
-    parts = jax.tree.map(cut, inputs._replace(mask=mask).streams)
-    s_0 = match_sharding_batched(inputs.s_0, xs, inputs.params)
+    _, noise_steps, _, reset = inputs.streams
+    xs_cut, mask_cut, reset_cut = jax.tree.map(partial(cut, padded), (xs, mask, reset))
+    parts = xs_cut, jax.tree.map(partial(cut, repeated), noise_steps), mask_cut, reset_cut
+    s_0 = match_sharding_batched(inputs.s_0, xs, inputs.params, inputs.given)
     _, (ends, ys) = jax.lax.scan(body, s_0, (parts, begins))
     ys = jax.tree.map(lambda a: a.reshape(blocks * stride, *a.shape[2:])[:T], ys)
     return jax.tree.map(lambda a: a[-1], ends), jax.tree.map(lambda a: a[::-1], ys) if reverse else ys

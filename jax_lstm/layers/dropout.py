@@ -187,18 +187,18 @@ class Dropout(CellWrapper, SplitCell):
     def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
         """Draw the masks of one sequence of T steps, and the noise of the cell inside."""
         dtype = jax.tree.leaves(params)[0].dtype
-        keys = jax.random.split(key, 2 + len(self._zones))
+        keys = jax.random.split(key, 2 + len(self._zones) + has_noise(self.cell))
         h = self.cell.initial_state(params).h
         x_mask = keep_mask(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None
         h_mask = keep_mask(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None
         size = self.hidden_size
         stays = {
             name: 1 - keep_mask(k, p, (T, size), dtype)
-            for k, (name, p) in zip(keys[2:], self._zones.items(), strict=True)
+            for k, (name, p) in zip(keys[2:], self._zones.items(), strict=False)
         }  # fmt: skip
         inside = Noise()
         if has_noise(self.cell):
-            inside = self.cell.sample_noise(params, jax.random.fold_in(key, 1), T)
+            inside = self.cell.sample_noise(params, keys[-1], T)
         return Noise(StepNoise(stays, inside.steps), SequenceNoise(x_mask, h_mask, inside.sequence))
 
     def project(self, params: Any, x: Array, **given: Any) -> Any:
