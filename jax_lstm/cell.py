@@ -316,7 +316,7 @@ def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:
 
 
 def check_takes(cell: Any, names: Iterable[str]) -> None:
-    """Refuse a cell that would ignore noise or constants: no method takes them, or an override takes them no more."""
+    """Refuse a cell that would ignore noise or constants: no method, or no override of a method, has the parameter."""
     methods = ("project", "recur", "update", "affine") if is_split(cell) else ("step",)
     for name in names:
         takes = {

@@ -67,7 +67,7 @@ def with_bin():
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-SERIALISERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+SERIALIZERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 RUNS_WHAT_IT_READS = {"eval", "exec", "__import__", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
 
 
@@ -87,7 +87,7 @@ def forbidden(source):
             found += [
                 ast.unparse(k) for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"
             ]
-        found += sorted({*names} & {*SERIALISERS, "_src"})
+        found += sorted({*names} & {*SERIALIZERS, "_src"})
     return found
 
 

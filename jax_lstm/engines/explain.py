@@ -30,7 +30,7 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
     Args:
         cell: as for `unroll`.
         xs: (T, I) for `unroll`, (T, B, I) for `batched(..., time_major=True)`: an array, or a `jax.ShapeDtypeStruct`.
-            Only its shape is read. For data (B, T, I) swap the first two axes.
+            Only its shape and dtype are read. For data (B, T, I) swap the first two axes.
         engine, reverse, remat_every: as for `unroll`.
 
     Returns:

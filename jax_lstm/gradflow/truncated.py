@@ -14,11 +14,12 @@ from jax.typing import DTypeLike
 
 from jax_lstm import checks
 from jax_lstm.checks import state_shapes
+from jax_lstm.layers.wrapper import CellWrapper
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Truncated:
+class Truncated(CellWrapper):
     """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.
 
     Train with it as with any other cell: `jl.unroll(jl.gradflow.Truncated(cell), params, xs)`. It runs as a `lax.scan`
@@ -31,25 +32,14 @@ class Truncated:
         ValueError: the state has no field h, or has no other leaf, so that no gradient would be left.
     """
 
-    cell: Any
-
     def __post_init__(self):
-        state = state_shapes(checks.check_cell("Truncated", self.cell), jnp.dtype(jnp.float32))
+        super().__post_init__()
+        state = state_shapes(self.cell, jnp.dtype(jnp.float32))
         if "h" not in checks.field_names(state) or len(jax.tree.leaves(state)) < 2:
             raise ValueError(
                 f'truncate="1997": the state of cell {type(self.cell).__name__} must be a NamedTuple with h and '
                 f"another leaf, such as LSTMState(h, c), but is {type(state).__name__}; use the full gradient instead"
             )
-
-    @property
-    def input_size(self) -> int:
-        """I, the number of features of x."""
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H, the number of units."""
-        return self.cell.hidden_size
 
     def init(self, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Any:
         """Initialize the params of the wrapped cell."""

@@ -91,3 +91,14 @@ def test_a_cell_whose_whole_state_is_h_is_refused():
         sensitivity(rnn, params, XS, truncate="1997")
     with pytest.raises(ValueError, match="step_jacobians: truncate must be None or \"1997\", but is '2000'"):
         step_jacobians(CELL, cell_params(), XS, truncate="2000")
+
+
+def test_a_truncated_cell_has_the_output_size_of_its_cell():
+    cell = jl.LSTM(3, 4, projection=2)
+    truncated = jl.gradflow.Truncated(cell)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    xs = jax.random.normal(jax.random.key(1), (5, 3), jnp.float64)
+    assert truncated.output_size == 2
+    assert np.array_equal(
+        jl.unroll(truncated, params, xs, engine="plain")[1], jl.unroll(cell, params, xs, engine="plain")[1]
+    )
