@@ -21,7 +21,7 @@ returned. Functions take one sequence xs of shape (T, I); `batched` makes them t
 """
 
 from jax_lstm import engines, gradflow
-from jax_lstm.batch import batched
+from jax_lstm.batch import batched, initial_states
 from jax_lstm.cell import Cell, CompositeCell, Noise, SplitCell
 from jax_lstm.cells.gru import GRU, GRUParams, GRUState
 from jax_lstm.cells.janet import JANET, JANETParams, JANETState
@@ -96,6 +96,7 @@ __all__ = [
     "from_textbook",
     "gates_of",
     "gradflow",
+    "initial_states",
     "lstm",
     "lstm_step",
     "register_cell",

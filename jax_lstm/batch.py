@@ -7,31 +7,45 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import ArrayLike
 
 from jax_lstm import checks
+from jax_lstm.cell import Noise
 from jax_lstm.cells.lstm import cell_of
-from jax_lstm.engines.run import check_arrays, check_run_key, run_checked
-from jax_lstm.engines.sharding import place_on_mesh
-from jax_lstm.sequence import lstm, tbptt, unroll, unroll_states
+from jax_lstm.engines.arguments import Arguments, batch_keys, check_batch_axes
+from jax_lstm.engines.run import run_sequence, run_step
+from jax_lstm.engines.sharding import match_sharding
+from jax_lstm.sequence import gates_of, lstm, step, tbptt, unroll, unroll_states
 
-ARRAYS = ("xs", "state", "mask", "reset")
+DATA = ("xs", "x", "prompt")  # `fn` takes one of these
+BATCHED = (*DATA, "state", "mask", "reset", "noise", "constants")  # the arguments that have a batch axis
 
 
 def batched(fn: Callable, *, time_major: bool = False) -> Callable:
-    """Make `unroll`, `unroll_states`, `lstm` or `tbptt` take a batch of sequences.
+    """Make a function of one sequence take a batch of sequences.
 
-    The result is that of `jax.vmap` with the right axes for every array, up to rounding, and on a CPU it is faster than
-    `jax.vmap`. Arrays may be passed by position or by keyword. With B sequences of T steps::
+    `fn` is any function of a cell or model with the usual arguments: `unroll`, `unroll_states`, `lstm`, `tbptt`,
+    `step`, `gates_of`, `Model.apply` and `apply_last`, `sample`, the measurements in `gradflow`, a partial of one of
+    these, or your own. The result is that of `jax.vmap` with the right axes for every array, up to rounding. For the
+    first four it is faster on a CPU than `jax.vmap`. Arrays may be passed by position or by keyword. With B sequences
+    of T steps::
 
-        array                     fn            batched(fn)         batched(fn, time_major=True)
-        params                    no batch axis, in all three
+        argument                  fn            batched(fn)         batched(fn, time_major=True)
         xs                        (T, I)        (B, T, I)           (T, B, I)
         mask, reset               (T,)          (B, T)              (T, B)
+        x of `step`               (I,)          (B, I)
+        mask, reset of `step`     ()            (B,)
         state, each leaf          (H,)          (B, H)              (B, H)
-        returned last state       (H,)          (B, H)              (B, H)
-        returned hs, states       (T, H)        (B, T, H)           (T, B, H)
+        constants, each leaf      (...)         (B, ...)            (B, ...)
+        noise.steps, each leaf    (T, ...)      (B, T, ...)         (T, B, ...)
+        noise.sequence            (...)         (B, ...)            (B, ...)
         key                       one key, split into one per sequence
+        all others                no batch axis
+
+        result                    fn            batched(fn)         batched(fn, time_major=True)
+        last state                (H,)          (B, H)              (B, H)
+        hs, states, gates, ys     (T, H)        (B, T, H)           (T, B, H)
+        any other                 (...)         (B, ...)            refused
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -43,96 +57,147 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     >>> state, hs = jl.batched(jl.unroll)(cell, params, xs, mask=mask)
     >>> state.h.shape, hs.shape
     ((2, 4), (2, 6, 4))
+    >>> state, h = jl.batched(jl.step)(cell, params, state, xs[:, 0])
+    >>> h.shape
+    (2, 4)
 
     Args:
-        fn: `unroll`, `unroll_states`, `lstm` or `tbptt`, or a `functools.partial` of one. Pass options such as `window`
-            of `tbptt` when you call the result, or set them with `functools.partial`.
-        time_major: whether the time axis comes before the batch axis, in arguments and results.
+        fn: a function with an argument `xs`, `x` or `prompt`. Arguments with the names in the table have a batch axis,
+            and so has `prompt` (B, P). Pass options such as `window` of `tbptt` when you call the result, or set them
+            with `functools.partial`.
+        time_major: whether the time axis comes before the batch axis, in arguments and results. For a function over
+            sequences of this library, except the measurements.
 
     Returns:
         A function with the arguments of `fn` that returns what `fn` returns, with the axes above.
 
     Raises:
-        TypeError: `fn` is none of these, or `time_major` is not a bool. When called: as for `fn`.
-        ValueError: when called, if xs has no batch axis, if mask, reset or state has another batch size, or as for
-            `fn`.
+        TypeError: `fn` is not such a function, or `time_major` is not a bool. When called: as for `fn`.
+        ValueError: when called, if an array has no batch axis or another batch size, or as for `fn`.
     """
-    fixed = fn if isinstance(fn, partial) else partial(fn)
-    plain = fixed.func
-    if plain not in (unroll, unroll_states, lstm, tbptt):
-        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {fn!r}")
     axis = 1 if checks.check_bool("batched", "time_major", time_major) else 0
-    signature = inspect.signature(plain)
+    fixed = fn if isinstance(fn, partial) else partial(fn)
+    plain = getattr(fixed.func, "__func__", fixed.func)
+    signature = _signature(fixed.func)
+    if axis == 1 and plain not in (*DIRECT, *RESULT_AXES):
+        raise TypeError(
+            f"batched: time_major is for functions over sequences of this library, but fn is {_name(plain)}; leave it "
+            "out, and pass arrays with the batch axis first"
+        )
 
     def run_in_batch(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs).arguments
-        arrays = {name: a for name in ARRAYS if (a := given.pop(name, None)) is not None}
-        if "xs" not in arrays:
+        given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs)
+        data = next(name for name in DATA if name in signature.parameters)
+        if given.arguments.get(data) is None:
             raise TypeError(
-                "batched: xs must be a JAX or NumPy array with a batch axis, but is missing or None; pass it"
+                f"batched: {data} must be a JAX or NumPy array with a batch axis, but is missing or None; pass it"
             )
-        _check_batch(arrays, axis)
-        params = given.pop("params", None)
-        cell = cell_of("lstm", params) if plain is lstm else given.pop("cell", None)
-        if plain is tbptt:
-            given["truncate"] = given.pop("window"), given.pop("stride", None)
-        collect = "states" if plain is unroll_states else "outputs"
-        xs, state, mask, reset = (arrays.get(name) for name in ARRAYS)
-        state, ys = _run_batch(plain.__name__, axis, cell, params, xs, state, mask, reset, collect=collect, **given)
-        return ys if plain is unroll_states else (state, ys)
+        if plain in DIRECT:
+            return _run(plain, axis, **given.arguments)
+        return _map(fixed.func, given, data, axis, RESULT_AXES.get(plain, 0) if axis else 0)
 
     return run_in_batch
 
 
-def _check_batch(arrays: dict[str, Any], axis: int) -> None:
-    """Check that every array has the batch size of xs, and its sharding."""
-    shapes = {name: checks.as_array("batched", name, a) for name, a in arrays.items() if name != "state"}
-    xs = shapes["xs"]
-    if xs.ndim != 3:
-        layout = "(T, B, I)" if axis else "(B, T, I)"
-        raise ValueError(f"batched: xs must be {layout}, but has {xs.ndim} axes (xs.shape={xs.shape})")
-    for name, a in shapes.items():
-        if name != "xs" and a.shape != xs.shape[:-1]:
-            raise ValueError(f"batched: {name} must have shape {xs.shape[:-1]}, as xs has, but has {a.shape}")
-        checks.check_same_sharding("batched", name, a, xs)
-    for leaf in jax.tree.leaves(arrays.get("state")):
-        if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != xs.shape[axis]:
-            raise ValueError(
-                f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs has, "
-                f"but one has shape {jnp.shape(leaf)}"
-            )
+DIRECT = (unroll, unroll_states, lstm, tbptt, step)  # run as one batch, not under `jax.vmap`
+RESULT_AXES: dict[Callable, Any] = {gates_of: 1}  # the batch axes of the results if the data are time-major
 
 
-def _run_batch(
-    caller: str, axis: int, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None,
-    **options: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """`run_sequence` for a batch. xs, mask, reset and the collected steps have their batch axis at `axis`, 0 or 1.
+def time_major_results(axes: Any) -> Callable[[Callable], Callable]:
+    """A decorator: where the results of a function or method have their batch axes, if the data are time-major."""
 
-    The state and the last state have it at 0. The arguments are checked like those of one sequence. The run gets arrays
-    with a batch axis after time, so that it can merge the two axes (engines/layout.py); under `jax.vmap` it could not
-    see the batch axis. Every sequence has its own key, split from `key`.
+    def register(fn: Callable) -> Callable:
+        RESULT_AXES[fn] = axes
+        return fn
+
+    return register
+
+
+def _signature(fn: Any) -> inspect.Signature:
+    """Check that fn is a function with an argument named in `DATA`; return its signature."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        signature = inspect.Signature()
+    if not callable(fn) or not set(DATA) & set(signature.parameters):
+        raise TypeError(
+            f"batched: fn must be a function of one sequence with an argument xs or x, such as jl.unroll, but is "
+            f"{_name(fn)}; use jax.vmap"
+        )
+    return signature
+
+
+def _name(fn: Any) -> str:
+    return getattr(fn, "__name__", None) or f"a {type(fn).__name__}"
+
+
+def _run(plain: Callable, axis: int, **given: Any) -> Any:
+    """Run a function of `DIRECT` on arrays with a batch axis.
+
+    A run that sees the batch axis can merge it with time (engines/layout.py); under `jax.vmap` it could not.
     """
-    cell = checks.check_cell(caller, cell)
+    cell = cell_of("lstm", given["params"]) if plain is lstm else given.pop("cell")
+    if plain is step:
+        given["xs"] = given.pop("x")
+    if plain is tbptt:
+        given["truncate"] = given.pop("window"), given.pop("stride", None)
+    arguments = Arguments(**{name: given.pop(name, None) for name in Arguments._fields})
+    if plain is step:
+        return run_step("step", cell, arguments, batch_axis=0)
+    collect = "states" if plain is unroll_states else "outputs"
+    s_T, ys = run_sequence(plain.__name__, cell, arguments, batch_axis=axis, collect=collect, **given)
+    return ys if plain is unroll_states else (s_T, ys)
 
-    def checked(xs: Any, state: Any, mask: Any, reset: Any) -> tuple[Any, ...]:
-        params_, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
-        return params_, xs, place_on_mesh(state), mask, reset
 
-    xs = checks.as_array(caller, "xs", xs)
-    keys = _batch_keys(check_run_key(caller, cell, key), xs, axis)
-    over_batch = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))
-    params, xs, state, mask, reset = over_batch(xs, state, mask, reset)
-    s_T, ys = run_checked(caller, cell, params, xs, state, mask, reset, keys, **options)
-    return s_T, ys if axis == 1 else jax.tree.map(lambda a: a.swapaxes(0, 1), ys)
+def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, results: Any) -> Any:
+    """Map any other function over the batch."""
+    arrays = {name: a for name, a in given.arguments.items() if name in BATCHED and a is not None}
+    check_batch_axes({data: arrays[data]} | arrays, axis)
+    over_time = {"xs": axis, "mask": axis, "reset": axis, "noise": Noise(axis, 0)}
+    if (key := given.arguments.get("key")) is not None:
+        arrays["key"] = batch_keys(checks.check_key("batched", key), arrays[data], axis)
+
+    def one(arrays: dict[str, Any]) -> Any:
+        call = inspect.BoundArguments(given.signature, given.arguments | arrays)
+        return fn(*call.args, **call.kwargs)
+
+    return jax.vmap(one, ({name: over_time.get(name, 0) for name in arrays},), results)(arrays)
 
 
-def _batch_keys(key: Any, xs: Array, axis: int) -> Any:
-    """One key per sequence, split from `key` and sharded as the batch is."""
-    if key is None:
-        return None
-    keys = jax.random.split(key, xs.shape[axis])
-    placed = jax.typeof(xs).sharding
-    if placed.spec[axis] is None:
-        return keys
-    return jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))
+def initial_states(cell: Any, params: Any, batch_size: int, like: ArrayLike | None = None) -> Any:
+    """The initial states of a batch of sequences: `cell.initial_state(params)`, repeated along a leading batch axis.
+
+    >>> import jax
+    >>> import jax_lstm as jl
+    >>> cell = jl.LSTM(input_size=3, hidden_size=4)
+    >>> state = jl.initial_states(cell, cell.init(jax.random.key(0)), 64)
+    >>> state.h.shape, state.c.shape
+    ((64, 4), (64, 4))
+
+    Args:
+        cell: a cell, layer or `Model`.
+        params: what its `init` returns.
+        batch_size: B, the number of sequences; a Python integer.
+        like: an array whose leading axis is the batch (B, ...), such as data (B, T, I) or observations (B, I). The
+            states are then sharded over devices as it is. None: they are placed as JAX places new arrays.
+
+    Returns:
+        A state, every leaf (B, ...). No two leaves share memory, so that the state may be donated.
+
+    Raises:
+        ValueError: batch_size is negative, or `like` has another leading axis; or params have wrong shapes.
+        TypeError: cell is not a cell or model, or batch_size is not an integer.
+    """
+    if not (hasattr(cell, "init") and hasattr(cell, "initial_state")) or isinstance(cell, type):
+        raise TypeError(f"initial_states: cell must be a cell, layer or Model, but is {_name(cell)}; make an instance")
+    batch_size = checks.positive_int("initial_states", "batch_size", batch_size, 0)
+    state = cell.initial_state(checks.check_params("initial_states", cell, params)[0])
+    if like is None:
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], batch_size, axis=0), state)
+    like = checks.as_array("initial_states", "like", like)
+    if like.shape[:1] != (batch_size,):
+        raise ValueError(
+            f"initial_states: like must have a leading batch axis of {batch_size}, but has shape {like.shape}; pass "
+            "data with the batch axis first"
+        )
+    return jax.vmap(match_sharding, (None, 0))(state, like)

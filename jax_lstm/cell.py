@@ -34,10 +34,11 @@ Any cell may draw random numbers before the first step; then `has_noise` is True
 
     noise    = sample_noise(params, key, T)      Noise(steps, sequence)
 
-A run may have noise and constants (`Inputs` in engines/engine.py). `step`, `project`, `recur`, `update`, `affine`,
-`preactivation_jvp` and the function that `recur_transposed` returns get them by keyword, for one step of one sequence,
-if they have a parameter `noise` or `constants`. Give the parameter a default: a run without noise or constants does not
-pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read them in `update`.
+A run may have noise, and constants if `takes_constants` is True (`Inputs` in engines/engine.py). `step`, `project`,
+`recur`, `update`, `affine`, `preactivation_jvp` and the function that `recur_transposed` returns get them by keyword,
+for one step of one sequence, if they have a parameter `noise` or `constants`. Give the parameter `noise` a default: a
+run without a key does not pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read
+them in `update`.
 """
 
 import inspect
@@ -156,9 +157,14 @@ class OptionalMethods:
         """Whether the cell draws random numbers when `unroll` gets a key. The default is False."""
         return False
 
+    @property
+    def takes_constants(self) -> bool:
+        """Whether the cell reads constants of a sequence, which `unroll` then requires. The default is False."""
+        return False
+
     def output(self, state: Any) -> Array:
-        """The output y_t of a step, read from the state. The default is `state.h`."""
-        return state.h
+        """The output y_t of a step, read from the state. The default is `state.h`, or a state that is one array."""
+        return state if checks.is_array(state) else state.h
 
     def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing."""
@@ -393,9 +399,14 @@ def has_noise(cell: Any) -> bool:
     return getattr(cell, "has_noise", False)
 
 
+def takes_constants(cell: Any) -> bool:
+    """Whether the cell reads constants of a sequence; only then does `unroll` accept them."""
+    return getattr(cell, "takes_constants", False)
+
+
 def output(cell: Any, state: Any) -> Array:
-    """The output in this state: `cell.output(state)`, or `state.h` for a cell without `output`."""
-    return cell.output(state) if hasattr(cell, "output") else state.h
+    """The output in this state: `cell.output(state)`; without it `state.h`, or a state that is one array."""
+    return cell.output(state) if hasattr(cell, "output") else OptionalMethods.output(cell, state)
 
 
 def check_causal(caller: str, cell: Any) -> Any:

@@ -236,10 +236,11 @@ def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
 def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
     """Check the state against the shapes and dtypes of the cell's initial state; return it as JAX arrays."""
     want = state_shapes(cell, dtype)
-    if type(value) is not type(want):
+    is_one_array = isinstance(want, jax.ShapeDtypeStruct)
+    if not is_array(value) if is_one_array else type(value) is not type(want):
         raise TypeError(
-            f"{caller}: state must be a {type(want).__name__}, but is {_describe(value)}; "
-            "make one with cell.initial_state(params)"
+            f"{caller}: state must be {'one array' if is_one_array else f'a {type(want).__name__}'}, but is "
+            f"{_describe(value)}; make one with cell.initial_state(params)"
         )
     value = _checked(caller, "state", cell, want, value)
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):

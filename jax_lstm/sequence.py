@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jax_lstm import checks
-from jax_lstm.cell import Cell, check_causal
+from jax_lstm.cell import Cell, Noise
 from jax_lstm.cells import lstm as lstm_cell
-from jax_lstm.engines.engine import Engine, Options
+from jax_lstm.engines.arguments import Arguments, check_arguments
+from jax_lstm.engines.engine import Engine
 from jax_lstm.engines.masking import StepMasks, apply_reset, zero_masked
-from jax_lstm.engines.plain import Plain
-from jax_lstm.engines.run import check_arrays, compiled_run, run_sequence
+from jax_lstm.engines.run import run_sequence, run_step
 from jax_lstm.gates import Gates
 
 
@@ -30,6 +29,8 @@ def unroll(
     reset: ArrayLike | None = None,
     *,
     key: Any = None,
+    noise: Noise | None = None,
+    constants: Any = None,
     reverse: bool = False,
     remat_every: int | str | None = None,
     engine: str | Engine = "auto",
@@ -43,7 +44,7 @@ def unroll(
             if mask is None or mask[t]:
                 if reset is not None and reset[t]:
                     state = cell.initial_state(params)
-                state, hs[t] = cell.step(params, state, xs[t])
+                state, hs[t] = cell.step(params, state, xs[t])      # and constants=constants, if they are given
             else:
                 hs[t] = 0
 
@@ -76,6 +77,11 @@ def unroll(
             A reset on a masked step is dropped; it does NOT carry over to the next unmasked step.
         key: one random key, for a cell that draws random numbers (dropout, an RNN with noise). Do not reuse the key. If
             None, nothing is drawn and the run is deterministic.
+        noise: random numbers that you drew yourself, `cell.sample_noise(params, key, T, rates=...)`, in place of `key`:
+            for example with a dropout rate that changes during training.
+        constants: what the cell reads at every step, such as the memory of an attention or the attributes of a
+            catchment: a pytree of arrays of any dtypes. It is never copied over time, and a reset keeps it. Only for a
+            cell whose class says `takes_constants = True`; its `step` gets it as the keyword `constants`.
         reverse: process the steps from last to first. hs[t] is still the output for xs[t].
         remat_every: n. The run then saves only every n-th state for the backward pass, which recomputes the others.
             Memory beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
@@ -98,8 +104,8 @@ def unroll(
         TypeError: an argument has a wrong dtype or type, or `reverse`, `remat_every` or `engine` is traced.
     """
     return run_sequence(
-        "unroll", cell, params, xs, state, mask, reset,
-        key=key, reverse=reverse, remat_every=remat_every, engine=engine,
+        "unroll", cell, Arguments(params, xs, state, mask, reset, key, noise, constants),
+        reverse=reverse, remat_every=remat_every, engine=engine,
     )  # fmt: skip
 
 
@@ -112,6 +118,8 @@ def unroll_states(
     reset: ArrayLike | None = None,
     *,
     key: Any = None,
+    noise: Noise | None = None,
+    constants: Any = None,
     reverse: bool = False,
     remat_every: int | str | None = None,
     engine: str | Engine = "auto",
@@ -125,7 +133,8 @@ def unroll_states(
             states[t] = state
 
     Args:
-        cell, params, xs (T, I), state, mask (T,), reset (T,), key, reverse, remat_every, engine: as for `unroll`.
+        cell, params, xs (T, I), state, mask (T,), reset (T,), key, noise, constants, reverse, remat_every, engine: as
+            for `unroll`.
 
     Returns:
         The states, of the type of `cell.initial_state(params)`, every leaf with a leading axis T: for an LSTM
@@ -135,8 +144,8 @@ def unroll_states(
         ValueError, TypeError: as for `unroll`.
     """
     _, states = run_sequence(
-        "unroll_states", cell, params, xs, state, mask, reset,
-        key=key, reverse=reverse, remat_every=remat_every, engine=engine, collect="states",
+        "unroll_states", cell, Arguments(params, xs, state, mask, reset, key, noise, constants),
+        reverse=reverse, remat_every=remat_every, engine=engine, collect="states",
     )  # fmt: skip
     return states
 
@@ -171,7 +180,8 @@ def lstm(
         ValueError, TypeError: as for `unroll`; TypeError also if params is not an LSTMParams.
     """
     cell = lstm_cell.cell_of("lstm", params)
-    return run_sequence("lstm", cell, params, xs, state, mask, reset, reverse=reverse, remat_every=remat_every)
+    arguments = Arguments(params, xs, state, mask, reset)
+    return run_sequence("lstm", cell, arguments, reverse=reverse, remat_every=remat_every)
 
 
 def tbptt(
@@ -185,6 +195,8 @@ def tbptt(
     window: int,
     stride: int | None = None,
     key: Any = None,
+    noise: Noise | None = None,
+    constants: Any = None,
     reverse: bool = False,
     engine: str | Engine = "auto",
 ) -> tuple[Any, jax.Array]:
@@ -225,7 +237,7 @@ def tbptt(
     [False, False, False, True, True, True]
 
     Args:
-        cell, params, xs (T, I), state, mask (T,), reset (T,), key, reverse, engine: as for `unroll`.
+        cell, params, xs (T, I), state, mask (T,), reset (T,), key, noise, constants, reverse, engine: as for `unroll`.
         window: the largest number of steps that a gradient goes back, 1 or more. With window ≥ T the gradient is that
             of `unroll`.
         stride: the number of steps in a block; it must divide `window`. If None it is `window`: then each step is run
@@ -240,8 +252,8 @@ def tbptt(
         TypeError: as for `unroll`.
     """
     return run_sequence(
-        "tbptt", cell, params, xs, state, mask, reset,
-        key=key, reverse=reverse, engine=engine, truncate=(window, stride),
+        "tbptt", cell, Arguments(params, xs, state, mask, reset, key, noise, constants),
+        reverse=reverse, engine=engine, truncate=(window, stride),
     )  # fmt: skip
 
 
@@ -252,6 +264,8 @@ def step(
     x: ArrayLike,
     mask: ArrayLike | None = None,
     reset: ArrayLike | None = None,
+    *,
+    constants: Any = None,
 ) -> tuple[Any, jax.Array]:
     """Run a cell for one step of one sequence, for online use: the inputs need not be known in advance.
 
@@ -260,6 +274,8 @@ def step(
         if mask is None or mask:
             return cell.step(params, cell.initial_state(params) if reset else state, x)
         return state, 0
+
+    An eager call is one compiled program. For a batch use `batched(step)`.
 
     There is no `key`, so no random numbers are drawn: a cell with dropout or noise runs as `unroll` runs it without a
     key.
@@ -276,11 +292,12 @@ def step(
     Args:
         cell: as for `unroll`; it must be causal.
         params: what `cell.init` returns.
-        state: the state that the step before returned, or `cell.initial_state(params)`.
+        state: the state that the step before returned. If None: `cell.initial_state(params)`.
         x: (I,), floats no wider than the params' dtype.
         mask: one bool. If False the step is skipped: the state stays and the output is 0. None: True.
         reset: one bool. If True the state is set to `cell.initial_state(params)` before the step: x is the first
             observation of an episode. It has no effect if `mask` is False. None: False.
+        constants: as for `unroll`.
 
     Returns:
         (state, h): the next state, and the output h (H,), H as for `unroll`. A loop of steps equals one `unroll`
@@ -290,15 +307,7 @@ def step(
         ValueError: an argument has a wrong shape, or the cell is not causal (it reads later inputs).
         TypeError: an argument has a wrong dtype or type.
     """
-    cell = check_causal("step", checks.check_cell("step", cell))
-    params, dtype = checks.check_params("step", cell, params)
-    x = checks.check_input("step", "x", x, cell, dtype, "(I,)")
-    mask, reset = checks.check_mask("step", "mask", mask, x), checks.check_mask("step", "reset", reset, x)
-    state = checks.check_state("step", cell, state, dtype)
-    one_step = jax.tree.map(lambda a: a[None], (x, mask, reset))
-    xs, mask, reset = one_step
-    state, ys = compiled_run(cell, params, xs, state, mask, reset, None, engine=Plain(), options=Options())
-    return state, jax.tree.map(lambda a: a[0], ys)
+    return run_step("step", cell, Arguments(params, x, state, mask, reset, constants=constants))
 
 
 def lstm_step(
@@ -351,7 +360,9 @@ def gates_of(
             f"gates_of: cell must have gates i, f, g, o, as LSTM has, but is a {type(cell).__name__}; use an LSTM, or "
             "a cell with a method gates"
         )
-    params, xs, state, mask, reset = check_arrays("gates_of", cell, params, xs, state, mask, reset)
+    params, xs, state, mask, reset, *_ = check_arguments(
+        "gates_of", cell, Arguments(params, xs, state, mask, reset), "xs"
+    )
     return _gates(cell, params, state, xs, mask, reset)
 
 

@@ -1,23 +1,26 @@
 """Streaming: a cell compiled for step-by-step use, with its state updated in place."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jax_lstm import checks
 from jax_lstm.batch import batched
 from jax_lstm.cell import Cell, check_causal
+from jax_lstm.engines.arguments import are_arrays
 from jax_lstm.sequence import step, unroll
 
 
 class Stream(NamedTuple):
     """The two compiled functions that `stream` returns.
 
-    step: (params, state, x (I,), mask=None, reset=None) -> (state, h (H,)), as `jl.step`.
-    chunk: (params, state, xs (T, I), mask=None, reset=None) -> (state, hs (T, H)), as `jl.unroll`; compiled once
-        for each T.
+    step: (params, state, x (I,), mask=None, reset=None, *, constants=None) -> (state, h (H,)), as `jl.step`.
+    chunk: (params, state, xs (T, I), mask=None, reset=None, *, constants=None) -> (state, hs (T, H)), as `jl.unroll`;
+        compiled once for each T.
 
     With `stream(cell, batch=True)` every array but params has a leading batch axis B: xs is (B, T, I), and mask and
     reset of a chunk are (B, T). Both functions donate the state that they get: do not use it again, use the returned
@@ -59,7 +62,7 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
         cell: as for `unroll`; it must be causal.
         batch: whether to run B sequences at once. Then every array but params has a leading axis B. For `step`, x is
             (B, I), and mask and reset are (B,). For `chunk`, xs is (B, T, I), and mask and reset are (B, T). Make the
-            first state with `cell.initial_state(params, like=xs)`.
+            first state with `jl.initial_states(cell, params, B)`, or pass None.
 
     Returns:
         Stream(step, chunk). Both donate the state: use the returned state, not the one passed in.
@@ -76,13 +79,41 @@ def stream(cell: Cell, *, batch: bool = False) -> Stream:
 
 @lru_cache(maxsize=64)
 def _compiled(cell: Cell, batch: bool) -> Stream:
-    run = batched(unroll) if batch else unroll
+    one_step, sequence = (batched(step), batched(unroll)) if batch else (step, unroll)
+    of_step = _donating(partial(_of_step, one_step, cell))
+    of_chunk = _donating(partial(_of_chunk, sequence, cell))
 
-    def one(params: Any, state: Any, x: Any, mask: Any = None, reset: Any = None) -> tuple[Any, jax.Array]:
-        run_step = partial(step, cell)
-        return (jax.vmap(run_step, (None, 0, 0, 0, 0)) if batch else run_step)(params, state, x, mask, reset)
+    def run_step(params: Any, state: Any, x: Any, mask: Any = None, reset: Any = None, *, constants: Any = None) -> Any:
+        return of_step(params, state, x, mask, reset, constants)
 
-    def chunk(params: Any, state: Any, xs: Any, mask: Any = None, reset: Any = None) -> tuple[Any, jax.Array]:
-        return run(cell, params, xs, state, mask, reset)
+    def chunk(params: Any, state: Any, xs: Any, mask: Any = None, reset: Any = None, *, constants: Any = None) -> Any:
+        return of_chunk(params, state, xs, mask, reset, constants)
 
-    return Stream(jax.jit(one, donate_argnums=1), jax.jit(chunk, donate_argnums=1))
+    return Stream(run_step, chunk)
+
+
+def _of_step(one_step: Callable, cell: Cell, params: Any, state: Any, x: Any, *rest: Any) -> Any:
+    mask, reset, constants = rest
+    return one_step(cell, params, state, x, mask, reset, constants=constants)
+
+
+def _of_chunk(sequence: Callable, cell: Cell, params: Any, state: Any, xs: Any, *rest: Any) -> Any:
+    mask, reset, constants = rest
+    return sequence(cell, params, xs, state, mask, reset, constants=constants)
+
+
+def _donating(run: Callable) -> Callable[..., Any]:
+    """Compile `run` so that it donates its second argument, the state."""
+    compiled = jax.jit(run, donate_argnums=1)
+
+    def call(params: Any, state: Any, *rest: Any) -> Any:
+        leaves = jax.tree.leaves((params, state, rest))
+        if not are_arrays(leaves):  # raises the error that names the argument
+            return run(params, state, *rest)
+        # A leaf that is also another argument, or another leaf, cannot be donated.
+        count = Counter(map(id, leaves))
+        if len(count) < len(leaves):
+            state = jax.tree.map(lambda leaf: jnp.copy(leaf) if count[id(leaf)] > 1 else leaf, state)
+        return compiled(params, state, *rest)
+
+    return call

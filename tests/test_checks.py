@@ -216,7 +216,7 @@ def test_a_step_takes_one_observation_and_one_bool():
     assert_says(refusal(ValueError, lambda: CELL.step(PARAMS, state, XS)), "x must have shape (I,)", "(6, 3)")
     masks = np.ones(T, bool)
     assert_says(refusal(ValueError, lambda: jl.step(CELL, PARAMS, state, x, masks)), "mask", "()", "(6,)")
-    assert_says(refusal(TypeError, lambda: jl.step(CELL, PARAMS, None, x)), "state", "LSTMState", "NoneType")
+    assert_says(refusal(TypeError, lambda: jl.step(CELL, PARAMS, [], x)), "state", "LSTMState", "list")
     assert_says(refusal(TypeError, lambda: CELL.step(PARAMS, tuple(state), x)), "state", "LSTMState", "tuple")
 
 
@@ -497,7 +497,7 @@ def test_batched_names_the_argument_that_does_not_fit_the_batch(wrong, error, wo
 
 
 def test_batched_takes_the_functions_over_sequences_and_a_bool():
-    assert_says(refusal(TypeError, lambda: jl.batched(jl.step)), "batched", "jl.unroll_states", "jl.lstm", "step")
+    assert_says(refusal(TypeError, lambda: jl.batched(jnp.sum)), "batched", "xs or x", "jl.unroll", "sum", "jax.vmap")
     assert_says(refusal(TypeError, lambda: jl.batched(jl.unroll, time_major=1)), "time_major", "True or False")  # pyrefly: ignore[bad-argument-type]
     _, hs = jl.batched(partial(jl.unroll, reverse=True))(CELL, PARAMS, **BATCH)
     assert not np.array_equal(hs, jl.batched(jl.unroll)(CELL, PARAMS, **BATCH)[1])

@@ -12,8 +12,6 @@ from jax.sharding import AxisType
 
 import jax_lstm as jl
 from jax_lstm.cell import Noise
-from jax_lstm.engines.engine import Options
-from jax_lstm.engines.run import ENGINES, compiled_run
 
 B, T, I, H = 3, 7, 2, 4
 close = partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-12)
@@ -25,6 +23,7 @@ class Catchment(jl.SplitCell):
 
     input_size: int = I
     hidden_size: int = H
+    takes_constants = True
 
     def init(self, key, dtype=jnp.float32):
         keys = jax.random.split(key, 4)
@@ -53,9 +52,9 @@ def data(seed=0):
     return xs, constants, state, jnp.asarray(rng.random((T, B)) < 0.7), jnp.asarray(rng.random((T, B)) < 0.3)
 
 
-def in_batch(cell, params, area, state, xs, engine, options, mask=None, reset=None, kind=None):
+def in_batch(run, cell, params, area, state, xs, mask=None, reset=None, kind=None):
     constants = {"area": area, "kind": kind}
-    return compiled_run(cell, params, xs, state, mask, reset, None, constants, engine=ENGINES[engine], options=options)
+    return jl.batched(run, time_major=True)(cell, params, xs, state, mask, reset, constants=constants)
 
 
 def one_by_one(cell, params, area, state, xs, mask, reset, kind):
@@ -86,18 +85,19 @@ def test_constants_reach_every_step_and_get_their_gradient(engine):
 
     args = params, constants["area"], state, xs
     expected = jax.value_and_grad(lambda *a: loss(partial(one_by_one, cell), *a, *rest), (0, 1, 2, 3))(*args)
-    for options in (Options(), Options(remat_every=3)):
-        run = partial(in_batch, cell, engine=engine, options=options, mask=mask, reset=reset, kind=constants["kind"])
-        jax.tree.map(close, jax.value_and_grad(partial(loss, run), (0, 1, 2, 3))(*args), expected)
+    for n in (None, 3):
+        run = partial(in_batch, partial(jl.unroll, engine=engine, remat_every=n), cell)
+        of_args = partial(run, mask=mask, reset=reset, kind=constants["kind"])
+        jax.tree.map(close, jax.value_and_grad(partial(loss, of_args), (0, 1, 2, 3))(*args), expected)
 
 
-@pytest.mark.parametrize("truncate", [None, (4, 2)])
-def test_the_engines_agree_on_constants_to_second_order(truncate):
+@pytest.mark.parametrize("fn", [jl.unroll, partial(jl.tbptt, window=4, stride=2)])
+def test_the_engines_agree_on_constants_to_second_order(fn):
     cell = Catchment()
     params, (xs, constants, state, *_) = cell.init(jax.random.key(0), jnp.float64), data()
 
     def curvature(engine):
-        run = partial(in_batch, cell, engine=engine, options=Options(truncate=truncate), kind=constants["kind"])
+        run = partial(in_batch, partial(fn, engine=engine), cell, kind=constants["kind"])
         gradient = jax.grad(lambda area: jnp.sum(jnp.sin(run(params, area, state, xs)[1])))
         return jax.jvp(gradient, (constants["area"],), (jnp.cos(constants["area"]),))
 

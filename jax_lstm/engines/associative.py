@@ -38,7 +38,7 @@ class Associative:
         def affine(x: Any, given_t: Given) -> tuple[Any, Any]:
             return given_t.call(cell.affine, params, x)
 
-        a, b = vmap_time_and_batch(affine, xs.ndim - 1)(xs, inputs.given.at_every_step(inputs.T))
+        a, b = vmap_time_and_batch(affine, xs.ndim - 1)(xs, inputs.given)
         if inputs.reset is not None:
             fresh = jax.tree.map(lambda a, b, s: a * jnp.broadcast_to(s, a.shape) + b, a, b, s_initial)
             b = apply_reset(resets, fresh, b)

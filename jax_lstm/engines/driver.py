@@ -7,7 +7,7 @@ If it refuses any other cell, the reason is raised as a ValueError.
 from functools import partial
 from typing import Any
 
-from jax_lstm.cell import CompositeCell, check_pure, check_takes, is_causal
+from jax_lstm.cell import CompositeCell, check_pure, check_takes, is_causal, takes_constants
 from jax_lstm.engines.collect import pick
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.masking import zero_masked
@@ -26,6 +26,8 @@ def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, is_segme
         options: options of the whole run.
         is_segment: whether this run is already one segment or block, so that `remat_every` and `truncate` are ignored.
     """
+    if not takes_constants(cell):  # a part of a cell made of cells
+        inputs = inputs._replace(constants=None)
     reason = engine.refuses(cell, inputs, options)
     if reason is not None and not isinstance(reason, str):
         raise TypeError(

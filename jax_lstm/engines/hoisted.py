@@ -173,7 +173,7 @@ def _own_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tupl
         return cell.update_jvp(unpacked(L), ds, dz)
 
     def linear(dparams: Any, dxs: Any, dgiven: Any) -> tuple[Any, ...]:
-        dparams, given_at_steps = instantiate_zeros(dparams, params), given.at_every_step(inputs.T)
+        dparams = instantiate_zeros(dparams, params)
 
         def preactivation_jvp(x: Any, dx: Any, s: Any, given_t: Given) -> Any:
             return given_t.call(cell.preactivation_jvp, params, dparams, x, dx, s)
@@ -185,10 +185,9 @@ def _own_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tupl
 
             return jvp(z, (given_t,), (dgiven_t,))[1]
 
-        dzs = vmap_time_and_batch(preactivation_jvp, B + 1)(xs, dxs, s_ins, given_at_steps)
+        dzs = vmap_time_and_batch(preactivation_jvp, B + 1)(xs, dxs, s_ins, given)
         if dgiven is not None:
-            dgiven_at_steps = dgiven.at_every_step(inputs.T)
-            dzs = _sum(dzs, vmap_time_and_batch(given_jvp, B + 1)(xs, s_ins, given_at_steps, dgiven_at_steps))
+            dzs = _sum(dzs, vmap_time_and_batch(given_jvp, B + 1)(xs, s_ins, given, dgiven))
         recur = cell.recur_transposed(params) if layout.transposed else partial(cell.recur, params)
         return vmap_n(update_jvp, B), _with(given, recur, B), Ls, dzs, None
 
@@ -210,7 +209,6 @@ def _packing(cell: Any, inputs: Inputs) -> tuple[Callable, Callable]:
 def _linearized_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tuple[Any, Any, Callable]:
     """`_own_parts` for any split cell: JAX linearizes its update, for all steps at once."""
     params, xs, given, B = inputs.params, inputs.xs, inputs.given, inputs.batch_axes
-    given_at_steps = given.at_every_step(inputs.T)
 
     def update(s: Any, zx: Any, given_t: Given) -> tuple[Any, Any]:
         zh = given_t.lasting().call(cell.recur, params, s)
@@ -232,7 +230,7 @@ def _linearized_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) 
         L = jax.linearize(lambda s, zh: given_t.call(cell.update, full_params, s, zx, zh), s, zh)[1]
         return match_sharding(L, zh)  # a coefficient may be a constant, which has no batch axis
 
-    Ls = vmap_time_and_batch(linearized, B + 1)(s_ins, zxs, zhs, given_at_steps)
+    Ls = vmap_time_and_batch(linearized, B + 1)(s_ins, zxs, zhs, given)
 
     def linear(dparams: Any, dxs: Any, dgiven: Any) -> tuple[Any, ...]:
         def step_jvp(x: Any, dx: Any, s: Any, zx: Any, zh: Any, given_t: Given, dgiven_t: Any) -> Any:
@@ -249,8 +247,7 @@ def _linearized_parts(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) 
             dzh = jvp(recur, (params, s, given_t), (dparams, None, dgiven_t))[1]
             return jvp(after, (params, s, zx, zh, given_t), (dparams, None, dzx, dzh, dgiven_t))[1]
 
-        dgiven_at_steps = None if dgiven is None else dgiven.at_every_step(inputs.T)
-        us = vmap_time_and_batch(step_jvp, B + 1)(xs, dxs, s_ins, zxs, zhs, given_at_steps, dgiven_at_steps)
+        us = vmap_time_and_batch(step_jvp, B + 1)(xs, dxs, s_ins, zxs, zhs, given, dgiven)
         recur = jax.linearize(_with(given, partial(cell.recur, params), B), inputs.s_0)[1]
         return vmap_n(update_jvp, B), recur, Ls, None, us
 
@@ -272,7 +269,7 @@ def _projected(cell: Any, layout: Layout, inputs: Inputs, step: Callable) -> tup
 
     if layout.inline:
         return inputs.xs, vmap_n(lambda s, x, given_t: step(s, project(x, given_t), given_t), inputs.batch_axes)
-    zxs = vmap_time_and_batch(project, inputs.batch_axes + 1)(inputs.xs, inputs.given.at_every_step(inputs.T))
+    zxs = vmap_time_and_batch(project, inputs.batch_axes + 1)(inputs.xs, inputs.given)
     return zxs, vmap_n(step, inputs.batch_axes)
 
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from jax_lstm.cell import has_own_derivative
 from jax_lstm.checks import params_shapes
+from jax_lstm.engines.engine import Given
 
 CPU_CACHE_FLOATS = 2**17  # how many projected input features the caches of a CPU core hold
 MIN_ROWS = 4  # below this many sequences, a matrix product per step is inefficient
@@ -63,15 +64,15 @@ def explain_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> str:
     return f"inputs projected before the loop ({'few sequences' if few else 'small problem'})"
 
 
-def count_sequences(xs: jax.Array) -> int | None:
-    """The number of sequences in a run over xs (T, *B, I), including vmaps around it; None if it is symbolic.
+def count_sequences(xs: jax.Array, batch_axis: int | None = None) -> int | None:
+    """The number of sequences in a run over xs, including vmaps around it; None if it is symbolic.
 
     Sizes are symbolic under `jax.export`; None then selects the layout that works for any size. A vmap outside an
     enclosing jit is not visible in this trace and is not counted.
     """
     if not all(isinstance(n, int) for n in xs.shape):
         return None
-    count = math.prod(xs.shape[1:-1]) * vmapped_size(xs)
+    count = (1 if batch_axis is None else math.prod(xs.shape[batch_axis:][:1])) * vmapped_size(xs)
     return count if isinstance(count, int) else None
 
 
@@ -125,13 +126,25 @@ def vmap_n(f: Callable, axes: int) -> Callable:
 def vmap_time_and_batch(f: Callable, axes: int) -> Callable:
     """`f`, a function of one step of one example, mapped over the `axes` leading axes of arrays (T, *B, ...).
 
+    An argument that is a `Given` has a time axis in `steps` only.
+
     Time and batch are merged into one axis first if the batch is not sharded over devices. A matrix product that sums
-    over one axis reads its operands in place; for one that sums over two, XLA copies the larger operand on a CPU.
+    over one axis reads its operands in place; for one that sums over two, XLA copies the larger operand on a CPU. With
+    constants they are not merged, because constants may be large and would be copied over time.
     """
+
+    def apart(*args: Any) -> Any:
+        over_time = tuple(Given(0, None, None) if isinstance(a, Given) else 0 for a in args)
+        return jax.vmap(vmap_n(f, axes - 1), over_time)(*args)
 
     def merged(*args: Any) -> Any:
         lead = jax.tree.leaves(args)[0].shape[:axes]
+        args = tuple(a.at_every_step(lead[0]) if isinstance(a, Given) else a for a in args)
         flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[axes:]), args)
         return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), jax.vmap(f)(*flat))
 
-    return merged if axes > 1 and can_merge_axes() else vmap_n(f, axes)
+    def mapped(*args: Any) -> Any:
+        has_constants = any(isinstance(a, Given) and jax.tree.leaves(a.constants) for a in args)
+        return (merged if axes > 1 and can_merge_axes() and not has_constants else apart)(*args)
+
+    return mapped

@@ -1,4 +1,4 @@
-"""From the arguments of a public function to a compiled run: check them, draw the noise, compile once."""
+"""From the arguments of a public function to a compiled run: check them, draw the noise, run the engine."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import jax
 
 from jax_lstm import checks
-from jax_lstm.cell import Noise, check_causal, has_noise
+from jax_lstm.cell import Noise, check_causal
+from jax_lstm.engines.arguments import Arguments, are_arrays, check_arguments, check_batch
 from jax_lstm.engines.associative import Associative
 from jax_lstm.engines.auto import Auto
 from jax_lstm.engines.driver import run
@@ -64,62 +65,91 @@ def check_options(
     return Options(reverse=checks.check_bool(caller, "reverse", reverse), remat_every=remat_every, truncate=truncate)
 
 
-def check_arrays(
-    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any
-) -> tuple[Any, Any, Any, Any, Any]:
-    """Check the arrays of one sequence; return params, xs, state (the initial state if None), mask and reset."""
-    params, dtype = checks.check_params(caller, cell, params)
-    xs = checks.check_input(caller, "xs", xs, cell, dtype, "(T, I)")
-    state = cell.initial_state(params) if state is None else checks.check_state(caller, cell, state, dtype)
-    mask, reset = checks.check_mask(caller, "mask", mask, xs), checks.check_mask(caller, "reset", reset, xs)
-    return params, xs, state, mask, reset
+class Caller(str):
+    """The name of a public function, for messages.
+
+    All names are equal, so that a name is no part of a compiled program's key.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Caller)
+
+    def __hash__(self) -> int:
+        return hash(Caller)
 
 
 def run_sequence(
-    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any = None, **options: Any
-) -> tuple[Any, Any]:
-    """Check the arguments of one sequence, and run it; `options` are those of `run_checked`."""
-    cell = checks.check_cell(caller, cell)
-    params, xs, state, mask, reset = check_arrays(caller, cell, params, xs, state, mask, reset)
-    key = check_run_key(caller, cell, key)
-    return run_checked(caller, cell, params, xs, state, mask, reset, key, **options)
-
-
-def run_checked(
-    caller: str, cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any, *,
-    reverse: Any = False, remat_every: Any = None, engine: Any = "auto", truncate: tuple[Any, Any] | None = None,
-    collect: str = "outputs",
+    caller: str, cell: Any, arguments: Arguments, *, reverse: Any = False, remat_every: Any = None,
+    engine: Any = "auto", truncate: tuple[Any, Any] | None = None, collect: str = "outputs",
+    batch_axis: int | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Check the options, and run arrays that are checked: xs (T, *B, I), and one key per sequence or None."""
-    engine = check_engine(caller, engine)
+    """Check all arguments and run one sequence; or a batch of sequences, whose batch axis in xs is `batch_axis`."""
+    cell, engine = checks.check_cell(caller, cell), check_engine(caller, engine)
     if truncate is not None:
         check_causal(caller, cell)
-    options = check_options(caller, xs.shape[0], reverse=reverse, remat_every=remat_every, truncate=truncate)
-    options = options._replace(collect=collect, num_sequences=count_sequences(xs))
-    return compiled_run(cell, params, xs, state, mask, reset, key, engine=engine, options=options)
+    axis = 1 if batch_axis == 0 else 0  # of time
+    shape = getattr(arguments.xs, "shape", ())
+    T = shape[axis] if len(shape) > axis else 0
+    options = check_options(caller, T, reverse=reverse, remat_every=remat_every, truncate=truncate)
+    options = options._replace(collect=collect)
+    return _run(caller, cell, arguments, engine=engine, options=options, name="xs", batch_axis=batch_axis)
+
+
+def run_step(caller: str, cell: Any, arguments: Arguments, *, batch_axis: int | None = None) -> tuple[Any, Any]:
+    """Check all arguments and run one step of one sequence; or of a batch, if `batch_axis` is 0."""
+    cell = check_causal(caller, checks.check_cell(caller, cell))
+    return _run(caller, cell, arguments, engine=Plain(), options=Options(), name="x", batch_axis=batch_axis)
+
+
+def _run(caller: str, cell: Any, arguments: Arguments, *, options: Options, **static: Any) -> tuple[Any, Any]:
+    name, batch_axis = static["name"], static["batch_axis"]
+    if not (checks.is_array(arguments.xs) and are_arrays(jax.tree.leaves(arguments))):
+        # An argument is wrong; this raises the error that names it.
+        _checked(caller, cell, arguments, name, batch_axis)
+    if name == "xs":
+        options = options._replace(num_sequences=count_sequences(arguments.xs, batch_axis))
+    return compiled_run(Caller(caller), cell, arguments, options=options, **static)
+
+
+def _checked(caller: str, cell: Any, arguments: Arguments, name: str, batch_axis: int | None) -> Arguments:
+    if batch_axis is None:
+        return check_arguments(caller, cell, arguments, name)
+    return check_batch(caller, cell, arguments, name, batch_axis)
 
 
 # Jitted once, on the static cell, engine and options: a second eager call with the same shapes compiles nothing.
-@partial(jax.jit, static_argnames=("cell", "engine", "options"))
+@partial(jax.jit, static_argnames=("caller", "cell", "engine", "options", "name", "batch_axis"))
 def compiled_run(
-    cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, key: Any, constants: Any = None, *,
-    engine: Engine, options: Options,
+    caller: str, cell: Any, arguments: Arguments, *, engine: Engine, options: Options, name: str,
+    batch_axis: int | None,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """Run a cell over xs (T, *B, I), with one key per sequence: keys (*B), or None.
+    """Check the arrays and run a cell: over a sequence, or for one step if `name` is "x".
 
     Resets at masked steps are dropped here. All random numbers are drawn here, before the first step.
     """
+    arguments = _checked(caller, cell, arguments, name, batch_axis)
+    if name == "x":
+        x, mask, reset = jax.tree.map(lambda a: a[None], (arguments.xs, arguments.mask, arguments.reset))
+        arguments = arguments._replace(xs=x, mask=mask, reset=reset)
+    s_T, ys = run(engine, cell, _inputs(cell, arguments), options)
+    if name == "x":
+        return s_T, jax.tree.map(lambda a: a[0], ys)
+    return s_T, jax.tree.map(lambda a: a.swapaxes(0, 1), ys) if batch_axis == 0 else ys
+
+
+def _inputs(cell: Any, arguments: Arguments) -> Inputs:
+    """The inputs of a run, from arrays that are checked: xs (T, *B, I), and one key per sequence or None."""
+    params, xs, state, mask, reset, key, noise, constants = arguments
     reset = reset if reset is None or mask is None else reset & mask
     s_initial = None if reset is None else cell.initial_state(params)
-    batch_axes = xs.ndim - 2
-    if batch_axes:
+    in_batch = xs.ndim > 2
+    if in_batch:
         s_initial = jax.vmap(match_sharding, (None, 1))(s_initial, xs)
-    noise = Noise()
     if key is not None:
         sample = partial(_sample_noise, cell, params, xs.shape[0])
-        noise = jax.vmap(sample, out_axes=Noise(1, 0))(key) if batch_axes else match_sharding(sample(key), xs)
-    inputs = Inputs(params, state, s_initial, xs, noise.steps, noise.sequence, constants, mask, reset)
-    return run(engine, cell, inputs, options)
+        noise = jax.vmap(sample, out_axes=Noise(1, 0))(key) if in_batch else match_sharding(sample(key), xs)
+    noise = Noise() if noise is None else noise
+    return Inputs(params, state, s_initial, xs, noise.steps, noise.sequence, constants, mask, reset)
 
 
 def _sample_noise(cell: Any, params: Any, T: Any, key: Any) -> Noise:
@@ -134,13 +164,3 @@ def _sample_noise(cell: Any, params: Any, T: Any, key: Any) -> Noise:
             f"in steps, but {wrong}; return jl.Noise(steps=...)"
         )
     return noise
-
-
-def check_run_key(caller: str, cell: Any, key: Any) -> Any:
-    if key is None:
-        return None
-    if not has_noise(cell):
-        raise ValueError(
-            f"{caller}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
-        )
-    return checks.check_key(caller, key)

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from jax_lstm import checks
-from jax_lstm.cell import CompositeCell, Noise, check_causal, has_noise, output, output_size
+from jax_lstm.cell import CompositeCell, Noise, check_causal, has_noise, output, output_size, takes_constants
 
 
 class BidirectionalParams(NamedTuple):
@@ -147,6 +147,11 @@ class Bidirectional(CompositeCell):
             ValueError: always.
         """
         return check_causal("Bidirectional.step", self)
+
+    @property
+    def takes_constants(self) -> bool:
+        """Whether at least one of the two cells reads constants."""
+        return takes_constants(self.forward) or takes_constants(self.backward)
 
     @property
     def has_noise(self) -> bool:

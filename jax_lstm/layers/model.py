@@ -4,7 +4,7 @@
     s_t, h_t = cell(s_{t−1}, x_t)        y_t = h_t w + b
 
 `apply` returns y_t of every step, for one label per step or for the next symbol. `apply_last` returns y of the last
-state, for one label per sequence. Both take one sequence; for a batch use `jax.vmap`.
+state, for one label per sequence. Both take one sequence; for a batch use `batched`.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
+from jax_lstm.batch import time_major_results
 from jax_lstm.cell import output, output_size
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
@@ -48,7 +49,7 @@ class Model:
     k_t is an integer. `embedding[k_t]` is row k_t of a trained matrix (V, I), drawn by `init`. The params are a
     `ModelParams`; the state is that of the cell. `apply` returns (state, ys) with y_t of every step. `apply_last`
     returns (state, y) with y of the last state. Both take one sequence: (T, I) floats, or (T,) integers with a
-    vocabulary. For a batch use `jax.vmap(model.apply, in_axes=(None, 0))(params, xs)`.
+    vocabulary. For a batch use `jl.batched(model.apply)(params, xs)`.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -136,16 +137,21 @@ class Model:
             )
         return self.embedding.apply(params.embedding, xs)
 
+    def initial_state(self, params: ModelParams) -> Any:
+        """The state before the first step: that of the cell."""
+        return self.cell.initial_state(params.cell)
+
+    @time_major_results((0, 1))
     def apply(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
-        reset: ArrayLike | None = None, *, key: Any = None,
+        reset: ArrayLike | None = None, *, key: Any = None, noise: Any = None, constants: Any = None,
     ) -> tuple[Any, Float[Array, "T O"]]:  # fmt: skip
         """Run the model over one sequence; return the last state and the output y_t of every step.
 
         Args:
             params: what `init` returns.
             xs: (T, I) floats, or (T,) integers with a vocabulary.
-            state, mask (T,), reset (T,), key: as for `unroll`.
+            state, mask (T,), reset (T,), key, noise, constants: as for `unroll`.
 
         Returns:
             (state, ys): the state after the last step, and ys (T, O). Where `mask` is False, y_t is b.
@@ -154,12 +160,13 @@ class Model:
             ValueError, TypeError: as for `unroll`, and as for `embedded`.
         """
         xs = self.embedded(params, xs)
-        state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
+        state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key, noise=noise, constants=constants)
         return state, self.readout.apply(params.readout, hs)
 
+    @time_major_results(0)
     def apply_last(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
-        reset: ArrayLike | None = None, *, key: Any = None,
+        reset: ArrayLike | None = None, *, key: Any = None, noise: Any = None, constants: Any = None,
     ) -> tuple[Any, Float[Array, " O"]]:  # fmt: skip
         """Run the model over one sequence; return the last state and the output y of that state.
 
@@ -169,7 +176,7 @@ class Model:
         Args:
             params: what `init` returns.
             xs: (T, I) floats, or (T,) integers with a vocabulary.
-            state, mask (T,), reset (T,), key: as for `unroll`.
+            state, mask (T,), reset (T,), key, noise, constants: as for `unroll`.
 
         Returns:
             (state, y): the state after the last step, and y (O,), as for one label per sequence.
@@ -180,5 +187,5 @@ class Model:
             TypeError: as for `apply`.
         """
         xs = self.embedded(params, xs)
-        state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
+        state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key, noise=noise, constants=constants)
         return state, self.readout.apply(params.readout, output(self.cell, state))

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jax_lstm import checks
-from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, is_causal, output, output_size
+from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, is_causal, output, output_size, takes_constants
 from jax_lstm.engines.layer_scan import scan_layers
 from jax_lstm.layers.dropout import keep_mask, rate
 
@@ -140,6 +140,11 @@ class Stack(CompositeCell):
                 "unroll returns"
             )
         return output(self.cells[-1], state[-1])
+
+    @property
+    def takes_constants(self) -> bool:
+        """Whether at least one cell reads constants."""
+        return any(takes_constants(cell) for cell in self.cells)
 
     @property
     def has_noise(self) -> bool:

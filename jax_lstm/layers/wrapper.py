@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_lstm import checks
-from jax_lstm.cell import OptionalMethods, is_causal, output, output_size
+from jax_lstm.cell import OptionalMethods, is_causal, output, output_size, takes_constants
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class CellWrapper(OptionalMethods):
     def causal(self) -> bool:
         """Whether the cell is causal: no output depends on later inputs."""
         return is_causal(self.cell)
+
+    @property
+    def takes_constants(self) -> bool:
+        """Whether the cell reads constants."""
+        return takes_constants(self.cell)
 
     def output(self, state: Any) -> Any:
         """The output (output_size,) of the cell in this state."""
