@@ -101,12 +101,11 @@ class Cell(Protocol):
         """
         ...
 
-    def initial_state(self, params: Any, like: Array | None = None) -> Any:
+    def initial_state(self, params: Any) -> Any:
         """The state before the first step.
 
         Args:
             params: what `init` returns.
-            like: data (*B, T, I) of a batch. If given, every leaf of the state has the leading axes *B.
 
         Returns:
             A pytree of arrays.

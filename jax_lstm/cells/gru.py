@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
 from jax_lstm.cell import SplitCell
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal
 from jax_lstm.cells.linear import bounded, product
 from jax_lstm.gates import GRUGates
 
@@ -113,17 +113,16 @@ class GRU(SplitCell):
             b_hn=jnp.zeros(H, dtype),
         )
 
-    def initial_state(self, params: GRUParams, like: Array | None = None) -> GRUState:
+    def initial_state(self, params: GRUParams) -> GRUState:
         """The state before the first step: h = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            GRUState(h), h (H,), or (*B, H) with `like`.
+            GRUState(h), h (H,).
         """
-        return GRUState(zeros(self.hidden_size, params.w_h.dtype, like))
+        return GRUState(jnp.zeros(self.hidden_size, params.w_h.dtype))
 
     def project(self, params: GRUParams, x: Float[Array, " I"]) -> GRUGates:
         """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""

@@ -1,4 +1,4 @@
-"""Initial weights, one block per gate, and initial states.
+"""Initial weights, one block per gate.
 
 LeCun normal (LeCun et al. 1998): variance 1 / fan-in. Orthogonal (Saxe et al. 2014): QᵀQ = I for each gate's block of
 the recurrent weights, so that multiplying by the block keeps the norm of h.
@@ -42,12 +42,3 @@ def forget_biases(
     if chrono is None:
         return jnp.full(size, forget_bias or 0.0, dtype)
     return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
-
-
-def zeros(size: int, dtype: DTypeLike, like: Array | None) -> Float[Array, "*B size"]:
-    """Zeros (size,); with `like` (*B, T, I) zeros (*B, size), sharded like the leading axes of `like`."""
-    if like is None:
-        return jnp.zeros(size, dtype)
-    # A sum of zeros, not a slice: it has the sharding of the data even if T is 0.
-    zero = jnp.zeros_like(like, dtype=dtype).sum(axis=(-2, -1))
-    return jnp.broadcast_to(zero[..., None], (*zero.shape, size))

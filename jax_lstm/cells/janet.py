@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
-from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell
 from jax_lstm.gates import JANETSlopes
 
@@ -113,17 +113,16 @@ class JANET(PreactivationCell):
             b=jnp.concatenate([b_f, jnp.zeros_like(b_f)]),
         )
 
-    def initial_state(self, params: JANETParams, like: Array | None = None) -> JANETState:
+    def initial_state(self, params: JANETParams) -> JANETState:
         """The state before the first step: h = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            JANETState(h), h (H,), or (*B, H) with `like`.
+            JANETState(h), h (H,).
         """
-        return JANETState(zeros(self.hidden_size, params.w_h.dtype, like))
+        return JANETState(jnp.zeros(self.hidden_size, params.w_h.dtype))
 
     def update(
         self, params: JANETParams, state: JANETState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]

@@ -30,7 +30,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
-from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell, product
 from jax_lstm.gates import ACTIVATIONS, Gates
 
@@ -249,18 +249,17 @@ class LSTM(PreactivationCell):
             params = params._replace(s_x=one, s_h=one, s_c=jnp.ones(H, dtype), b_c=jnp.zeros(H, dtype))
         return LSTMParams(*params[:3]) if all(leaf is None for leaf in params[3:]) else params
 
-    def initial_state(self, params: Params, like: Array | None = None) -> LSTMState:
+    def initial_state(self, params: Params) -> LSTMState:
         """The state before the first step: h = c = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            LSTMState(h (P,), c (H,)), or h (*B, P), c (*B, H) with `like`.
+            LSTMState(h (P,), c (H,)).
         """
         dtype = params.w_h.dtype  # two arrays: each may be donated
-        return LSTMState(h=zeros(self.output_size, dtype, like), c=zeros(self.hidden_size, dtype, like))
+        return LSTMState(h=jnp.zeros(self.output_size, dtype), c=jnp.zeros(self.hidden_size, dtype))
 
     def update(self, params: Params, state: LSTMState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]) -> LSTMState:
         """The next state (h_t, c_t) from z = zx + zh + b; with a projection h_t is still o ⊙ ψ(c_t), (H,)."""

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal
 from jax_lstm.cells.linear import LinearRecurrentCell
 
 
@@ -93,17 +93,16 @@ class MinGRU(LinearRecurrentCell):
             b=jnp.zeros(2 * self.hidden_size, dtype),
         )
 
-    def initial_state(self, params: MinGRUParams, like: Array | None = None) -> MinGRUState:
+    def initial_state(self, params: MinGRUParams) -> MinGRUState:
         """The state before the first step: h = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            MinGRUState(h), h (H,), or (*B, H) with `like`.
+            MinGRUState(h), h (H,).
         """
-        return MinGRUState(zeros(self.hidden_size, params.w_x.dtype, like))
+        return MinGRUState(jnp.zeros(self.hidden_size, params.w_x.dtype))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """The coefficients of one step, each (H,): 1 − z and z ⊙ z_g, from the pre-activations (2H,)."""

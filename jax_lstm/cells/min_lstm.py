@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal
 from jax_lstm.cells.linear import LinearRecurrentCell
 
 
@@ -96,17 +96,16 @@ class MinLSTM(LinearRecurrentCell):
             b=jnp.zeros(3 * self.hidden_size, dtype),
         )
 
-    def initial_state(self, params: MinLSTMParams, like: Array | None = None) -> MinLSTMState:
+    def initial_state(self, params: MinLSTMParams) -> MinLSTMState:
         """The state before the first step: h = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            MinLSTMState(h), h (H,), or (*B, H) with `like`.
+            MinLSTMState(h), h (H,).
         """
-        return MinLSTMState(zeros(self.hidden_size, params.w_x.dtype, like))
+        return MinLSTMState(jnp.zeros(self.hidden_size, params.w_x.dtype))
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """The coefficients of one step, each (H,): f/(f + i) and i/(f + i) ⊙ z_g, from the pre-activations (3H,)."""

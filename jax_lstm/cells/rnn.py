@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
 from jax_lstm.cell import Noise
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell
 from jax_lstm.gates import ACTIVATIONS, at_least_float32
 
@@ -115,17 +115,16 @@ class RNN(PreactivationCell):
             b=jnp.zeros(H, dtype),
         )
 
-    def initial_state(self, params: RNNParams, like: Array | None = None) -> RNNState:
+    def initial_state(self, params: RNNParams) -> RNNState:
         """The state before the first step: h = 0.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            RNNState(h), h (H,), or (*B, H) with `like`.
+            RNNState(h), h (H,).
         """
-        return RNNState(zeros(self.hidden_size, params.w_h.dtype, like))
+        return RNNState(jnp.zeros(self.hidden_size, params.w_h.dtype))
 
     def project(self, params: RNNParams, x: Float[Array, " I"], noise: Noise | None = None) -> Float[Array, " H"]:
         """The input's part of the pre-activation: zx = x w_x, (H,) from x (I,); plus σ ε_t where there is noise."""

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
 from jax_lstm.cell import SplitCell
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal, zeros
+from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal
 from jax_lstm.cells.linear import bounded, product
 from jax_lstm.gates import LOG_FORGET, Gates
 
@@ -138,18 +138,17 @@ class SLSTM(SplitCell):
             b=jnp.concatenate([zero, jnp.full_like(zero, self.forget_bias or 0.0), zero, zero]),
         )
 
-    def initial_state(self, params: SLSTMParams, like: Array | None = None) -> SLSTMState:
+    def initial_state(self, params: SLSTMParams) -> SLSTMState:
         """The state before the first step: h = c = n = 0, and m so low that f' = 0 and i' = 1 in the first step.
 
         Args:
             params: what `init` returns; only the dtype is read.
-            like: data (*B, T, I) of a batch. If given, the state has the leading axes *B, sharded like the data.
 
         Returns:
-            SLSTMState(h, c, n, m), each (H,), or (*B, H) with `like`.
+            SLSTMState(h, c, n, m), each (H,).
         """
         H, dtype = self.hidden_size, params.w_x.dtype
-        h, c, n, m = (zeros(H, dtype, like) for _ in SLSTMState._fields)  # four arrays: each may be donated
+        h, c, n, m = (jnp.zeros(H, dtype) for _ in SLSTMState._fields)  # four arrays: each may be donated
         return SLSTMState(h, c, n, m - 2 * gates.slstm_limit(dtype))
 
     def project(self, params: SLSTMParams, x: Float[Array, " I"]) -> Gates:

@@ -45,9 +45,9 @@ class Truncated(CellWrapper):
         """Initialize the params of the wrapped cell."""
         return self.cell.init(key, dtype)
 
-    def initial_state(self, params: Any, like: jax.Array | None = None) -> Any:
+    def initial_state(self, params: Any) -> Any:
         """Return the initial state of the wrapped cell."""
-        return self.cell.initial_state(params) if like is None else self.cell.initial_state(params, like)
+        return self.cell.initial_state(params)
 
     def step(self, params: Any, state: Any, x: Any) -> tuple[Any, jax.Array]:
         """Run the step of the wrapped cell, with the previous h as a constant for the gradient."""

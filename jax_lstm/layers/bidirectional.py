@@ -118,18 +118,17 @@ class Bidirectional(CompositeCell):
         one, other = jax.random.split(checks.check_key("Bidirectional.init", key))
         return BidirectionalParams(self.forward.init(one, dtype), self.backward.init(other, dtype))
 
-    def initial_state(self, params: BidirectionalParams, like: Array | None = None) -> BidirectionalState:
+    def initial_state(self, params: BidirectionalParams) -> BidirectionalState:
         """The initial states of both cells; the backward cell's is its state before it reads the last step.
 
         Args:
             params: what `init` returns.
-            like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
 
         Returns:
             BidirectionalState(forward state, backward state).
         """
         return BidirectionalState(
-            self.forward.initial_state(params.forward, like), self.backward.initial_state(params.backward, like)
+            self.forward.initial_state(params.forward), self.backward.initial_state(params.backward)
         )
 
     def output(self, state: BidirectionalState) -> Array:

@@ -165,9 +165,9 @@ class Dropout(CellWrapper, SplitCell):
         """Draw the params of the cell; see its `init`."""
         return self.cell.init(key, dtype)
 
-    def initial_state(self, params: Any, like: Array | None = None) -> Any:
+    def initial_state(self, params: Any) -> Any:
         """The initial state of the cell; see its `initial_state`."""
-        return self.cell.initial_state(params, like)
+        return self.cell.initial_state(params)
 
     @property
     def has_noise(self) -> bool:

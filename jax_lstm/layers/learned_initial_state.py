@@ -64,17 +64,16 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         params = self.cell.init(key, dtype)
         return LearnedParams(params, jax.tree.map(jnp.zeros_like, self.cell.initial_state(params)))
 
-    def initial_state(self, params: LearnedParams, like: Array | None = None) -> Any:
+    def initial_state(self, params: LearnedParams) -> Any:
         """The learned initial state.
 
         Args:
             params: what `init` returns.
-            like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
 
         Returns:
             A state of the cell inside.
         """
-        own = self.cell.initial_state(params.cell, like)
+        own = self.cell.initial_state(params.cell)
         return jax.tree.map(lambda s, learned: s + jnp.broadcast_to(learned, s.shape), own, params.state)
 
     def step(self, params: LearnedParams, state: Any, x: Array, **given: Any) -> tuple[Any, Array]:

@@ -116,17 +116,16 @@ class Stack(CompositeCell):
         keys = jax.random.split(checks.check_key("Stack.init", key), len(self.cells))
         return tuple(cell.init(k, dtype) for cell, k in zip(self.cells, keys, strict=True))
 
-    def initial_state(self, params: tuple[Any, ...], like: Array | None = None) -> tuple[Any, ...]:
+    def initial_state(self, params: tuple[Any, ...]) -> tuple[Any, ...]:
         """The initial states of all cells.
 
         Args:
             params: what `init` returns.
-            like: data (*B, T, I) of a batch. If given, every leaf has the leading axes *B, sharded like the data.
 
         Returns:
             A tuple with the state of every cell, the lowest first.
         """
-        return tuple(cell.initial_state(p, like) for cell, p in zip(self.cells, params, strict=True))
+        return tuple(cell.initial_state(p) for cell, p in zip(self.cells, params, strict=True))
 
     def output(self, state: tuple[Any, ...]) -> Array:
         """The output of the highest cell in this state.
