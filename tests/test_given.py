@@ -105,6 +105,191 @@ def test_the_engines_agree_on_constants_to_second_order(fn):
 
 
 @dataclass(frozen=True)
+class Attention:
+    """A decoder with a cell of `step` only: c_t = softmax(M h_{t−1}, over used slots) M, h_t = tanh([x, c, h] w)."""
+
+    input_size: int = I
+    hidden_size: int = H
+    takes_constants = True
+
+    def init(self, key, dtype=jnp.float32):
+        return jax.random.normal(key, (I + 2 * H, H), dtype) / 2
+
+    def initial_state(self, params):
+        return jnp.zeros(H, params.dtype)
+
+    def step(self, params, state, x, *, constants):
+        scores = jnp.where(constants["used"], constants["memory"] @ state, -jnp.inf)
+        context = jax.nn.softmax(scores) @ constants["memory"]
+        h = jnp.tanh(jnp.concatenate([x, context, state]) @ params)
+        return h, h
+
+
+def memory(slots=5, seed=3):
+    rng = np.random.default_rng(seed)
+    return {"memory": jnp.asarray(rng.normal(size=(B, slots, H))), "used": jnp.asarray(rng.random((B, slots)) < 0.7)}
+
+
+def decoded(cell, params, xs, constants, mask, reset):
+    """`batched(unroll)` as a Python loop over sequences and steps."""
+    out = np.zeros((T, B, H))
+    for b in range(B):
+        s, of_b = cell.initial_state(params), jax.tree.map(lambda a, b=b: a[b], constants)
+        for t in range(T):
+            s = cell.initial_state(params) if reset[t, b] and mask[t, b] else s
+            if mask[t, b]:
+                s, out[t, b] = cell.step(params, s, xs[t, b], constants=of_b)
+    return out
+
+
+def test_an_attention_reads_its_memory_everywhere():
+    cell, (xs, _, _, mask, reset), constants = Attention(), data(), memory()
+    params = cell.init(jax.random.key(0), jnp.float64)
+    expected = decoded(cell, params, xs, constants, mask, reset)
+    xs, mask, reset, want = (np.swapaxes(a, 0, 1) for a in (xs, mask, reset, expected))
+    one = jax.tree.map(lambda a: a[0], constants)
+    close(jl.batched(jl.unroll)(cell, params, xs, None, mask, reset, constants=constants)[1], want)
+    close(jl.unroll(cell, params, xs[0], None, mask[0], reset[0], constants=one)[1], want[0])
+    close(jl.tbptt(cell, params, xs[0], None, mask[0], reset[0], window=4, stride=2, constants=one)[1], want[0])
+    close(jl.unroll_states(cell, params, xs[0], None, constants=one)[:2], decoded_states(cell, params, xs[0], one)[:2])
+    close(jax.vmap(lambda x, m, r, c: jl.unroll(cell, params, x, None, m, r, constants=c)[1])(
+        xs, mask, reset, constants), want)  # fmt: skip
+    stream, state, hs = jl.stream(cell, batch=True), None, []
+    for t in range(T):
+        state, h = stream.step(params, state, xs[:, t], mask[:, t], reset[:, t], constants=constants)
+        hs.append(h)
+    close(np.stack(hs, 1), want)
+    close(jl.step(cell, params, None, xs[0, 0], constants=one)[1], decoded_states(cell, params, xs[0], one)[0])
+
+
+def decoded_states(cell, params, xs, constants):
+    s, states = cell.initial_state(params), []
+    for x in xs:
+        s, _ = cell.step(params, s, x, constants=constants)
+        states.append(s)
+    return np.stack(states)
+
+
+def test_layers_and_models_pass_constants_on():
+    cell, (xs, _, _, mask, reset), constants = Attention(), data(), memory()
+    params, lstm = cell.init(jax.random.key(0), jnp.float64), jl.LSTM(H, H)
+    weights = lstm.init(jax.random.key(1), jnp.float64)
+    hs = decoded(cell, params, xs, constants, mask, reset)
+    run = jl.batched(jl.unroll, time_major=True)
+    above = run(lstm, weights, hs, None, mask, reset)[1]
+    close(run(jl.Stack((cell, lstm)), (params, weights), xs, None, mask, reset, constants=constants)[1], above)
+    both, of_both = jl.Bidirectional(cell, jl.LSTM(I, H)), None
+    of_both = jl.BidirectionalParams(params, jl.LSTM(I, H).init(jax.random.key(2), jnp.float64))
+    close(run(both, of_both, xs, None, mask, reset, constants=constants)[1][..., :H], hs)
+    learned = jl.LearnedInitialState(cell)
+    close(run(learned, jl.LearnedParams(params, jnp.zeros(H)), xs, None, mask, reset, constants=constants)[1], hs)
+    model = jl.Model(cell, 2)
+    readout = model.readout.init(jax.random.key(3), jnp.float64)
+    ys = jl.batched(model.apply, time_major=True)(
+        jl.ModelParams(params, readout), xs, None, mask, reset, constants=constants
+    )[1]
+    close(ys, hs @ np.asarray(readout.w) + np.asarray(readout.b))
+
+
+def test_measurements_take_constants():
+    cell, xs, constants = Attention(), data()[0][:, 0], jax.tree.map(lambda a: a[0], memory())
+    params = cell.init(jax.random.key(0), jnp.float64)
+
+    @jax.tree_util.register_static
+    class Closed(Attention):
+        """The same with its memory among the params, which a measurement holds fixed."""
+
+        takes_constants = False
+
+        def init(self, key, dtype=jnp.float32):
+            return {"w": params, "memory": constants["memory"]}
+
+        def initial_state(self, p):
+            return jnp.zeros(H)
+
+        def step(self, p, state, x):
+            return Attention.step(self, p["w"], state, x, constants={"memory": p["memory"], "used": constants["used"]})
+
+    inside = {"w": params, "memory": constants["memory"]}
+    measure, loss = jl.gradflow, lambda s: jnp.sum(jnp.sin(s))
+    for fn in (measure.sensitivity, measure.step_jacobians, measure.retention, measure.lyapunov_spectrum):
+        close(fn(cell, params, xs, constants=constants), fn(Closed(), inside, xs))
+    close(
+        measure.weight_gradient_by_step(loss, cell, params, xs, constants=constants),
+        measure.weight_gradient_by_step(loss, Closed(), inside, xs)["w"],
+    )
+    over_batch = jl.batched(measure.sensitivity)(cell, params, data()[0].swapaxes(0, 1), constants=memory())
+    close(over_batch[0], measure.sensitivity(cell, params, xs, constants=constants))
+
+
+@pytest.mark.parametrize("cell", [Attention(), Catchment()], ids=["step only", "split"])
+def test_constants_are_not_copied_over_time(cell):
+    """The gradient of a run over twice as many steps needs no second copy of the constants."""
+    slots = 2000
+    big = {"memory": jnp.zeros((slots, H)), "used": jnp.ones(slots, bool)}
+    if isinstance(cell, Catchment):
+        big = {"area": jnp.zeros(2), "kind": jnp.zeros((), int), "unread": jnp.zeros((slots, H))}
+    params = jax.eval_shape(partial(cell.init, dtype=jnp.float64), jax.random.key(0))
+
+    def bytes_of(T):
+        def loss(params, xs, constants):
+            return jnp.sum(jl.batched(jl.unroll)(cell, params, xs, constants=constants)[1] ** 2)
+
+        constants = jax.tree.map(lambda a: jnp.zeros((B, *a.shape), a.dtype), big)
+        xs = jax.ShapeDtypeStruct((B, T, I), jnp.float64)
+        compiled = jax.jit(jax.grad(loss, allow_int=True)).lower(params, xs, constants).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(64) - bytes_of(32) < 32 * B * (slots * 8 * 1.5 + 2000)  # the scores of a step, not its memory
+    assert 32 * B * slots * H * 8 > 2 * 32 * B * (slots * 8 * 1.5 + 2000)  # what a copy would need
+
+
+def test_constants_are_required_and_refused_by_name():
+    xs = data()[0][:, 0]
+    attention, lstm = Attention(), jl.LSTM(I, H)
+    params, weights = attention.init(jax.random.key(0), jnp.float64), lstm.init(jax.random.key(0), jnp.float64)
+    with pytest.raises(ValueError, match="unroll: cell Attention takes constants, but none were given"):
+        jl.unroll(attention, params, xs)
+    with pytest.raises(
+        ValueError, match=r"step: constants were given, but cell LSTM takes none.*takes_constants = True"
+    ):
+        jl.step(lstm, weights, None, xs[0], constants=memory())
+    with pytest.raises(ValueError, match="batched: every leaf of constants must have a leading batch axis of 3"):
+        jl.batched(jl.unroll)(
+            attention, params, data()[0].swapaxes(0, 1), constants=jax.tree.map(lambda a: a[0], memory())
+        )
+    with pytest.raises(TypeError, match="every leaf of constants must be a JAX or NumPy array, but is a str"):
+        jl.unroll(attention, params, xs, constants={"memory": "none"})
+
+
+def test_noise_drawn_by_hand_is_that_of_the_key():
+    cell = jl.Stack((jl.Dropout(jl.LSTM(I, H), inputs=0.4, zoneout=0.3), jl.RNN(H, H, noise=0.2)), dropout=0.5)
+    params, (xs, _, _, mask, _) = cell.init(jax.random.key(0), jnp.float64), data()
+    key = jax.random.key(7)
+    noise = cell.sample_noise(params, key, T)
+    for fn in (jl.unroll, partial(jl.tbptt, window=4, stride=2), partial(jl.unroll, reverse=True, remat_every=3)):
+        drawn = fn(cell, params, xs[:, 0], None, mask[:, 0], noise=noise)
+        jax.tree.map(close, drawn, fn(cell, params, xs[:, 0], None, mask[:, 0], key=key))
+    keys = jax.random.split(key, B)
+    for time_major in (False, True):
+        sample = partial(cell.sample_noise, params, T=T)
+        noises = jax.vmap(sample, out_axes=Noise(1, 0) if time_major else 0)(keys)
+        data_ = xs if time_major else xs.swapaxes(0, 1)
+        run = jl.batched(jl.unroll, time_major=time_major)
+        jax.tree.map(close, run(cell, params, data_, noise=noises), run(cell, params, data_, key=key))
+    for wrong, words in (
+        ({"noise": noise, "key": key}, "give one of the two"),
+        ({"noise": noise.steps}, "must be a Noise"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=words):
+            jl.unroll(cell, params, xs[:, 0], **wrong)
+    with pytest.raises(ValueError, match=r"noise\.steps must have a leading axis of 7 steps"):
+        jl.unroll(cell, params, xs[:, 0], noise=cell.sample_noise(params, key, 3))
+    with pytest.raises(ValueError, match="noise was given, but cell LSTM draws nothing"):
+        jl.unroll(jl.LSTM(I, H), jl.LSTM(I, H).init(key, jnp.float64), xs[:, 0], noise=noise)
+
+
+@dataclass(frozen=True)
 class OwnNoise(jl.RNN):
     """An RNN whose noise has the scale b, so that b gets a gradient through the noise too."""
 

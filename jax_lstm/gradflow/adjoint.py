@@ -21,7 +21,14 @@ from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 
 
 def adjoint_norms(
-    loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+    loss: Callable,
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    *,
+    truncate: str | None = None,
+    constants: Any = None,
 ) -> Any:
     """Log-norm of the adjoint state at every step, dL/ds_t, with the effect of all later steps included.
 
@@ -46,6 +53,7 @@ def adjoint_norms(
         xs: (T, I) floats, one sequence.
         state: the state before the first step; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         The cell's state type with leaves of shape (T,), in the params' dtype or float32, whichever is wider. For the
@@ -58,7 +66,7 @@ def adjoint_norms(
 
     Source: Werbos 1990.
     """
-    cell, params, xs, state = checked("adjoint_norms", cell, params, xs, state, truncate)
+    cell, params, xs, state = checked("adjoint_norms", cell, params, xs, state, truncate, constants)
     # The loss is differentiated outside of the jitted function, so that a new lambda does not recompile the recursion.
     dstates = loss_by_states("adjoint_norms", loss, cell, params, xs, state)
     return _adjoint_norms(cell, params, xs, state, dstates)

@@ -16,14 +16,19 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks
 from jax_lstm.cell import Cell, check_pure
+from jax_lstm.engines.arguments import Arguments, check_arguments
 from jax_lstm.gates import at_least_float32
+from jax_lstm.gradflow.bound import bound
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.sensitivity import sensitivity
+from jax_lstm.gradflow.trajectory import check_measurable
 
 SQUARINGS = 64  # n = 2⁶⁴: a constant factor in ‖Jⁿ‖ then changes log ‖Jⁿ‖ / n by less than float64 resolves
 
 
-def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = None) -> Float[Array, ""]:
+def horizon(
+    cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = None, *, constants: Any = None
+) -> Float[Array, ""]:
     """Memory horizon at one state and one input: the number of steps in which the gradient falls by a factor e.
 
         −1 / log ρ        ρ the spectral radius of J = ∂s_t/∂s_{t−1}
@@ -47,6 +52,7 @@ def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = No
         params: the parameters, as returned by `cell.init`.
         state: the state s_{t−1} at which J is computed; None: all zeros.
         x: (I,), the input x_t at which J is computed; None: zeros.
+        constants: as for `unroll`.
 
     Returns:
         A scalar: the horizon in steps, never negative, in the params' dtype or float32, whichever is wider. inf if ρ is
@@ -57,10 +63,11 @@ def horizon(cell: Cell, params: Any, state: Any = None, x: ArrayLike | None = No
     """
     cell = checks.check_cell("horizon", cell)
     params, dtype = checks.check_params("horizon", cell, params)
-    if state is None:
-        state = jax.tree.map(jnp.zeros_like, cell.initial_state(params))
-    state = checks.check_state("horizon", cell, state, dtype)
-    x = jnp.zeros(cell.input_size, dtype) if x is None else checks.check_input("horizon", "x", x, cell, dtype, "(I,)")
+    state = jax.tree.map(jnp.zeros_like, cell.initial_state(params)) if state is None else state
+    x = jnp.zeros(cell.input_size, dtype) if x is None else x
+    arguments = check_arguments("horizon", cell, Arguments(params, x, state, constants=constants), "x")
+    cell, params = bound(cell, params, arguments.constants)
+    state, x = check_measurable("horizon", arguments.state), arguments.xs
     return _horizon(cell, params, state, x)
 
 
@@ -71,7 +78,9 @@ def _horizon(cell: Any, params: Any, state: Any, x: Float[Array, " I"]) -> Float
     return _steps(_log_radius(J.astype(at_least_float32(J.dtype))), len(J))
 
 
-def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, ""]:
+def data_horizon(
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, constants: Any = None
+) -> Float[Array, ""]:
     """Memory horizon along a sequence: the number of steps in which the gradient falls by a factor e.
 
         1 / slope of ℓ_k over k, by least squares        ℓ_k = log ‖∂s_T/∂s_k‖₂
@@ -83,7 +92,7 @@ def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> F
         return np.inf if slope <= 10 * eps * N else 1 / slope
 
     Args:
-        cell, params, xs, state: as for `sensitivity`; T must be at least 1.
+        cell, params, xs, state, constants: as for `sensitivity`; T must be at least 1.
 
     Returns:
         A scalar: the horizon in steps, never negative, in the dtype of `sensitivity`. inf if the norm does not fall; 0
@@ -95,15 +104,14 @@ def data_horizon(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> F
         TypeError: as for `unroll`.
     """
     cell = checks.check_cell("data_horizon", cell)
-    params, dtype = checks.check_params("data_horizon", cell, params)
-    xs = checks.check_input("data_horizon", "xs", xs, cell, dtype, "(T, I)")
+    arguments = check_arguments("data_horizon", cell, Arguments(params, xs, state, constants=constants), "xs")
+    params, xs, state = arguments[:3]
     if len(xs) == 0:
         raise ValueError(
             f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={xs.shape}); pass a longer sequence"
         )
-    state = cell.initial_state(params) if state is None else checks.check_state("data_horizon", cell, state, dtype)
-    size = sum(leaf.size for leaf in jax.tree.leaves(state))
-    return _steps(-_slope(sensitivity(cell, params, xs, state)), size)
+    size = sum(leaf.size for leaf in jax.tree.leaves(check_measurable("data_horizon", state)))
+    return _steps(-_slope(sensitivity(cell, params, xs, state, constants=constants)), size)
 
 
 def _steps(log_ratio: Float[Array, ""], size: int) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 
 
 def step_jacobians(
-    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None, constants: Any = None
 ) -> Float[Array, "T N N"]:
     """Jacobian of every step along a sequence.
 
@@ -32,6 +32,7 @@ def step_jacobians(
             `jax.vmap(lambda xs: jl.gradflow.step_jacobians(cell, params, xs))(xs)`.
         state: the state before the first step; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         (T, N, N), in the state's dtype, N the number of entries of the state. Entry [t, m, n] is the derivative of
@@ -41,7 +42,7 @@ def step_jacobians(
     Raises:
         ValueError, TypeError: as for `unroll`.
     """
-    return _step_jacobians(*checked("step_jacobians", cell, params, xs, state, truncate))
+    return _step_jacobians(*checked("step_jacobians", cell, params, xs, state, truncate, constants))
 
 
 @partial(jax.jit, static_argnames="cell")
@@ -50,7 +51,9 @@ def _step_jacobians(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any)
     return jax.vmap(partial(jacobian, cell, params))(s_tm1s, xs)
 
 
-def input_jacobians(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -> Float[Array, "T N I"]:
+def input_jacobians(
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, constants: Any = None
+) -> Float[Array, "T N I"]:
     """Jacobian of every step's new state with respect to that step's input.
 
         ∂s_t/∂x_t        s_{t−1} held fixed
@@ -59,6 +62,7 @@ def input_jacobians(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -
 
     Args:
         cell, params, xs, state: as for `step_jacobians`.
+        constants: as for `unroll`.
 
     Returns:
         (T, N, I), in the state's dtype; rows are in the order of `flatten_state`.
@@ -66,7 +70,7 @@ def input_jacobians(cell: Cell, params: Any, xs: ArrayLike, state: Any = None) -
     Raises:
         ValueError, TypeError: as for `unroll`.
     """
-    return _input_jacobians(*checked("input_jacobians", cell, params, xs, state))
+    return _input_jacobians(*checked("input_jacobians", cell, params, xs, state, None, constants))
 
 
 @partial(jax.jit, static_argnames="cell")

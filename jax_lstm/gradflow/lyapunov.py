@@ -54,6 +54,7 @@ def lyapunov_spectrum(
     k: int | None = None,
     burn_in: int = 0,
     truncate: str | None = None,
+    constants: Any = None,
 ) -> Float[Array, " k"]:
     """Lyapunov exponents of a cell that is driven by a sequence.
 
@@ -76,6 +77,7 @@ def lyapunov_spectrum(
         k: number of exponents, the largest ones; None: all N of the full state (h, c). A smaller k costs less.
         burn_in: number of first steps that align the directions Q but do not count in the mean.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         (k,), nats per step, in the params' dtype or float32, whichever is wider.
@@ -89,7 +91,7 @@ def lyapunov_spectrum(
 
     Source: Benettin et al. 1980; for recurrent networks Engelken, Wolf & Abbott 2023.
     """
-    cell, params, xs, state = checked("lyapunov_spectrum", cell, params, xs, state, truncate)
+    cell, params, xs, state = checked("lyapunov_spectrum", cell, params, xs, state, truncate, constants)
     k, burn_in = _counts("lyapunov_spectrum", state, k, burn_in, len(xs))
     return _spectrum(cell, k, burn_in, params, xs, state)
 

@@ -23,7 +23,9 @@ from jax_lstm.gradflow.trajectory import checked, states_before
 WAYS = ("all", "cell", "hidden")
 
 
-def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all") -> Float[Array, "K C C"]:
+def paths(
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through: str = "all", constants: Any = None
+) -> Float[Array, "K C C"]:
     """Derivative of the last cell state with respect to each of c_0 … c_T, along all paths or along some of them.
 
         all      ∂c_T/∂c_k
@@ -39,6 +41,7 @@ def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through:
             `jax.vmap(lambda xs: jl.gradflow.paths(cell, params, xs))(xs)`.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         through: "all", "cell" or "hidden".
+        constants: as for `unroll`.
 
     Returns:
         (K, C, C) with K = T + 1 and C the size of c, in the params' dtype or float32, whichever is wider. Entry
@@ -49,7 +52,7 @@ def paths(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, through:
         ValueError: the state has no c, or `through` is not one of the three; other cases as for `unroll`.
         TypeError: as for `unroll`.
     """
-    cell, params, xs, state = checked("paths", cell, params, xs, state)
+    cell, params, xs, state = checked("paths", cell, params, xs, state, None, constants)
     through = checks.one_of("paths", "through", through, WAYS)
     if "c" not in checks.field_names(state):
         raise ValueError(

@@ -18,7 +18,9 @@ from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.trajectory import checked, states_before
 
 
-def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None) -> Any:
+def retention(
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None, constants: Any = None
+) -> Any:
     """Log derivative of each entry of the last state with respect to the same entry of each of the states s_0 … s_T.
 
         log |∂s_{T,j}/∂s_{k,j}|        s_k the state after k steps
@@ -31,6 +33,7 @@ def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, trun
         xs: (T, I) floats, one sequence.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         The cell's state type, each leaf with an additional leading axis of T + 1, in the params' dtype or float32,
@@ -41,7 +44,7 @@ def retention(cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, trun
     Raises:
         ValueError, TypeError: as for `unroll`.
     """
-    return _retention(*checked("retention", cell, params, xs, state, truncate))
+    return _retention(*checked("retention", cell, params, xs, state, truncate, constants))
 
 
 @partial(jax.jit, static_argnames="cell")

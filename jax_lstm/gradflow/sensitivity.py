@@ -12,7 +12,7 @@ from jax_lstm.gradflow.trajectory import checked
 
 
 def sensitivity(
-    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None, constants: Any = None
 ) -> Float[Array, " K"]:
     """Gradient profile: log-norm of the derivative of the last state with respect to each of the states s_0 … s_T.
 
@@ -36,6 +36,7 @@ def sensitivity(
             `jax.vmap(lambda xs: jl.gradflow.sensitivity(cell, params, xs))(xs)`.
         state: s_0, the state before the first step; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         (K,) with K = T + 1: natural logs (nats) of spectral norms, in the params' dtype or float32, whichever is wider.
@@ -47,7 +48,7 @@ def sensitivity(
     Source: Pascanu, Mikolov & Bengio 2013, eq. 5, for the product; Benettin et al. 1980 for a QR decomposition at every
     step, which keeps the product from underflowing.
     """
-    return products("sensitivity", _log_norm, *checked("sensitivity", cell, params, xs, state, truncate))
+    return products("sensitivity", _log_norm, *checked("sensitivity", cell, params, xs, state, truncate, constants))
 
 
 def _log_norm(P: Product) -> Float[Array, ""]:

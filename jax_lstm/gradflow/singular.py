@@ -26,7 +26,14 @@ SWEEPS = 40  # at most, over all pairs of rows; convergence is quadratic and nee
 
 
 def singular_values(
-    cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, k: int | None = None, truncate: str | None = None
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    *,
+    k: int | None = None,
+    truncate: str | None = None,
+    constants: Any = None,
 ) -> Float[Array, "K k"]:
     """Log singular values of the derivative of the last state with respect to each of the states s_0 … s_T.
 
@@ -51,6 +58,7 @@ def singular_values(
         k: number of values to return, the largest ones; None: all N, the number of entries of the state. All N
             are computed in either case.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         (K, k) with K = T + 1: natural logs (nats), largest first, in the params' dtype or float32, whichever is wider.
@@ -61,7 +69,7 @@ def singular_values(
         ValueError: k is larger than N; other cases as for `unroll`.
         TypeError: as for `unroll`.
     """
-    cell, params, xs, state = checked("singular_values", cell, params, xs, state, truncate)
+    cell, params, xs, state = checked("singular_values", cell, params, xs, state, truncate, constants)
     N = flatten_state(state).size
     k = N if k is None else checks.positive_int("singular_values", "k", k)
     if k > N:

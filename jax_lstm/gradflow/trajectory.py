@@ -8,25 +8,41 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks
 from jax_lstm.cell import check_pure
+from jax_lstm.engines.arguments import Arguments, check_arguments
+from jax_lstm.gradflow.bound import bound, states_of
 from jax_lstm.gradflow.truncated import truncated
-from jax_lstm.sequence import unroll_states
 
 
 def checked(
-    caller: str, cell: Any, params: Any, xs: Any, state: Any, truncate: str | None = None
+    caller: str, cell: Any, params: Any, xs: Any, state: Any, truncate: str | None = None, constants: Any = None
 ) -> tuple[Any, Any, Float[Array, "T I"], Any]:
-    """Check cell, params, xs and state as `unroll` does; a state of None becomes the initial state."""
+    """Check the arguments as `unroll` does; a state of None becomes the initial state.
+
+    Returns:
+        (cell, params, xs, state); with constants the cell and params of `bound`.
+    """
     cell = truncated(caller, checks.check_cell(caller, cell), truncate)
-    params, dtype = checks.check_params(caller, cell, params)
-    xs = checks.check_input(caller, "xs", xs, cell, dtype, "(T, I)")
-    state = cell.initial_state(params) if state is None else checks.check_state(caller, cell, state, dtype)
-    return cell, params, xs, state
+    arguments = check_arguments(caller, cell, Arguments(params, xs, state, constants=constants), "xs")
+    check_measurable(caller, arguments.state)
+    return *bound(cell, arguments.params, arguments.constants), arguments.xs, arguments.state
+
+
+def check_measurable(caller: str, state: Any) -> Any:
+    """Check that the state holds floats only; return it."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise TypeError(
+                f"{caller}: state must hold floats, because derivatives are measured, but {name} is {leaf.dtype}; keep "
+                "integers out of the state"
+            )
+    return state
 
 
 def states_before(caller: str, cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:
     """s_0 .. s_{T−1}, stacked: the state before each step."""
     check_pure(cell, params, state, xs)
-    states = unroll_states(cell, params, xs, state)
+    states = states_of(cell, params, xs, state)
     return jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], state, states)
 
 
@@ -37,7 +53,7 @@ def loss_by_states(caller: str, loss: Any, cell: Any, params: Any, xs: Float[Arr
             f"{caller}: loss must be a function of the stacked states, but is a {type(loss).__name__}; "
             "pass one that takes what unroll_states returns"
         )
-    states = unroll_states(cell, params, xs, state)
+    states = states_of(cell, params, xs, state)
     value = jax.eval_shape(loss, states)
     shape = getattr(value, "shape", None)
     if shape != ():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jax_lstm import checks
+from jax_lstm.cell import call_given
 from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
 
@@ -49,9 +50,9 @@ class Truncated(CellWrapper):
         """Return the initial state of the wrapped cell."""
         return self.cell.initial_state(params)
 
-    def step(self, params: Any, state: Any, x: Any) -> tuple[Any, jax.Array]:
+    def step(self, params: Any, state: Any, x: Any, **given: Any) -> tuple[Any, jax.Array]:
         """Run the step of the wrapped cell, with the previous h as a constant for the gradient."""
-        return self.cell.step(params, state._replace(h=jax.lax.stop_gradient(state.h)), x)
+        return call_given(self.cell.step, params, state._replace(h=jax.lax.stop_gradient(state.h)), x, given=given)
 
 
 def truncated(caller: str, cell: Any, truncate: str | None) -> Any:

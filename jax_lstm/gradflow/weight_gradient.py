@@ -14,11 +14,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jax_lstm.cell import Cell
+from jax_lstm.gradflow.bound import weights_of, with_weights
 from jax_lstm.gradflow.trajectory import checked, loss_by_states, states_before
 
 
 def weight_gradient_by_step(
-    loss: Callable, cell: Cell, params: Any, xs: ArrayLike, state: Any = None, *, truncate: str | None = None
+    loss: Callable,
+    cell: Cell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    *,
+    truncate: str | None = None,
+    constants: Any = None,
 ) -> Any:
     """Gradient of a loss with respect to the params, split into the contributions of the steps.
 
@@ -39,6 +47,7 @@ def weight_gradient_by_step(
         xs: (T, I) floats, one sequence.
         state: s_0, the state before the first step, held fixed; None: `cell.initial_state(params)`.
         truncate: "1997" stops the gradient at every h that enters a step (see `Truncated`); None: full gradient.
+        constants: as for `unroll`.
 
     Returns:
         The type of params, each leaf with an additional leading axis of T steps; it takes T times the memory of params.
@@ -51,7 +60,7 @@ def weight_gradient_by_step(
 
     Source: Pascanu, Mikolov & Bengio 2013, eq. 4.
     """
-    cell, params, xs, state = checked("weight_gradient_by_step", cell, params, xs, state, truncate)
+    cell, params, xs, state = checked("weight_gradient_by_step", cell, params, xs, state, truncate, constants)
     dstates = loss_by_states("weight_gradient_by_step", loss, cell, params, xs, state)
     return _by_step(cell, params, xs, state, dstates)
 
@@ -63,7 +72,7 @@ def _by_step(cell: Any, params: Any, xs: Float[Array, "T I"], state: Any, dstate
     def body(later: Any, stream: tuple) -> tuple[Any, Any]:
         s_tm1, x_t, ds_t = stream
         adjoint = jax.tree.map(jnp.add, ds_t, later)  # λ_t
-        _, transpose = jax.vjp(lambda params, s: cell.step(params, s, x_t)[0], params, s_tm1)
+        _, transpose = jax.vjp(lambda w, s: cell.step(with_weights(params, w), s, x_t)[0], weights_of(params), s_tm1)
         G_t, later = transpose(adjoint)
         return later, G_t
 

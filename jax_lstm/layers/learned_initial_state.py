@@ -20,7 +20,7 @@ class LearnedParams(NamedTuple):
     """Params of a `LearnedInitialState`.
 
     cell: the params of the cell inside.
-    state: the learned part of the initial state, with the shapes of the cell's state.
+    state: the learned part of the initial state, with the shapes of the cell's state; None for an integer leaf.
     """
 
     cell: Any
@@ -62,7 +62,7 @@ class LearnedInitialState(CellWrapper, CompositeCell):
             TypeError: key is not a random key, or dtype is not floating.
         """
         params = self.cell.init(key, dtype)
-        return LearnedParams(params, jax.tree.map(jnp.zeros_like, self.cell.initial_state(params)))
+        return LearnedParams(params, jax.tree.map(_learned_zeros, self.cell.initial_state(params)))
 
     def initial_state(self, params: LearnedParams) -> Any:
         """The learned initial state.
@@ -73,8 +73,9 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         Returns:
             A state of the cell inside.
         """
-        own = self.cell.initial_state(params.cell)
-        return jax.tree.map(lambda s, learned: s + jnp.broadcast_to(learned, s.shape), own, params.state)
+        leaves, tree = jax.tree.flatten(self.cell.initial_state(params.cell))
+        learned = tree.flatten_up_to(params.state)
+        return tree.unflatten([s if d is None else s + d for s, d in zip(leaves, learned, strict=True)])
 
     def step(self, params: LearnedParams, state: Any, x: Array, **given: Any) -> tuple[Any, Array]:
         """One step of the cell inside.
@@ -97,3 +98,7 @@ class LearnedInitialState(CellWrapper, CompositeCell):
     def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
         """Run the cell inside over time; see `CompositeCell`."""
         return run(self.cell, inputs._replace(params=inputs.params.cell), reverse=reverse)
+
+
+def _learned_zeros(leaf: Array) -> Array | None:
+    return jnp.zeros_like(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else None
