@@ -11,14 +11,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jax_lstm import checks
-from jax_lstm.cell import has_noise
 from jax_lstm.cells.lstm import LSTMState
-from jax_lstm.flax_run import as_floats
+from jax_lstm.flax_run import as_floats, is_stochastic
 
 
 def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike, *, deterministic: bool) -> tuple[Any, jax.Array]:
     """One step with any leading batch axes: from carry, leaves (*B, H), and inputs (*B, I) to (carry, y (*B, H))."""
-    if has_noise(cell) and not deterministic:
+    if is_stochastic(cell) and not deterministic:
         raise ValueError(
             f"RecurrentCell: cell {type(cell).__name__} draws random numbers in training mode, but a RecurrentCell "
             "draws none; train with Recurrent, or set deterministic=True"

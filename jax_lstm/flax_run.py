@@ -1,7 +1,7 @@
 """What both `Recurrent` modules do around a run: their options, integer inputs, and any number of batch axes."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jax_lstm import checks
 from jax_lstm.batch import batched
+from jax_lstm.cell import has_noise
 from jax_lstm.engines.run import check_engine, check_options
 from jax_lstm.sequence import unroll
 
@@ -19,6 +20,16 @@ def check_run_options(*, time_major: Any, reverse: Any, remat_every: Any, engine
     checks.check_bool("Recurrent", "time_major", time_major)
     check_options("Recurrent", 1, reverse=reverse, remat_every=remat_every)
     check_engine("Recurrent", engine)
+
+
+@lru_cache(maxsize=256)
+def is_stochastic(cell: Any) -> bool:
+    """Whether a run with a key draws random numbers. A `Stack` without dropout takes a key, but draws nothing."""
+    if not has_noise(cell):
+        return False
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    noise = jax.eval_shape(lambda params, key: cell.sample_noise(params, key, 1), checks.params_shapes(cell), key)
+    return bool(jax.tree.leaves(noise))
 
 
 def run(

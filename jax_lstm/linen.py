@@ -27,7 +27,7 @@ from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_lstm import checks, flax_carry, flax_names, flax_run
-from jax_lstm.cell import Cell, check_causal, has_noise
+from jax_lstm.cell import Cell, check_causal
 from jax_lstm.checks import params_shapes
 from jax_lstm.engines.engine import Engine
 
@@ -202,7 +202,7 @@ class Recurrent(Weights):
             if deterministic:
                 raise ValueError("Recurrent: key was given together with deterministic=True; give only one of the two")
             return key
-        if not has_noise(self.cell):
+        if not flax_run.is_stochastic(self.cell):
             return None
         given = [value for value in (self.deterministic, deterministic) if value is not None]
         if len(given) != 1:

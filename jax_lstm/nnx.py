@@ -26,7 +26,7 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_lstm import checks, flax_carry, flax_names, flax_run
-from jax_lstm.cell import Cell, check_causal, has_noise
+from jax_lstm.cell import Cell, check_causal
 from jax_lstm.checks import params_shapes
 from jax_lstm.engines.engine import Engine
 
@@ -153,7 +153,7 @@ class Recurrent(Weights):
         self.engine = nnx.static(engine)
         self.rngs = nnx.data(None)
         super().__init__(cell, rngs=rngs, param_dtype=param_dtype, deterministic=deterministic)
-        if has_noise(cell) and _has_dropout(rngs):
+        if flax_run.is_stochastic(cell) and _has_dropout(rngs):
             self.rngs = rngs["dropout"].fork()
 
     def __call__(
@@ -219,7 +219,7 @@ class Recurrent(Weights):
                     "Recurrent: key was given together with rngs or deterministic=True; give only one of the three"
                 )
             return key
-        if not has_noise(self.cell):
+        if not flax_run.is_stochastic(self.cell):
             return None
         deterministic = self.deterministic if deterministic is None else deterministic
         if checks.check_bool("Recurrent", "deterministic", deterministic):
