@@ -5,8 +5,8 @@ Both take any cell of the library, not only an LSTM. The computation is that of 
 Every leaf of the cell's params is an `nnx.Param` of the same name (for an LSTM: w_x, w_h, b), shape and layout. So
 weights can be copied both ways unchanged: `params = module.params` and `module.set_params(params)`.
 
-The params of a layer are a tree, with one `Level` per level. `nnx.state` and checkpoints show these names, which are the
-same in `jax_lstm.linen`:
+The params of a layer are a tree, with one `Level` per level. `nnx.state` and checkpoints show these names, which are
+the same in `jax_lstm.linen`:
 
     Stack                       0, 1, …: module.params[0].w_x is getattr(module, "0").w_x
     Bidirectional               forward, backward: module.forward.w_x
