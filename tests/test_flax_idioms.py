@@ -327,7 +327,7 @@ class Layer(nn.Module):
 @pytest.mark.parametrize("transform", slow_except(["scan"], ["scan", "vmap", "jit", "remat"]))
 def test_linen_transforms_of_a_layer_that_draws(transform):
     cell, xs, rngs = jl.RNN(H, H), draw(B, T, H, dtype=jnp.float32), {"dropout": jax.random.key(1)}
-    module = Layers(transform)
+    module: Any = Layers(transform)
     variables = module.init(jax.random.key(0), xs, False)
     (held,) = variables["params"].values()
     held = held["Recurrent_0"] if transform == "scan" else held
@@ -580,13 +580,13 @@ def flip(ys, length):
     slow_except(QUICK, [(n, v, k) for n in CELLS for v in VARIANTS for k in ("nnx", "linen")]),
 )
 def test_flaxs_rnn_takes_our_cells(name, variant, kind):
-    options = dict(VARIANTS[variant])
+    options: dict[str, Any] = dict(VARIANTS[variant])
     batch, cell = options.pop("batch", (B,)), CELLS[name]
     lengths = LENGTHS if options.pop("lengths", False) else None
     params, xs = weights(cell), draw(*batch, T, I)
     if options.pop("integers", False):
         xs = (3 * xs).astype(jnp.int32)
-    call = {} if lengths is None else {"seq_lengths": jnp.asarray(lengths)}
+    call: dict[str, Any] = {} if lengths is None else {"seq_lengths": jnp.asarray(lengths)}
     starts = [draw(*batch, H, seed=30 + k) for k in range(2 if name == "LSTM" else 1)]
     started = options.pop("start", False)
     if started:  # Flax's carry is (c, h)
@@ -607,6 +607,20 @@ def test_flaxs_rnn_takes_our_cells(name, variant, kind):
     if lengths is not None:  # what Flax gives in the padding is left open
         ys = np.where((np.arange(T) < lengths[:, None])[..., None], ys, 0)
     assert_close((carry, ys), ((states[1], states[0]) if name == "LSTM" else states[0], want))
+
+
+def test_a_drawn_first_carry_is_where_flaxs_rnn_starts():
+    params, xs = weights(LSTM), draw(B, T, I)
+    one = in_nnx(LSTM, params, jl_nnx.RecurrentCell)
+    c, h = one.initialize_carry((B, I), nnx.Rngs(carry=3), nnx.initializers.normal(1.0))
+    stream = nnx.Rngs(carry=3).carry
+    drawn = [np.asarray(jax.random.normal(stream(), (B, H))) for _ in "hc"]
+    assert_equal([h, c], drawn)
+    ys = nnx.RNN(one)(xs, initial_carry=(c, h))
+    want = [reference_run("LSTM", params, x, start)[1] for x, *start in zip(xs, *drawn, strict=True)]
+    assert_close(ys, np.stack(want))
+    ignored = flax_rnn("linen", LSTM, params)(xs, init_key=jax.random.key(5))[1]  # the initial state is zero
+    assert_close(ignored, np.stack([reference_run("LSTM", params, x)[1] for x in xs]))
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["two cells", "one cell"])
@@ -647,7 +661,7 @@ def test_flaxs_rnn_inside_nnx_transforms():
     def run(xs, rnn):
         return rnn(xs)
 
-    rnns = make(jax.random.split(jax.random.key(0), 2))
+    rnns: Any = make(jax.random.split(jax.random.key(0), 2))
     want, params = np.asarray(xs, np.float64), rnns.cell.params
     for k in range(2):
         layer_params = [np.asarray(p[k]) for p in params]
