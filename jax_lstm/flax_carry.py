@@ -12,12 +12,23 @@ from jax.typing import ArrayLike
 
 from jax_lstm import checks
 from jax_lstm.cells.lstm import LSTMState
+from jax_lstm.flax_run import as_floats, is_stochastic
 
 
-def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike) -> tuple[Any, jax.Array]:
+def step(cell: Any, params: Any, carry: Any, inputs: ArrayLike, *, deterministic: bool) -> tuple[Any, jax.Array]:
     """One step with any leading batch axes: from carry, leaves (*B, H), and inputs (*B, I) to (carry, y (*B, H))."""
-    x = checks.as_array("RecurrentCell", "inputs", inputs)
-    state, over_batch = _state_of(cell, params, carry, x), cell.step
+    if is_stochastic(cell) and not deterministic:
+        raise ValueError(
+            f"RecurrentCell: cell {type(cell).__name__} draws random numbers in training mode, but a RecurrentCell "
+            "draws none; train with Recurrent, or set deterministic=True"
+        )
+    params, dtype = checks.check_params("RecurrentCell", cell, params)
+    x = as_floats("RecurrentCell", "inputs", inputs, dtype)
+    state = _state_of(cell, params, carry, x)
+
+    def over_batch(params: Any, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        return cell.step(params, state, checks.check_input("RecurrentCell", "inputs", x, cell, dtype, "(I,)"))
+
     for _ in x.shape[:-1]:
         over_batch = jax.vmap(over_batch, in_axes=(None, 0, 0))
     state, y = over_batch(params, state, x)

@@ -21,14 +21,18 @@ def named(params: Any) -> dict[str, Any]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *outer, last = names(path)
         at = tree
-        for name in outer:
+        for depth, name in enumerate(outer):
             at = at.setdefault(name, {})
+            if not isinstance(at, dict):
+                raise _taken_twice(names(path)[: depth + 1])
         if last in at:
-            raise ValueError(
-                f"params: two leaves of params would both be called {'.'.join((*outer, last))}; rename one"
-            )
+            raise _taken_twice(names(path))
         at[last] = leaf
     return tree
+
+
+def _taken_twice(path: tuple[str, ...]) -> ValueError:
+    return ValueError(f"params: two leaves of params would both be called {'.'.join(path)}; rename one")
 
 
 def from_named(caller: str, cell: Any, tree: Any) -> Any:

@@ -50,7 +50,7 @@ def weights(cell, dtype: Any = jnp.float32, seed=10):
 
 
 def in_nnx(cell, params, cls: Any = jl_nnx.Recurrent) -> Any:
-    module = cls(cell, rngs=nnx.Rngs(0), param_dtype=jax.tree.leaves(params)[0].dtype)
+    module = cls(cell, rngs=nnx.Rngs(0), param_dtype=jax.tree.leaves(params)[0].dtype, deterministic=True)
     module.set_params(params)
     return module
 
@@ -60,7 +60,7 @@ def by_nnx(cell, params):
 
 
 def by_linen(cell, params):
-    module, variables = jl_linen.Recurrent(cell), jl_linen.variables_of(params)
+    module, variables = jl_linen.Recurrent(cell, deterministic=True), jl_linen.variables_of(params)
     return lambda *args, **choices: module.apply(variables, *args, **choices)
 
 
@@ -69,7 +69,7 @@ def nnx_rnn(cell, params, **options) -> Any:
 
 
 def linen_rnn(cell, params, **options) -> Any:
-    rnn = nn.RNN(jl_linen.RecurrentCell(cell), return_carry=True, **options)
+    rnn = nn.RNN(jl_linen.RecurrentCell(cell, deterministic=True), return_carry=True, **options)
     variables = {"params": {"cell": jl_linen.variables_of(params)["params"]}}
     return lambda *args, **choices: rnn.apply(variables, *args, **choices)
 
@@ -191,7 +191,7 @@ def test_gradients_through_a_module_are_the_cores(name):
     expected = jax.grad(lambda p: jnp.sum(core(cell, p, xs)[1] ** 2))(params)
     named = jl_linen.variables_of(expected)
     variables = jl_linen.variables_of(params)
-    module: Any = jl_linen.Recurrent(cell)
+    module: Any = jl_linen.Recurrent(cell, deterministic=True)
     assert_close(jax.grad(lambda v: jnp.sum(module.apply(v, xs)[1] ** 2))(variables), named, 1e-10)
     grads = nnx.grad(lambda m: jnp.sum(m(xs)[1] ** 2))(in_nnx(cell, params))
     assert_close(nnx.to_pure_dict(grads), named["params"], 1e-10)
@@ -207,7 +207,7 @@ NAMES = {
 @pytest.mark.parametrize("name", list(NAMES))
 def test_param_names_are_one_dict_per_level_in_linen_and_nnx(name):
     cell = LAYERS[name]
-    variables = jl_linen.Recurrent(cell).init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))
+    variables = jl_linen.Recurrent(cell, deterministic=True).init(jax.random.key(0), jnp.zeros((B, T, I), jnp.float32))
     module = jl_nnx.Recurrent(cell, rngs=nnx.Rngs(0))
     held = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     for tree in (variables["params"], held):
@@ -234,8 +234,8 @@ def test_weights_go_in_and_out_and_through_split_and_merge(name, graph):
     with nnx.set_graph_mode(graph):
         module = in_nnx(cell, params)
         assert_equal(module.params, params)
-        graphdef, state = nnx.split(module)
-        again = nnx.merge(graphdef, jax.tree.map(lambda a: 2 * a, state))
+        graphdef, state, rest = nnx.split(module, nnx.Param, ...)
+        again = nnx.merge(graphdef, jax.tree.map(lambda a: 2 * a, state), rest)
         assert_equal(again.params, jax.tree.map(lambda a: 2 * a, params))
         assert_close(nnx.jit(lambda m, xs: m(xs))(module, xs), core(cell, params, xs))
     bound: Any = jl_linen.Recurrent(cell).bind(jl_linen.variables_of(params))
@@ -262,10 +262,10 @@ def test_weights_go_through_a_checkpoint(name, tmp_path):
 
 def test_seeds_of_a_stack_are_a_vmap_over_modules():
     keys, cell, xs = jax.random.split(jax.random.key(0), 3), LAYERS["Stack"], draw(B, T, I)
-    many = nnx.vmap(lambda key: jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key)))(keys)
+    many = nnx.vmap(lambda key: jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key), deterministic=True))(keys)
     _, ys = nnx.vmap(lambda m, xs: m(xs), in_axes=(0, None))(many, xs)
     for k, key in enumerate(keys):
-        assert_close(ys[k], jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key))(xs)[1])
+        assert_close(ys[k], jl_nnx.Recurrent(cell, rngs=nnx.Rngs(key), deterministic=True)(xs)[1])
 
 
 # What is refused.
@@ -303,7 +303,7 @@ def test_a_weight_that_variables_lack_is_named():
     variables = jl_linen.variables_of(weights(cell))
     del variables["params"]["1"]["w_h"]
     with pytest.raises(ValueError, match=r"Recurrent: params lacks 1\.w_h, which cell Stack needs"):
-        jl_linen.Recurrent(cell).apply(variables, draw(B, T, I))
+        jl_linen.Recurrent(cell, deterministic=True).apply(variables, draw(B, T, I))
 
 
 def test_two_weights_of_one_name_are_refused():

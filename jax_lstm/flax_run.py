@@ -1,0 +1,87 @@
+"""What both `Recurrent` modules do around a run: their options, integer inputs, and any number of batch axes."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jax_lstm import checks
+from jax_lstm.batch import batched
+from jax_lstm.cell import has_noise
+from jax_lstm.engines.run import check_engine, check_options
+from jax_lstm.sequence import unroll
+
+
+def check_run_options(*, time_major: Any, reverse: Any, remat_every: Any, engine: Any) -> None:
+    """Check the options of a `Recurrent` when it is made, so that an error comes there and not at the first call."""
+    checks.check_bool("Recurrent", "time_major", time_major)
+    check_options("Recurrent", 1, reverse=reverse, remat_every=remat_every)
+    check_engine("Recurrent", engine)
+
+
+@lru_cache(maxsize=256)
+def is_stochastic(cell: Any) -> bool:
+    """Whether a run with a key draws random numbers. A `Stack` without dropout takes a key, but draws nothing."""
+    if not has_noise(cell):
+        return False
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    noise = jax.eval_shape(lambda params, key: cell.sample_noise(params, key, 1), checks.params_shapes(cell), key)
+    return bool(jax.tree.leaves(noise))
+
+
+def run(
+    cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any, time_major: Any, **options: Any
+) -> tuple[Any, jax.Array]:
+    """Run xs (*B, T, I), or (T, *B, I) if `time_major`, with any number of batch axes; the key is split over them."""
+    time_major = checks.check_bool("Recurrent", "time_major", time_major)
+    params, dtype = checks.check_params("Recurrent", cell, params)
+    xs = as_floats("Recurrent", "xs", xs, dtype)
+    if xs.ndim < 2:
+        wanted = "(T, *B, I)" if time_major else "(*B, T, I)"
+        raise ValueError(f"Recurrent: xs must be {wanted}, but has the shape {xs.shape}; add the missing axes")
+    mask, reset = (checks.check_mask("Recurrent", n, a, xs) for n, a in (("mask", mask), ("reset", reset)))
+    batch = xs.shape[1:-1] if time_major else xs.shape[:-2]
+    for leaf in jax.tree.leaves(state):
+        if jnp.shape(leaf)[: len(batch)] != batch:
+            raise ValueError(
+                f"Recurrent: every leaf of state must have the batch axes {batch} of xs, but one has shape "
+                f"{jnp.shape(leaf)}; give one state per sequence"
+            )
+    if not batch:
+        return unroll(cell, params, xs, state, mask, reset, key=key, **options)
+    run_batch = partial(batched(unroll, time_major=time_major), cell, params, **options)
+
+    def over_batch(xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, jax.Array]:
+        return run_batch(xs, state, mask, reset, key=key)
+
+    axis = 1 if time_major else 0
+    for _ in batch[1:]:
+        over_batch = _over_axis(over_batch, axis)
+    return over_batch(xs, state, mask, reset, key)
+
+
+def _over_axis(run: Callable, axis: int) -> Callable:
+    """The same for one batch axis more: at `axis` of xs, mask, reset and hs, and at 0 of the states."""
+
+    def over_axis(xs: jax.Array, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, jax.Array]:
+        keys = None if key is None else _split(checks.check_key("Recurrent", key), xs, axis)
+        return jax.vmap(run, (axis, 0, axis, axis, 0), (0, axis))(xs, state, mask, reset, keys)
+
+    return over_axis
+
+
+def _split(key: jax.Array, xs: jax.Array, axis: int) -> jax.Array:
+    """One key for every index of this axis of xs, sharded as it is."""
+    keys, placed = jax.random.split(key, xs.shape[axis]), jax.typeof(xs).sharding
+    if placed.spec[axis] is None:
+        return keys
+    return jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))
+
+
+def as_floats(caller: str, name: str, value: ArrayLike, dtype: Any) -> jax.Array:
+    """An array; integers and bools are cast to the params' dtype, as Flax's own cells do."""
+    x = checks.as_array(caller, name, value)
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_ else x
