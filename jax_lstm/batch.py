@@ -76,6 +76,8 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
         ValueError: when called, if an array has no batch axis or another batch size, or as for `fn`.
     """
     axis = 1 if checks.check_bool("batched", "time_major", time_major) else 0
+    if not callable(fn):
+        raise TypeError(f"batched: fn must be a function such as jl.unroll, but is {_name(fn)}; pass a function")
     fixed = fn if isinstance(fn, partial) else partial(fn)
     plain = getattr(fixed.func, "__func__", fixed.func)
     signature = _signature(fixed.func)
@@ -113,16 +115,16 @@ def time_major_results(axes: Any) -> Callable[[Callable], Callable]:
     return register
 
 
-def _signature(fn: Any) -> inspect.Signature:
-    """Check that fn is a function with an argument named in `DATA`; return its signature."""
+def _signature(fn: Callable) -> inspect.Signature:
+    """Check that fn has an argument named in `DATA`; return its signature."""
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
         signature = inspect.Signature()
-    if not callable(fn) or not set(DATA) & set(signature.parameters):
+    if not set(DATA) & set(signature.parameters):
         raise TypeError(
-            f"batched: fn must be a function of one sequence with an argument xs or x, such as jl.unroll, but is "
-            f"{_name(fn)}; use jax.vmap"
+            f"batched: fn must be a function of one sequence with an argument xs or x, such as jl.unroll, but "
+            f"{_name(fn)} has none; use jax.vmap"
         )
     return signature
 

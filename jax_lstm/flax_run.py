@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jax_lstm import checks
 from jax_lstm.batch import batched
 from jax_lstm.cell import has_noise
+from jax_lstm.engines.arguments import batch_keys
 from jax_lstm.engines.run import check_engine, check_options
 from jax_lstm.sequence import unroll
 
@@ -33,8 +34,9 @@ def is_stochastic(cell: Any) -> bool:
 
 
 def run(
-    cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, *, key: Any, time_major: Any, **options: Any
-) -> tuple[Any, jax.Array]:
+    cell: Any, params: Any, xs: Any, state: Any, mask: Any, reset: Any, constants: Any, *, key: Any, time_major: Any,
+    **options: Any,
+) -> tuple[Any, jax.Array]:  # fmt: skip
     """Run xs (*B, T, I), or (T, *B, I) if `time_major`, with any number of batch axes; the key is split over them."""
     time_major = checks.check_bool("Recurrent", "time_major", time_major)
     params, dtype = checks.check_params("Recurrent", cell, params)
@@ -44,41 +46,34 @@ def run(
         raise ValueError(f"Recurrent: xs must be {wanted}, but has the shape {xs.shape}; add the missing axes")
     mask, reset = (checks.check_mask("Recurrent", n, a, xs) for n, a in (("mask", mask), ("reset", reset)))
     batch = xs.shape[1:-1] if time_major else xs.shape[:-2]
-    for leaf in jax.tree.leaves(state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"state": state, "constants": constants}):
         if jnp.shape(leaf)[: len(batch)] != batch:
             raise ValueError(
-                f"Recurrent: every leaf of state must have the batch axes {batch} of xs, but one has shape "
-                f"{jnp.shape(leaf)}; give one state per sequence"
+                f"Recurrent: every leaf of {path[0].key} must have the batch axes {batch} of xs, but one has shape "
+                f"{jnp.shape(leaf)}; give one per sequence"
             )
     if not batch:
-        return unroll(cell, params, xs, state, mask, reset, key=key, **options)
+        return unroll(cell, params, xs, state, mask, reset, key=key, constants=constants, **options)
     run_batch = partial(batched(unroll, time_major=time_major), cell, params, **options)
 
-    def over_batch(xs: Any, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, jax.Array]:
-        return run_batch(xs, state, mask, reset, key=key)
+    def over_batch(xs: Any, state: Any, mask: Any, reset: Any, constants: Any, key: Any) -> tuple[Any, jax.Array]:
+        return run_batch(xs, state, mask, reset, constants=constants, key=key)
 
     axis = 1 if time_major else 0
     for _ in batch[1:]:
         over_batch = _over_axis(over_batch, axis)
-    return over_batch(xs, state, mask, reset, key)
+    return over_batch(xs, state, mask, reset, constants, key)
 
 
 def _over_axis(run: Callable, axis: int) -> Callable:
     """The same for one batch axis more: at `axis` of xs, mask, reset and hs, and at 0 of the states."""
 
-    def over_axis(xs: jax.Array, state: Any, mask: Any, reset: Any, key: Any) -> tuple[Any, jax.Array]:
-        keys = None if key is None else _split(checks.check_key("Recurrent", key), xs, axis)
-        return jax.vmap(run, (axis, 0, axis, axis, 0), (0, axis))(xs, state, mask, reset, keys)
+    def over_axis(xs: jax.Array, *rest: Any) -> tuple[Any, jax.Array]:
+        *arrays, key = rest
+        keys = None if key is None else batch_keys(checks.check_key("Recurrent", key), xs, axis)
+        return jax.vmap(run, (axis, 0, axis, axis, 0, 0), (0, axis))(xs, *arrays, keys)
 
     return over_axis
-
-
-def _split(key: jax.Array, xs: jax.Array, axis: int) -> jax.Array:
-    """One key for every index of this axis of xs, sharded as it is."""
-    keys, placed = jax.random.split(key, xs.shape[axis]), jax.typeof(xs).sharding
-    if placed.spec[axis] is None:
-        return keys
-    return jax.sharding.reshard(keys, jax.NamedSharding(placed.mesh, jax.P(placed.spec[axis])))
 
 
 def as_floats(caller: str, name: str, value: ArrayLike, dtype: Any) -> jax.Array:

@@ -163,6 +163,7 @@ class Recurrent(Weights):
         *,
         mask: ArrayLike | None = None,
         reset: ArrayLike | None = None,
+        constants: Any = None,
         key: Any = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
@@ -183,6 +184,7 @@ class Recurrent(Weights):
                 step is skipped. For sequences of `lengths` (*B) steps: `jnp.arange(T) < lengths[..., None]`.
             reset: (*B, T) bools, or (T, *B). Where True the state is set to the cell's initial state before the step.
                 None: no reset.
+            constants: leaves (*B, ...), for a cell that takes constants, as in `jl.unroll`.
             key: one random key, for a cell that draws random numbers; it is split into one per sequence. With a key
                 the call is in training mode. None: in training mode the key comes from `rngs`.
             deterministic: whether to draw no random numbers; the attribute `deterministic` if None.
@@ -204,6 +206,7 @@ class Recurrent(Weights):
             state,
             mask,
             reset,
+            constants,
             key=self._run_key(key, deterministic, rngs),
             time_major=self.time_major if time_major is None else time_major,
             reverse=self.reverse if reverse is None else reverse,

@@ -47,7 +47,7 @@ class Everything(jl.SplitCell):
         drawn = {name: 0.4 * jax.random.normal(k, s, dtype) for k, (name, s) in zip(keys, shapes.items(), strict=True)}
         return Params(**drawn | {"scale": 1 + drawn["scale"]})
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         zero = jnp.zeros(self.hidden_size, params.b.dtype)
         return State(zero, zero)
 

@@ -306,7 +306,7 @@ class Duck:
     def init(self, key, dtype=jnp.float32):
         return jl.RNN(I, H).init(key, dtype)
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return jl.RNNState(jnp.zeros_like(params.b))
 
     def step(self, params, state, x):

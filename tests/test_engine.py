@@ -215,7 +215,7 @@ def test_a_hand_written_scan_of_step_runs_on_an_explicit_mesh():
     expected = jl.batched(jl.unroll)(cell, params, xs)[1]
 
     def scan(params, xs):
-        state = cell.initial_state(params, like=xs)
+        state = jl.initial_states(cell, params, len(xs), like=xs)
         body = jax.vmap(partial(cell.step, params))
         return jax.lax.scan(body, state, jnp.swapaxes(xs, 0, 1))[1]
 

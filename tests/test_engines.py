@@ -70,7 +70,7 @@ class Sums:
     def init(self, key, dtype=jnp.float32):
         return {"w": jnp.full(3, 0.5, dtype)}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return jl.RNNState(jnp.zeros_like(params["w"]))
 
     def step(self, params, state, x):

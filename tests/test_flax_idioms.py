@@ -218,7 +218,7 @@ class Nested:
             tree = {name: tree}
         return tree
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         h = jnp.zeros_like(jax.tree.leaves(params)[0][0])
         return h if self.bare else {"h": h, "t": jnp.zeros_like(h[0])}
 

@@ -30,7 +30,7 @@ class Catchment(jl.SplitCell):
         shapes = {"w_x": (I, H), "w_h": (H, H), "w_c": (2, H), "kinds": (5, H)}
         return {n: jax.random.normal(k, s, dtype) / 2 for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return jl.RNNState(jnp.zeros_like(params["w_h"][0]))
 
     def project(self, params, x, constants: Any = None):

@@ -216,7 +216,7 @@ def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
         state, hs = jax.jit(lstm.apply)(variables, spread)
         assert jax.typeof(hs).sharding.spec == P("data", None, None)
         assert_close((state, hs), want, 1e-12)
-        carry = as_carry(cell.initial_state(params, like=spread))
+        carry = as_carry(jl.initial_states(cell, params, B, like=spread))
         rnn = flaxs_rnn(cell)
         hs = rnn.apply({"params": {"cell": variables["params"]}}, spread, initial_carry=carry)
         assert_close(hs, want[1], 1e-12)
@@ -257,7 +257,7 @@ class Learned:
         w = jax.random.normal(key, (IN, H), dtype)
         return {"a": {"w": w}, "start": w[0]}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return {"now": params["start"], "last": jnp.zeros_like(params["start"])}
 
     def step(self, params, state, x):

@@ -240,7 +240,7 @@ def test_the_layer_and_flax_rnn_run_on_an_explicit_mesh(cell):
         state, hs = jax.jit(lambda weights, xs: nnx.merge(graphdef, weights)(xs))(weights, spread)
         assert jax.typeof(hs).sharding.spec == P("data", None, None)
         assert_close((state, hs), want, 1e-12)
-        zero = cell.initial_state(one.params, like=spread)
+        zero = jl.initial_states(cell, one.params, B, like=spread)
         carry = (zero.c, zero.h) if isinstance(zero, jl.LSTMState) else zero.h
         assert_close(nnx.RNN(one)(spread, initial_carry=carry), want[1], 1e-12)
 
@@ -276,7 +276,7 @@ class Learned:
     def init(self, key, dtype=jnp.float32):
         return {"a": {"w": jax.random.normal(key, (IN, H), dtype)}, "start": jnp.full(H, 0.5, dtype)}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return {"now": params["start"], "last": jnp.zeros_like(params["start"])}
 
     def step(self, params, state, x):

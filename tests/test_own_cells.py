@@ -167,7 +167,7 @@ def test_params_of_a_dict_go_through_params_from():
         def init(self, key, dtype=jnp.float32):
             return {"w": jax.random.normal(key, (3, 4), dtype)}
 
-        def initial_state(self, params, like=None):
+        def initial_state(self, params):
             return jl.RNNState(jnp.zeros(4, params["w"].dtype))
 
         def project(self, params, x):

@@ -30,7 +30,7 @@ class Leaky:
     def init(self, key, dtype=jnp.float32):
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         shape = () if like is None else like.shape[:-2]
         return Level(jnp.zeros((*shape, self.hidden_size), params.dtype))
 
@@ -104,7 +104,7 @@ class Unfinished(jl.SplitCell):
     def init(self, key, dtype=jnp.float32):
         return jnp.zeros((), dtype)
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return params
 
 

@@ -489,7 +489,7 @@ class Leaky:
     def init(self, key, dtype=jnp.float32):
         return {"w": jax.random.normal(key, (I, H), dtype), "a": jnp.full((), 0.25, dtype)}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return (jnp.zeros((), params["a"].dtype), jnp.zeros(H, params["a"].dtype))
 
     def step(self, params, state, x):

@@ -84,12 +84,13 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
     """
     name, given = next(iter(arrays.items()))
     xs = checks.as_array("batched", name, given)
-    if xs.ndim <= axis or (layout is not None and xs.ndim != layout.count(",") + 1):
+    lead = 2 if name == "xs" else 1
+    if xs.ndim < lead or (layout is not None and xs.ndim != layout.count(",") + 1):
         raise ValueError(
             f"batched: {name} must be {layout or 'an array with a batch axis'}, but has {xs.ndim} axes "
             f"({name}.shape={xs.shape})"
         )
-    lead = xs.shape[: 2 if name == "xs" else 1]
+    lead = xs.shape[:lead]
     for other in ("mask", "reset"):
         if arrays.get(other) is not None:
             b = checks.as_array("batched", other, arrays[other])

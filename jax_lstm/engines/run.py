@@ -14,6 +14,7 @@ from jax_lstm.engines.driver import run
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.hoisted import Hoisted
 from jax_lstm.engines.layout import count_sequences
+from jax_lstm.engines.masking import zero_masked
 from jax_lstm.engines.plain import Plain
 from jax_lstm.engines.segments import segment_length
 from jax_lstm.engines.sharding import match_sharding
@@ -149,6 +150,8 @@ def _inputs(cell: Any, arguments: Arguments) -> Inputs:
         sample = partial(_sample_noise, cell, params, xs.shape[0])
         noise = jax.vmap(sample, out_axes=Noise(1, 0))(key) if in_batch else match_sharding(sample(key), xs)
     noise = Noise() if noise is None else noise
+    # Zeros before anything else is done: a check for NaN, as of `jax.experimental.checkify`, sees every operation.
+    xs = zero_masked(mask, xs)
     return Inputs(params, state, s_initial, xs, noise.steps, noise.sequence, constants, mask, reset)
 
 

@@ -106,15 +106,15 @@ def test_a_cell_is_static_frozen_and_equal_by_value(cell):
     np.testing.assert_allclose(hs, jl.unroll(cell, params, xs)[1], atol=1e-12)
 
 
-def test_the_initial_state_is_zero_and_has_the_batch_axes(cell):
+def test_the_initial_state_is_zero(cell):
     params = params_of(cell, dtype=np.float32)
-    for like, shape in [(None, (H,)), (normal(0, 5, T, I), (5, H)), (normal(0, 2, 5, 0, I), (2, 5, H))]:
-        like = None if like is None else jnp.asarray(like, jnp.float32)
-        for leaf in jax.tree.leaves(cell.initial_state(params, like=like)):
-            np.testing.assert_array_equal(leaf, np.zeros(shape, np.float32), strict=True)
-    # Even a batch full of NaN gives zeros.
+    for leaf in jax.tree.leaves(cell.initial_state(params)):
+        np.testing.assert_array_equal(leaf, np.zeros(H, np.float32), strict=True)
+    # In a batch too, even if the data that it is placed like is full of NaN.
     nan = jnp.full((5, T, I), jnp.nan, jnp.float32)
-    np.testing.assert_array_equal(cell.initial_state(params, like=nan).h, np.zeros((5, H)))
+    for like in (None, nan, nan[:, 0], nan[:, :0]):
+        for leaf in jax.tree.leaves(jl.initial_states(cell, params, 5, like)):
+            np.testing.assert_array_equal(leaf, np.zeros((5, H), np.float32), strict=True)
 
 
 # Weights.

@@ -47,7 +47,7 @@ class Leaky:
     def init(self, key, dtype=jnp.float32):
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return Level(jnp.zeros((*(() if like is None else like.shape[:-2]), self.hidden_size), params.dtype))
 
     def step(self, params, state, x):
@@ -67,7 +67,7 @@ class SplitLeaky(jl.SplitCell):
     def init(self, key, dtype=jnp.float32):
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return Level(jnp.zeros((*(() if like is None else like.shape[:-2]), self.hidden_size), params.dtype))
 
     def project(self, params, x):
