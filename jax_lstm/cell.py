@@ -32,7 +32,7 @@ A `CompositeCell` is made of cells (layers/): it runs each of its parts over the
 
 Any cell may draw random numbers before the first step; then `has_noise` is True:
 
-    noise    = sample_noise(params, key, T)      Noise(steps, sequence)
+    noise    = sample_noise(params, key, T, rates=None)      Noise(steps, sequence)
 
 A run may have noise and constants (`Inputs` in engines/engine.py). `step`, `project`, `recur`, `update`, `affine`,
 `preactivation_jvp` and the function that `recur_transposed` returns get them by keyword, for one step of one sequence,
@@ -160,8 +160,13 @@ class OptionalMethods:
         """The output y_t of a step, read from the state. The default is `state.h`."""
         return state.h
 
-    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
-        """Draw the random numbers of one sequence of T steps. The default draws nothing."""
+    def sample_noise(self, params: Any, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the random numbers of one sequence of T steps. The default draws nothing.
+
+        rates: numbers or arrays, which may be traced, by the name of a field of the cell. Each takes the place of that
+        field for this draw.
+        """
+        checks.check_rates(f"{type(self).__name__}.sample_noise", rates, ())
         return Noise()
 
 
@@ -180,8 +185,17 @@ class SplitCell(OptionalMethods, ABC):
     """
 
     @property
+    def splits(self) -> bool:
+        """Whether this cell splits its step; False where an option prevents it. Then `composed` is the step."""
+        return True
+
+    @property
     def own_derivative(self) -> bool:
         """Whether the cell defines the four methods of its own derivative. The default is False."""
+        return False
+
+    def noise_in_update(self, noise: Noise) -> bool:
+        """Whether `update` reads this noise: then the own derivative is not used. The default is False."""
         return False
 
     @property
@@ -352,7 +366,7 @@ def lasting(given: dict[str, Any]) -> dict[str, Any]:
 
 def is_split(cell: Any) -> bool:
     """Whether the cell is a SplitCell whose step is the composition of its parts, and not overridden."""
-    return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step
+    return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step and cell.splits
 
 
 def has_own_derivative(cell: Any) -> bool:
@@ -391,6 +405,26 @@ def is_causal(cell: Any) -> bool:
 def has_noise(cell: Any) -> bool:
     """Whether the cell draws random numbers when `unroll` gets a key; only then does `unroll` accept one."""
     return getattr(cell, "has_noise", False)
+
+
+def init_cell(caller: str, cell: Any, key: Array, dtype: DTypeLike, choices: dict[str, Any]) -> Any:
+    """The params of a cell inside a layer, by `cell.init(key, dtype, **choices)`; `choices` are its keywords."""
+    if lost := [name for name in choices if not _takes(cell.init, name)]:
+        raise TypeError(
+            f"{caller}: init of cell {type(cell).__name__} takes no {lost[0]}; leave it out, or call the init of each "
+            "cell"
+        )
+    return cell.init(key, dtype, **choices)
+
+
+def noise_of(caller: str, cell: Any, params: Any, key: Array, T: int, rates: Any) -> Noise:
+    """The noise of a cell inside a layer, with these rates; nothing if the cell draws nothing and has no rates."""
+    if rates is None:
+        return cell.sample_noise(params, key, T) if has_noise(cell) else Noise()
+    sample = getattr(cell, "sample_noise", None)
+    if sample is None or not _takes(sample, "rates"):
+        raise ValueError(f"{caller}: sample_noise of cell {type(cell).__name__} takes no rates; leave them out")
+    return sample(params, key, T, rates=rates)
 
 
 def output(cell: Any, state: Any) -> Array:
