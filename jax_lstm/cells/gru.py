@@ -88,8 +88,8 @@ class GRU(SplitCell):
         input_size: I, the number of features of x.
         hidden_size: H, the number of units, and of features of h.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a sum that a bfloat16 state
-            keeps stops growing at 256 if every step adds 1.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
         reset_after: whether r multiplies h w_hn + b_hn, as in PyTorch, cuDNN, Flax, and Keras by default. If False, r
             multiplies h, as in the paper, Haiku, Keras with reset_after=False and ONNX by default.
 

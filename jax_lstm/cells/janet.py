@@ -69,8 +69,8 @@ class JANET(PreactivationCell):
             (1, T_max − 1), and sets b_f = log u. The units' time constants then spread over 1 to T_max steps (Tallec &
             Ollivier 2018). You cannot set both `chrono` and `forget_bias`.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a sum that a bfloat16 state
-            keeps stops growing at 256 if every step adds 1.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
 
     Raises:
         ValueError: a field is out of range; the message names it.

@@ -91,8 +91,8 @@ class RNN(PreactivationCell):
             "soft_sign", "softplus", "sparse_plus", "sparse_sigmoid" or "squareplus". The cell stores the name. Other
             arguments of the function, such as alpha of elu, have their defaults.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a sum that a bfloat16 state
-            keeps stops growing at 256 if every step adds 1.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params, whose state h keeps 8 bits.
+            But h is an operand too: if every step adds 1 to it, it stops at 257, and at 256 with bfloat16 params.
         leak: a, the weight of the new value in h_t; above 0, at most 1. 1: no leak. With `learned_leak` its initial
             value in every unit, below 1.
         noise: σ, the standard deviation of the noise added to the pre-activation; 0 or more.

@@ -87,8 +87,8 @@ class SLSTM(SplitCell):
         forget_gate: the function of z_f that gives f: "sigmoid", or "exp", which can exceed 1.
         forget_bias: initial value of b_f. The default is 1 for "sigmoid", and 0 for "exp", where f then starts near 1.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a sum that a bfloat16 state
-            keeps stops growing at 256 if every step adds 1.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
 
     Raises:
         ValueError: a field is out of range; the message names it.

@@ -118,7 +118,8 @@ class Dropout(CellWrapper, SplitCell):
     These dropout masks are not the argument `mask` of `unroll`, which skips steps. They are drawn only if `unroll` gets
     a `key`, as in training. A mask per sequence is the same in all blocks of `tbptt`; in `batched` each sequence has
     its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses expected values:
-    zoneout · h_{t−1} + (1 − zoneout) · h_t, and for c the same with zoneout_c.
+    zoneout · h_{t−1} + (1 − zoneout) · h_t, and for c the same with zoneout_c. `sample_noise` also takes other rates
+    for one draw, which may be traced.
     Sources: Gal & Ghahramani 2016 (inputs, hidden), Krueger et al. 2017 (zoneout).
 
     >>> import jax
