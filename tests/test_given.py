@@ -110,7 +110,7 @@ class OwnNoise(jl.RNN):
 
     noise: float = 1.0
 
-    def sample_noise(self, params, key, T):
+    def sample_noise(self, params, key, T):  # pyrefly: ignore[bad-override]
         return Noise(steps=params.b[None] * jax.random.normal(key, (T, self.hidden_size), params.b.dtype))
 
 
@@ -200,7 +200,7 @@ class Scaled(jl.RNN):
 
     noise: float = 1.0
 
-    def sample_noise(self, params, key, T):
+    def sample_noise(self, params, key, T):  # pyrefly: ignore[bad-override]
         return Noise(steps=jax.random.uniform(key, (T, self.hidden_size), params.b.dtype, 0.1))
 
     def project(self, params, x, noise=None):

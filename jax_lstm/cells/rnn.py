@@ -136,7 +136,7 @@ class RNN(PreactivationCell):
         """Whether the cell defines its own derivative: if the leak is not learned; else JAX derives it."""
         return not self.learned_leak
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32, *, leak: ArrayLike | None = None) -> Params:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, *, leak: ArrayLike | None = None) -> Any:
         """Draw the weights: w_x LeCun normal, w_h orthogonal, b zero; with `learned_leak` α = ln(a / (1 − a)).
 
         Args:

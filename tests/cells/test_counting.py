@@ -8,7 +8,8 @@ import jax_lstm as jl
 ONES = jnp.ones((1000, 1), jnp.float32)
 
 
-def last(cell, params, dtype):
+def last(cell_and_params, dtype):
+    cell, params = cell_and_params
     params = type(params)(*(jnp.asarray(leaf, dtype) for leaf in params))
     return float(jl.unroll(cell, params, ONES.astype(dtype))[1][-1, 0])
 
@@ -30,6 +31,6 @@ def lstm(**options):
 )
 def test_bfloat16_counts_to_256_and_compute_dtype_keeps_c(counter, in_bfloat16, rounded_operands):
     """An RNN's h is an operand of the product with w_h, so there compute_dtype rounds it at every step."""
-    assert last(*counter(), jnp.bfloat16) == in_bfloat16
-    assert last(*counter(), jnp.float32) == 1000
-    assert last(*counter(compute_dtype="bfloat16"), jnp.float32) == rounded_operands
+    assert last(counter(), jnp.bfloat16) == in_bfloat16
+    assert last(counter(), jnp.float32) == 1000
+    assert last(counter(compute_dtype="bfloat16"), jnp.float32) == rounded_operands

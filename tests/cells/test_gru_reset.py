@@ -87,9 +87,9 @@ def test_batches_layers_steps_and_segments_run_it():
     close(jl.unroll(CELL, PARAMS, XS, remat_every=2)[1], hs[0])
     close(jl.tbptt(CELL, PARAMS, XS, window=2)[1], hs[0])
     state = CELL.initial_state(PARAMS)
-    for x in XS:
+    for t, x in enumerate(XS):
         state, h = jl.step(CELL, PARAMS, state, x)
-    close(h, hs[0, -1])
+        close(h, hs[0, t])
     both = jl.batched(jl.unroll)(jl.Bidirectional(CELL), jl.BidirectionalParams(PARAMS, PARAMS), xs)[1]
     close(both[..., :H], hs)
     back = np.stack([loop(PARAMS, x[::-1], np.zeros(H))[1][::-1] for x in xs])

@@ -109,7 +109,7 @@ def test_a_rate_may_differ_between_units_and_steps():
     close(np.unique(hidden[n // 2 :]), [0, 2])
     unit = jl.RNN(2, n).sample_noise(params, KEY(2), T, rates={"noise": 1.0}).steps
     scaled = jl.RNN(2, n).sample_noise(params, KEY(2), T, rates={"noise": np.linspace(0, 2, n)}).steps
-    close(scaled, unit * np.linspace(0, 2, n))
+    close(scaled, np.asarray(unit) * np.linspace(0, 2, n))
 
 
 def test_a_schedule_of_rates_in_float32_params_keeps_their_dtype():
@@ -189,14 +189,24 @@ def test_the_masks_of_a_stack_contain_their_scale():
         (jl.RNN(I, H), {"noise": -1}, ValueError, "RNN.sample_noise: noise must be 0 or more, but is -1"),
         (jl.RNN(I, H), {"leak": 0.1}, ValueError, "RNN.sample_noise: rates has leak, but takes noise"),
         (jl.GRU(I, H), {"noise": 0.1, "b": 1}, ValueError, "GRU.sample_noise: rates has noise, b, but takes none"),
-        (stack(0, 0, 0), {"cells": ({},)}, ValueError, "Stack.sample_noise: cells in rates must be a tuple of 3 rates"),
         (
-            stack(0, 0, 0),
+            stack(0.0, 0.0, 0.0),
+            {"cells": ({},)},
+            ValueError,
+            "Stack.sample_noise: cells in rates must be a tuple of 3 rates",
+        ),
+        (
+            stack(0.0, 0.0, 0.0),
             {"cells": (None, {"p": 1}, None)},
             ValueError,
             "GRU.sample_noise: rates has p, but takes none",
         ),
-        (stack(0, 0, 0), {"hidden": 0.1}, ValueError, "Stack.sample_noise: rates has hidden, but takes dropout, cells"),
+        (
+            stack(0.0, 0.0, 0.0),
+            {"hidden": 0.1},
+            ValueError,
+            "Stack.sample_noise: rates has hidden, but takes dropout, cells",
+        ),
         (jl.Bidirectional(jl.RNN(I, H)), {"noise": 0.1}, ValueError, "rates has noise, but takes forward, backward"),
     ],
 )
