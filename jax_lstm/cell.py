@@ -15,6 +15,8 @@ A `SplitCell` splits its step into three parts, and runs on the engine "hoisted"
 If another matrix product follows `update`, such as a projection of h, the step is s_t = mix(params, update(…)). `mix`
 is linear in the state.
 
+If an option of a cell prevents the split, its property `splits` is False. Then `composed` is the step, on "plain".
+
 If `update` depends on zx and zh only through their sum, a split cell may define its own derivative; then its property
 `own_derivative` is True. This pays if it needs fewer residuals than JAX would save:
 
@@ -37,7 +39,8 @@ Any cell may draw random numbers before the first step; then `has_noise` is True
 A run may have noise and constants (`Inputs` in engines/engine.py). `step`, `project`, `recur`, `update`, `affine`,
 `preactivation_jvp` and the function that `recur_transposed` returns get them by keyword, for one step of one sequence,
 if they have a parameter `noise` or `constants`. Give the parameter a default: a run without noise or constants does not
-pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read them in `update`.
+pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read them in `update`, unless
+`noise_in_update` is True for that noise.
 """
 
 import inspect

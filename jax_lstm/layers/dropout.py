@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
@@ -60,11 +60,15 @@ def keep_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DType
 
 def scaled_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """A mask of this shape: each entry is 1 / (1 − p) with probability 1 − p, else 0. p broadcasts to the shape."""
-    kept = 1 - p if isinstance(p, float) else jnp.broadcast_to(1 - p, shape).astype(dtype)
-    return keep_mask(key, p, shape, dtype) / kept
+    return keep_mask(key, p, shape, dtype) / _kept(p, shape, dtype)
 
 
-def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
+def _kept(p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> float | Array:
+    """1 − p, as a number, or as an array of this shape and dtype."""
+    return 1 - p if isinstance(p, float) else jnp.broadcast_to(1 - p, shape).astype(dtype)
+
+
+def drop_weights(key: Array, params: Any, p: ArrayLike, names: Sequence[str] = ("w_h",)) -> Any:
     """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p) (Merity, Keskar & Socher 2018).
 
     Each entry of M is 0 with probability p, else 1. Call it once per training step, before `unroll`. All time steps and
@@ -73,7 +77,8 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     Args:
         key: one random key. Do not reuse it.
         params: the params of any cell or layer.
-        p: the dropout rate, at least 0 and below 1; a Python number.
+        p: the dropout rate, at least 0 and below 1: a number or an array (), which may be traced. The value of a
+            traced array is not checked.
         names: the names of the leaves to drop; "w_h" are the recurrent weights. In a stack every leaf of that name is
             dropped.
 
@@ -81,10 +86,10 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
         Params of the same structure, shapes and dtype.
 
     Raises:
-        ValueError: p is out of range, or no leaf has one of the names.
+        ValueError: p is out of range or has a shape, or no leaf has one of the names.
         TypeError: key is not a random key, or p is not a number.
     """
-    key, p = checks.check_key("drop_weights", key), rate("drop_weights", "p", p)
+    key, rate = checks.check_key("drop_weights", key), rate_or_array("drop_weights", "p", p, ())
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     if unknown := sorted(set(names) - set(called)):
@@ -95,7 +100,7 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
         [
-            w * keep_mask(k, p, w.shape, w.dtype) / (1 - p) if name in names else w
+            w * keep_mask(k, rate, w.shape, w.dtype) / _kept(rate, w.shape, w.dtype) if name in names else w
             for (_, w), k, name in zip(leaves, keys, called, strict=True)
         ]
     )

@@ -34,3 +34,9 @@ def test_bfloat16_counts_to_256_and_compute_dtype_keeps_c(counter, in_bfloat16, 
     assert last(counter(), jnp.bfloat16) == in_bfloat16
     assert last(counter(), jnp.float32) == 1000
     assert last(counter(compute_dtype="bfloat16"), jnp.float32) == rounded_operands
+
+
+@pytest.mark.parametrize("kind", [jl.LSTM, jl.RNN, jl.GRU, jl.JANET, jl.SLSTM, jl.MinLSTM, jl.MinGRU])
+def test_the_docstring_says_where_bfloat16_stops(kind):
+    _, _, about = (kind.__doc__ or "").partition("compute_dtype:")
+    assert "256" in about.partition("None: no rounding.")[2]

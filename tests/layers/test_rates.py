@@ -120,6 +120,26 @@ def test_a_schedule_of_rates_in_float32_params_keeps_their_dtype():
         assert {leaf.dtype for leaf in jax.tree.leaves(noise)} == {jnp.dtype(dtype)}
 
 
+def test_the_rate_of_dropped_weights_may_be_traced():
+    params, traces = jl.LSTM(I, 30).init(KEY(0), jnp.float64), []
+
+    @jax.jit
+    def drop(p):
+        traces.append(p)
+        return jl.drop_weights(KEY(1), params, p)
+
+    for p in (0.0, 0.3, 0.8):
+        jax.tree.map(close, drop(p), jl.drop_weights(KEY(1), params, p))
+        ratio = np.asarray(drop(p).w_h / params.w_h)
+        close(np.unique(ratio.round(9)), [0, 1 / (1 - p)] if p else [1], atol=1e-8)
+        assert abs((ratio == 0).mean() - p) <= 5 * (p * (1 - p) / ratio.size) ** 0.5
+    assert len(traces) == 1
+    with pytest.raises(
+        ValueError, match=r"drop_weights: p must be a number or broadcast to \(\), but has shape \(2,\)"
+    ):
+        jl.drop_weights(KEY(1), params, np.zeros(2))
+
+
 # A run needs only the noise: the rates of the cell are not read.
 
 
