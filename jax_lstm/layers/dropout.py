@@ -48,14 +48,15 @@ def rate(caller: str, name: str, value: Any) -> float:
 
 def rate_or_array(caller: str, name: str, value: Any, shape: tuple[Any, ...]) -> float | Array:
     """Check a rate that `sample_noise` gets: a number in [0, 1), or an array that broadcasts to the mask's shape."""
-    return checks.number_or_array(caller, name, value, shape, lambda p: 0 <= p < 1, "a rate of at least 0 and below 1")
+    p = checks.number_or_array(caller, name, value, shape, lambda p: 0 <= p < 1, "a rate of at least 0 and below 1")
+    # In the dtype that a Python number has, so that equal rates draw equal masks.
+    return p if isinstance(p, float) else p.astype(jnp.result_type(float))
 
 
 def keep_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """A mask of this shape: each entry is 1 with probability 1 − p, else 0. p broadcasts to the shape."""
-    if not isinstance(p, float):  # in the dtype that a Python number has here, so that equal rates draw equal masks
-        p = jnp.broadcast_to(p.astype(jnp.result_type(float)), shape)
-    return jax.random.bernoulli(key, 1 - p, shape).astype(dtype)
+    kept = 1 - p if isinstance(p, float) else jnp.broadcast_to(1 - p, shape)
+    return jax.random.bernoulli(key, kept, shape).astype(dtype)
 
 
 def scaled_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
@@ -139,7 +140,8 @@ class Dropout(CellWrapper, SplitCell):
 
     Args:
         cell: one of the single cells LSTM, GRU, RNN, JANET, MinLSTM, MinGRU and SLSTM, or a `SplitCell` of your own
-            with a field h in its state. Not a layer: in a `Stack`, wrap the cells inside.
+            with a field h in its state. Not `GRU(reset_after=False)`, and not a layer: in a `Stack`, wrap the cells
+            inside.
         inputs: dropout rate on x; the same features are dropped at every step. All rates are in [0, 1).
         hidden: dropout rate on h before the recurrent product; the same units are dropped at every step. The cell must
             have recurrent weights.
@@ -162,7 +164,7 @@ class Dropout(CellWrapper, SplitCell):
         if isinstance(self.cell, SplitCell) and not self.cell.splits:
             raise TypeError(
                 f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not "
-                "with these options; change the option, such as reset_after=False of a GRU"
+                "with these options; use others, such as reset_after=True for a GRU"
             )
         if not is_split(self.cell):
             raise TypeError(
