@@ -28,18 +28,18 @@ from jax_lstm.cells.janet import JANET, JANETParams, JANETState
 from jax_lstm.cells.lstm import LSTM, LSTMParams, LSTMState, LSTMVariantParams
 from jax_lstm.cells.min_gru import MinGRU, MinGRUParams, MinGRUState
 from jax_lstm.cells.min_lstm import MinLSTM, MinLSTMParams, MinLSTMState
-from jax_lstm.cells.rnn import RNN, RNNParams, RNNState
+from jax_lstm.cells.rnn import RNN, LeakyRNNParams, RNNParams, RNNState
 from jax_lstm.cells.slstm import SLSTM, SLSTMParams, SLSTMState
 from jax_lstm.gates import Gates
 from jax_lstm.interop.textbook import TextbookParams, from_textbook, to_textbook
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
-from jax_lstm.layers.dropout import Dropout, drop_weights
+from jax_lstm.layers.dropout import Dropout, DropoutSequenceNoise, DropoutStepNoise, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
 from jax_lstm.layers.model import Model, ModelParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
-from jax_lstm.layers.stack import Stack
+from jax_lstm.layers.stack import Stack, StackStepNoise
 from jax_lstm.registry import from_config, register_cell, to_config
 from jax_lstm.sequence import gates_of, lstm, lstm_step, step, tbptt, unroll, unroll_states
 from jax_lstm.stream import Stream, stream
@@ -58,6 +58,8 @@ __all__ = [
     "Cell",
     "CompositeCell",
     "Dropout",
+    "DropoutSequenceNoise",
+    "DropoutStepNoise",
     "Embedding",
     "EmbeddingParams",
     "GRUParams",
@@ -68,6 +70,7 @@ __all__ = [
     "LSTMParams",
     "LSTMState",
     "LSTMVariantParams",
+    "LeakyRNNParams",
     "LearnedInitialState",
     "LearnedParams",
     "MinGRU",
@@ -87,6 +90,7 @@ __all__ = [
     "SLSTMState",
     "SplitCell",
     "Stack",
+    "StackStepNoise",
     "Stream",
     "TextbookParams",
     "batched",

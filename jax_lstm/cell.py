@@ -15,6 +15,8 @@ A `SplitCell` splits its step into three parts, and runs on the engine "hoisted"
 If another matrix product follows `update`, such as a projection of h, the step is s_t = mix(params, update(…)). `mix`
 is linear in the state.
 
+If an option of a cell prevents the split, its property `splits` is False. Then `composed` is the step, on "plain".
+
 If `update` depends on zx and zh only through their sum, a split cell may define its own derivative; then its property
 `own_derivative` is True. This pays if it needs fewer residuals than JAX would save:
 
@@ -32,13 +34,13 @@ A `CompositeCell` is made of cells (layers/): it runs each of its parts over the
 
 Any cell may draw random numbers before the first step; then `has_noise` is True:
 
-    noise    = sample_noise(params, key, T)      Noise(steps, sequence)
+    noise    = sample_noise(params, key, T, rates=None)      Noise(steps, sequence)
 
 A run may have noise, and constants if `takes_constants` is True (`Inputs` in engines/engine.py). `step`, `project`,
 `recur`, `update`, `affine`, `preactivation_jvp` and the function that `recur_transposed` returns get them by keyword,
 for one step of one sequence, if they have a parameter `noise` or `constants`. Give the parameter `noise` a default: a
 run without a key does not pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read
-them in `update`.
+them in `update`, unless `noise_in_update` is True for that noise.
 """
 
 import inspect
@@ -165,8 +167,13 @@ class OptionalMethods:
         """The output y_t of a step, read from the state. The default is `state.h`, or a state that is one array."""
         return state if checks.is_array(state) else state.h
 
-    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
-        """Draw the random numbers of one sequence of T steps. The default draws nothing."""
+    def sample_noise(self, params: Any, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the random numbers of one sequence of T steps. The default draws nothing.
+
+        rates: numbers or arrays, which may be traced, by the name of a field of the cell. Each takes the place of that
+        field for this draw.
+        """
+        checks.check_rates(f"{type(self).__name__}.sample_noise", rates, ())
         return Noise()
 
 
@@ -185,8 +192,17 @@ class SplitCell(OptionalMethods, ABC):
     """
 
     @property
+    def splits(self) -> bool:
+        """Whether this cell splits its step; False where an option prevents it. Then `composed` is the step."""
+        return True
+
+    @property
     def own_derivative(self) -> bool:
         """Whether the cell defines the four methods of its own derivative. The default is False."""
+        return False
+
+    def noise_in_update(self, noise: Noise) -> bool:
+        """Whether `update` reads this noise: then the own derivative is not used. The default is False."""
         return False
 
     @property
@@ -357,7 +373,7 @@ def lasting(given: dict[str, Any]) -> dict[str, Any]:
 
 def is_split(cell: Any) -> bool:
     """Whether the cell is a SplitCell whose step is the composition of its parts, and not overridden."""
-    return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step
+    return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step and cell.splits
 
 
 def has_own_derivative(cell: Any) -> bool:
@@ -401,6 +417,26 @@ def has_noise(cell: Any) -> bool:
 def takes_constants(cell: Any) -> bool:
     """Whether the cell reads constants of a sequence; only then does `unroll` accept them."""
     return getattr(cell, "takes_constants", False)
+
+
+def init_cell(caller: str, cell: Any, key: Array, dtype: DTypeLike, choices: dict[str, Any]) -> Any:
+    """The params of a cell inside a layer, by `cell.init(key, dtype, **choices)`; `choices` are its keywords."""
+    if lost := [name for name in choices if not _takes(cell.init, name)]:
+        raise TypeError(
+            f"{caller}: init of cell {type(cell).__name__} takes no {lost[0]}; leave it out, or call the init of each "
+            "cell"
+        )
+    return cell.init(key, dtype, **choices)
+
+
+def noise_of(caller: str, cell: Any, params: Any, key: Array, T: int, rates: Any) -> Noise:
+    """The noise of a cell inside a layer, with these rates; nothing if the cell draws nothing and has no rates."""
+    if rates is None:
+        return cell.sample_noise(params, key, T) if has_noise(cell) else Noise()
+    sample = getattr(cell, "sample_noise", None)
+    if sample is None or not _takes(sample, "rates"):
+        raise ValueError(f"{caller}: sample_noise of cell {type(cell).__name__} takes no rates; leave them out")
+    return sample(params, key, T, rates=rates)
 
 
 def output(cell: Any, state: Any) -> Array:

@@ -4,7 +4,9 @@ A message is one sentence: caller, what was wanted, what came, what to do. Value
 for dtypes and types. `caller` is the name of the public function or class that was called, and `name` the argument.
 """
 
+import math
 import operator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +42,49 @@ def finite_number(caller: str, name: str, value: Any) -> float:
     if not -float("inf") < x < float("inf"):
         raise ValueError(f"{caller}: {name} must be finite, but is {x}")
     return x
+
+
+def number_or_array(
+    caller: str,
+    name: str,
+    value: Any,
+    shape: tuple[Any, ...],
+    valid: Callable[[float], bool] = math.isfinite,
+    wanted: str = "finite",
+) -> float | jax.Array:
+    """Check a number, or an array that broadcasts to `shape`; return it as a Python float or a JAX array.
+
+    Each entry must be `valid`, which `wanted` says in words. The entries of a traced array are not checked.
+    """
+    if is_array(value):
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{caller}: {name} must hold real numbers, but holds {value.dtype}; cast it to floats")
+        if value.ndim > len(shape) or any(
+            n not in (1, m) for n, m in zip(value.shape[::-1], shape[::-1], strict=False)
+        ):
+            raise ValueError(f"{caller}: {name} must be a number or broadcast to {shape}, but has shape {value.shape}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{caller}: {name} must be a number, or an array that broadcasts to {shape}, but is {value!r}")
+    else:
+        value = float(value)
+    if not isinstance(value, jax.core.Tracer):
+        for entry in [value] if isinstance(value, float) else jax.tree.leaves(value.tolist()):
+            if not (math.isfinite(entry) and valid(entry)):
+                raise ValueError(f"{caller}: {name} must be {wanted}, but is {entry}")
+    return value
+
+
+def check_rates(caller: str, rates: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Check the argument `rates` of `sample_noise`, a dict with some of `names`; leave out entries that are None."""
+    if rates is None:
+        return {}
+    if not isinstance(rates, dict):
+        raise TypeError(f"{caller}: rates must be a dict by name, but is {_describe(rates)}")
+    if unknown := [str(name) for name in rates if name not in names]:
+        takes = f"takes {', '.join(names)}" if names else "takes none"
+        raise ValueError(f"{caller}: rates has {', '.join(unknown)}, but {takes}")
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float | None, float | None]:

@@ -8,7 +8,7 @@ A function named `*_jvp` computes the JVP of an update from the residuals that t
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,45 @@ from jaxtyping import Array, Float
 
 Unit = Float[Array, " H"]
 
+# The elementwise activation functions of `jax.nn`, by name.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
+    "tanh": jax.nn.tanh,
     "sigmoid": jax.nn.sigmoid,
     "relu": jax.nn.relu,
-    "linear": lambda z: z,
+    "linear": jax.nn.identity,
     "hard_sigmoid": jax.nn.hard_sigmoid,
+    "celu": jax.nn.celu,
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+    "hard_silu": jax.nn.hard_silu,
+    "hard_tanh": jax.nn.hard_tanh,
+    "leaky_relu": jax.nn.leaky_relu,
+    "log_sigmoid": jax.nn.log_sigmoid,
+    "mish": jax.nn.mish,
+    "relu6": jax.nn.relu6,
+    "selu": jax.nn.selu,
+    "silu": jax.nn.silu,
+    "soft_sign": jax.nn.soft_sign,
+    "softplus": jax.nn.softplus,
+    "sparse_plus": jax.nn.sparse_plus,
+    "sparse_sigmoid": jax.nn.sparse_sigmoid,
+    "squareplus": jax.nn.squareplus,
 }
+# Other names that `jax.nn` has for functions of the table.
+SYNONYMS = {"identity": "linear", "swish": "silu", "hard_swish": "hard_silu"}
+
+
+def activation_name(caller: str, name: str, value: Any) -> str:
+    """Check an activation: a name of `ACTIVATIONS` or `SYNONYMS`, or a function of `ACTIVATIONS`; return its name."""
+    found = SYNONYMS.get(value, value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        found = next((known for known, f in ACTIVATIONS.items() if f is value), None)
+    if found not in ACTIVATIONS:
+        came = repr(value) if isinstance(value, str) else getattr(value, "__name__", repr(value))
+        raise ValueError(
+            f"{caller}: {name} must be one of {', '.join(ACTIVATIONS)}, or that function of jax.nn, but is {came}"
+        )
+    return found
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
@@ -150,17 +182,27 @@ def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Unit) -> GRUGates:
     return GRUGates(r, z, jnp.tanh(zx.n + r * (zh.n + b_hn)))
 
 
+def gru_gates_reset_before(zx: GRUGates, zh_r: Unit, zh_z: Unit, recur_n: Callable[[Unit], Unit]) -> GRUGates:
+    """r = σ(zx_r + zh_r), z = σ(zx_z + zh_z), n = tanh(zx_n + recur_n(r)), with recur_n(r) = (r ⊙ h_{t−1}) w_hn.
+
+    This is the form of the paper, where r multiplies h before the product with w_hn.
+    """
+    r = jax.nn.sigmoid(zx.r + zh_r)
+    z = jax.nn.sigmoid(zx.z + zh_z)
+    return GRUGates(r, z, jnp.tanh(zx.n + recur_n(r)))
+
+
 def gru_state(h_tm1: Unit, gates: GRUGates) -> Unit:
     """h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}."""
     return (1 - gates.z) * gates.n + gates.z * h_tm1
 
 
-# RNN: Elman 1990. a is the leak.
+# RNN: Elman 1990. a is the leak: a number, or an array with one entry per unit.
 
 
-def rnn_state(h_tm1: Unit, new: Unit, leak: float) -> Unit:
+def rnn_state(h_tm1: Unit, new: Unit, leak: float | Unit) -> Unit:
     """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z). It is linear: from dh_{t−1} and φ'(z) ⊙ dz it computes dh_t."""
-    return new if leak == 1 else (1 - leak) * h_tm1 + leak * new
+    return new if isinstance(leak, float) and leak == 1 else (1 - leak) * h_tm1 + leak * new
 
 
 # JANET: van der Westhuizen & Lasenby 2018. f = σ(z_f), k = 1 − σ(z_f − β), g = tanh(z_g).

@@ -82,7 +82,7 @@ def to_config(cell: Cell) -> dict[str, Any]:
 
     >>> import jax_lstm as jl
     >>> jl.to_config(jl.GRU(input_size=3, hidden_size=4))
-    {'cell': 'GRU', 'input_size': 3, 'hidden_size': 4, 'compute_dtype': None}
+    {'cell': 'GRU', 'input_size': 3, 'hidden_size': 4, 'compute_dtype': None, 'reset_after': True}
 
     Args:
         cell: a cell or layer whose class is registered: one of this library, or your own after `register_cell`.

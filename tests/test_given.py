@@ -295,7 +295,7 @@ class OwnNoise(jl.RNN):
 
     noise: float = 1.0
 
-    def sample_noise(self, params, key, T):
+    def sample_noise(self, params, key, T):  # pyrefly: ignore[bad-override]
         return Noise(steps=params.b[None] * jax.random.normal(key, (T, self.hidden_size), params.b.dtype))
 
 
@@ -336,7 +336,7 @@ def test_a_dropout_also_draws_the_noise_of_the_cell_inside():
 def test_the_noise_inside_a_dropout_is_independent_of_its_masks():
     cell = jl.Dropout(jl.RNN(I, 2000, noise=1.0), inputs=0.5, hidden=0.5, zoneout=0.5)
     noise = cell.sample_noise(cell.init(jax.random.key(0), jnp.float64), jax.random.key(1), 2)
-    mask, ε = np.asarray(noise.sequence.h) > 0, noise.steps.cell
+    mask, ε = np.asarray(noise.sequence.hidden) > 0, noise.steps.cell
     assert max(abs(np.corrcoef(mask, row)[0, 1]) for row in ε) < 0.1
     assert max(abs(np.corrcoef(mask, row)[0, 1]) for row in noise.steps.zoneout["h"]) < 0.1
 
@@ -385,7 +385,7 @@ class Scaled(jl.RNN):
 
     noise: float = 1.0
 
-    def sample_noise(self, params, key, T):
+    def sample_noise(self, params, key, T):  # pyrefly: ignore[bad-override]
         return Noise(steps=jax.random.uniform(key, (T, self.hidden_size), params.b.dtype, 0.1))
 
     def project(self, params, x, noise=None):

@@ -43,7 +43,7 @@ MUTANTS = {
     ),
     "forget bias dropped": (
         "cells/lstm.py",
-        'biases["f"] = forget_biases(keys[2], H, dtype, self.forget_bias, self.chrono)',
+        'biases["f"] = forget_biases(keys[2], H, dtype, forget_bias, chrono)',
         'biases["f"] = jnp.zeros(H, dtype)',
         TEXTBOOK,
     ),
@@ -91,8 +91,8 @@ MUTANTS = {
     ),
     "one zoneout mask for h and c": (
         "layers/dropout.py",
-        "zip(keys[2:], self._zones.items(), strict=False)",
-        "zip(keys[:1].repeat(2), self._zones.items(), strict=False)",
+        "zip(keys[2:], zones, strict=False)",
+        "zip(keys[:1].repeat(2), zones, strict=False)",
         "tests/layers/test_dropout.py::test_zoneout_of_an_lstm_has_masks_of_their_own_for_h_and_c",
     ),
     "no reset in the parallel prefix": (

@@ -84,8 +84,8 @@ def as_torch_counts_them(d_params):
     d_w_ih, d_w_hh = np.asarray(d_params.w_x).T, np.asarray(d_params.w_h).T
     d_b_ih = d_b_hh = np.asarray(d_params.b)
     if isinstance(d_params, jl.GRUParams):
-        H = d_params.b_hn.shape[0]
-        d_b_hh = np.concatenate([d_b_ih[: 2 * H], d_params.b_hn])
+        b_hn = np.asarray(d_params.b_hn)
+        d_b_hh = np.concatenate([d_b_ih[: 2 * len(b_hn)], b_hn])
     if isinstance(d_params, jl.LSTMVariantParams):
         return d_w_ih, d_w_hh, d_b_ih, d_b_hh, np.asarray(d_params.w_p).T
     return d_w_ih, d_w_hh, d_b_ih, d_b_hh

@@ -1,4 +1,4 @@
-"""The gated recurrent unit (GRU; Cho et al. 2014), in the variant of PyTorch and cuDNN.
+"""The gated recurrent unit (GRU; Cho et al. 2014), in the variant of PyTorch and cuDNN, and in that of the paper.
 
     r = σ(x_t w_xr + h_{t−1} w_hr + b_r)
     z = σ(x_t w_xz + h_{t−1} w_hz + b_z)
@@ -6,11 +6,15 @@
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
 In this variant r multiplies the product h w_hn and its bias b_hn, not h. So b_hn is a parameter of its own and not part
-of b. The gates are side by side in w_x, w_h and b, in the order r, z, n.
+of b. In the variant of the paper, `reset_after=False`, r multiplies h before the product, and there is no b_hn:
+
+    n = tanh(x_t w_xn + b_n + (r ⊙ h_{t−1}) w_hn)
+
+The gates are side by side in w_x, w_h and b, in the order r, z, n.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +34,13 @@ class GRUParams(NamedTuple):
     w_x: (I, 3H), multiplies the input.
     w_h: (H, 3H), multiplies h.
     b: (3H,), added to x w_x.
-    b_hn: (H,), added to h w_hn, the candidate's part of h w_h.
+    b_hn: (H,), added to h w_hn, the candidate's part of h w_h; None with `reset_after=False`.
     """
 
     w_x: Float[Array, "I 3*H"]
     w_h: Float[Array, "H 3*H"]
     b: Float[Array, " 3*H"]
-    b_hn: Float[Array, " H"]
+    b_hn: Float[Array, " H"] | None = None
 
 
 class GRUState(NamedTuple):
@@ -61,6 +65,14 @@ class GRU(SplitCell):
     for h. In this variant r multiplies the product h w_hn and its bias, not h. σ is the sigmoid, ⊙ the elementwise
     product. The columns of w_x, w_h and b are in the order r, z, n, H columns each: w_xr is the first H columns of w_x.
 
+    With `reset_after=False`, r multiplies h before the product, as in the paper::
+
+        n = tanh(x_t w_xn + b_n + (r ⊙ h_{t−1}) w_hn)
+
+    The weights have the same shapes, but give other numbers: convert weights of another library with the variant that
+    they were trained with. This variant has no b_hn. Its step has two matrix products with the state, one after the
+    other, so it runs on the engine "plain", and `Dropout` cannot wrap it.
+
     The cell holds options only. Its weights are a `GRUParams`, its state a `GRUState`.
 
     >>> import jax
@@ -76,7 +88,10 @@ class GRU(SplitCell):
         input_size: I, the number of features of x.
         hidden_size: H, the number of units, and of features of h.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
+        reset_after: whether r multiplies h w_hn + b_hn, as in PyTorch, cuDNN, Flax, and Keras by default. If False, r
+            multiplies h, as in the paper, Haiku, Keras with reset_after=False and ONNX by default.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -86,9 +101,16 @@ class GRU(SplitCell):
     input_size: int
     hidden_size: int
     compute_dtype: str | None = None
+    reset_after: bool = True
 
     def __post_init__(self):
         checks.check_fields(self)
+        object.__setattr__(self, "reset_after", checks.check_bool("GRU", "reset_after", self.reset_after))
+
+    @property
+    def splits(self) -> bool:
+        """Whether the step splits into `project`, `recur` and `update`: only with `reset_after`."""
+        return self.reset_after
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GRUParams:
         """Draw the weights: for each gate w_x LeCun normal and w_h orthogonal; b and b_hn zero.
@@ -98,7 +120,7 @@ class GRU(SplitCell):
             dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
 
         Returns:
-            GRUParams(w_x (I, 3H), w_h (H, 3H), b (3H,), b_hn (H,)).
+            GRUParams(w_x (I, 3H), w_h (H, 3H), b (3H,), b_hn (H,)); b_hn is None with `reset_after=False`.
 
         Raises:
             TypeError: key is not a random key, or dtype is not floating.
@@ -110,7 +132,7 @@ class GRU(SplitCell):
             w_x=draw_per_gate(lecun_normal, key_x, 3, (self.input_size, H), dtype),
             w_h=draw_per_gate(orthogonal, key_h, 3, (H, H), dtype),
             b=jnp.zeros(3 * H, dtype),
-            b_hn=jnp.zeros(H, dtype),
+            b_hn=jnp.zeros(H, dtype) if self.reset_after else None,
         )
 
     def initial_state(self, params: GRUParams) -> GRUState:
@@ -133,6 +155,19 @@ class GRU(SplitCell):
         """The state's part of the pre-activations: zh = h w_h, one leaf (H,) per gate."""
         return GRUGates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 3))
 
-    def update(self, params: GRUParams, state: GRUState, zx: GRUGates, zh: GRUGates) -> GRUState:
+    def update(self, params: Any, state: GRUState, zx: GRUGates, zh: GRUGates) -> GRUState:
         """The next state h_t from zx and zh. b_hn is added here, so that `recur` is linear."""
         return GRUState(gates.gru_state(state.h, gates.gru_gates(zx, zh, params.b_hn)))
+
+    def composed(self, params: GRUParams, state: GRUState, x: Float[Array, " I"], **given: Any) -> GRUState:
+        """The next state h_t, without checks of the arguments; with `reset_after=False` this is the step."""
+        if self.reset_after:
+            return super().composed(params, state, x, **given)
+        H = self.hidden_size
+
+        def recur_n(r: Float[Array, " H"]) -> Float[Array, " H"]:
+            return product(r * state.h, params.w_h[:, 2 * H :], self.compute_dtype)
+
+        zh_r, zh_z = jnp.split(product(state.h, params.w_h[:, : 2 * H], self.compute_dtype), 2)
+        rzn = gates.gru_gates_reset_before(self.project(params, x), zh_r, zh_z, recur_n)
+        return GRUState(gates.gru_state(state.h, rzn))

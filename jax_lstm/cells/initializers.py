@@ -5,12 +5,14 @@ the recurrent weights, so that multiplying by the block keeps the norm of h.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jax_lstm import checks
 from jax_lstm.gates import at_least_float32
 
 lecun_normal = jax.nn.initializers.lecun_normal()
@@ -35,10 +37,32 @@ def draw_per_gate(
     return jnp.concatenate(blocks, axis=1).astype(dtype)
 
 
-def forget_biases(
-    key: Array, size: int, dtype: DTypeLike, forget_bias: float | int | None, chrono: float | int | None
-) -> Float[Array, " size"]:
-    """b_f: log U(1, `chrono` − 1) if `chrono` is given (Tallec & Ollivier 2018), else `forget_bias` in every unit."""
+def forget_choice(
+    caller: str, size: int, given: tuple[Any, Any], fields: tuple[float | None, float | None]
+) -> tuple[Any, Any]:
+    """(forget_bias, chrono) of one draw: those given to `init`, else the fields of the cell. One of the two is None."""
+    forget_bias, chrono = given
+    if forget_bias is not None and chrono is not None:
+        raise ValueError(f"{caller}: chrono and forget_bias both set the forget bias, but both were given; give one")
+    if chrono is not None:
+        return None, checks.number_or_array(caller, "chrono", chrono, (size,), lambda T: T > 2, "above 2")
+    return (
+        fields if forget_bias is None else (checks.number_or_array(caller, "forget_bias", forget_bias, (size,)), None)
+    )
+
+
+def full(value: Any, size: int, dtype: DTypeLike) -> Float[Array, " size"]:
+    """A number or an array () or (size,), as an array (size,) of this dtype."""
+    return jnp.broadcast_to(jnp.asarray(value, dtype), (size,))
+
+
+def forget_biases(key: Array, size: int, dtype: DTypeLike, forget_bias: Any, chrono: Any) -> Float[Array, " size"]:
+    """b_f: log U(1, `chrono` − 1) if `chrono` is given (Tallec & Ollivier 2018), else `forget_bias`.
+
+    Each is a number, an array () or (size,), or None.
+    """
     if chrono is None:
-        return jnp.full(size, forget_bias or 0.0, dtype)
-    return jnp.log(jax.random.uniform(key, (size,), at_least_float32(dtype), 1.0, chrono - 1.0)).astype(dtype)
+        return full(0.0 if forget_bias is None else forget_bias, size, dtype)
+    wide = at_least_float32(dtype)
+    longest = full(chrono - 1.0 if isinstance(chrono, float) else chrono.astype(wide) - 1, size, wide)
+    return jnp.log(jax.random.uniform(key, (size,), wide, 1.0, longest)).astype(dtype)

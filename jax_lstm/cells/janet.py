@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
-from jax_lstm.cells.initializers import draw_per_gate, forget_biases, lecun_normal, orthogonal
+from jax_lstm.cells.initializers import draw_per_gate, forget_biases, forget_choice, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell
 from jax_lstm.gates import JANETSlopes
 
@@ -69,7 +69,8 @@ class JANET(PreactivationCell):
             (1, T_max − 1), and sets b_f = log u. The units' time constants then spread over 1 to T_max steps (Tallec &
             Ollivier 2018). You cannot set both `chrono` and `forget_bias`.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -90,23 +91,32 @@ class JANET(PreactivationCell):
         object.__setattr__(self, "forget_bias", forget_bias)
         object.__setattr__(self, "chrono", chrono)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> JANETParams:
+    def init(
+        self, key: Array, dtype: DTypeLike = jnp.float32, *,
+        forget_bias: ArrayLike | None = None, chrono: ArrayLike | None = None,
+    ) -> JANETParams:  # fmt: skip
         """Draw the weights: per gate w_x LeCun normal and w_h orthogonal; b_f from `forget_bias` or `chrono`, b_g zero.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
+            forget_bias: b_f for this draw, in place of the fields `forget_bias` and `chrono`: a number, or an array of
+                shape () or (H,), which may be traced. None: as the fields say.
+            chrono: T_max for this draw, in place of both fields; a number or an array as for `forget_bias`, above 2
+                (not checked if traced).
 
         Returns:
             JANETParams(w_x (I, 2H), w_h (H, 2H), b (2H,)).
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            ValueError: `forget_bias` or `chrono` is out of range or has a wrong shape; or both are given.
+            TypeError: key is not a random key, dtype is not floating, or `forget_bias` or `chrono` is not a number.
         """
         key, dtype = checks.check_key("JANET.init", key), checks.float_dtype("JANET.init", "dtype", dtype)
         H = self.hidden_size
         key_x, key_h, key_b = jax.random.split(key, 3)
-        b_f = forget_biases(key_b, H, dtype, self.forget_bias, self.chrono)
+        given = forget_choice("JANET.init", H, (forget_bias, chrono), (self.forget_bias, self.chrono))
+        b_f = forget_biases(key_b, H, dtype, *given)
         return JANETParams(
             w_x=draw_per_gate(lecun_normal, key_x, 2, (self.input_size, H), dtype),
             w_h=draw_per_gate(orthogonal, key_h, 2, (H, H), dtype),

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
 from jax_lstm.cell import SplitCell
-from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal
+from jax_lstm.cells.initializers import draw_per_gate, full, lecun_normal, orthogonal
 from jax_lstm.cells.linear import bounded, product
 from jax_lstm.gates import LOG_FORGET, Gates
 
@@ -87,7 +87,8 @@ class SLSTM(SplitCell):
         forget_gate: the function of z_f that gives f: "sigmoid", or "exp", which can exceed 1.
         forget_bias: initial value of b_f. The default is 1 for "sigmoid", and 0 for "exp", where f then starts near 1.
         compute_dtype: dtype that the operands of matrix products are rounded to, such as "bfloat16". Sums, gates and
-            state keep the params' dtype. None: no rounding.
+            state keep the params' dtype. None: no rounding. Prefer it to bfloat16 params: a bfloat16 state to which
+            every step adds 1 stops at 256.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -113,29 +114,35 @@ class SLSTM(SplitCell):
         b_f = usual if self.forget_bias is None else checks.finite_number("SLSTM", "forget_bias", self.forget_bias)
         object.__setattr__(self, "forget_bias", b_f)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> SLSTMParams:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, *, forget_bias: ArrayLike | None = None) -> SLSTMParams:
         """Draw the weights: w_x LeCun normal per gate, w_h orthogonal per gate and head, b zero except for b_f.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default. Values are drawn in float32 or wider, then cast.
+            forget_bias: b_f for this draw, in place of the field `forget_bias`: a number, or an array of shape () or
+                (H,), which may be traced. None: the field.
 
         Returns:
             SLSTMParams(w_x (I, 4H), w_h (heads, n, 4n), b (4H,)), n = H / heads.
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            ValueError: `forget_bias` is not finite or has a wrong shape.
+            TypeError: key is not a random key, dtype is not floating, or `forget_bias` is not a number.
         """
         key, dtype = checks.check_key("SLSTM.init", key), checks.float_dtype("SLSTM.init", "dtype", dtype)
         H, n = self.hidden_size, self.hidden_size // self.heads
         key_x, key_h = jax.random.split(key)
+        b_f = self.forget_bias
+        if forget_bias is not None:
+            b_f = checks.number_or_array("SLSTM.init", "forget_bias", forget_bias, (H,))
         zero = jnp.zeros(H, dtype)
         draw = jax.vmap(lambda key: draw_per_gate(orthogonal, key, 1, (n, n), dtype))
         blocks = draw(jax.random.split(key_h, self.heads * 4)).reshape(self.heads, 4, n, n)
         return SLSTMParams(
             w_x=draw_per_gate(lecun_normal, key_x, 4, (self.input_size, H), dtype),
             w_h=blocks.swapaxes(1, 2).reshape(self.heads, n, 4 * n),
-            b=jnp.concatenate([zero, jnp.full_like(zero, self.forget_bias or 0.0), zero, zero]),
+            b=jnp.concatenate([zero, full(b_f, H, dtype), zero, zero]),
         )
 
     def initial_state(self, params: SLSTMParams) -> SLSTMState:

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from jax_lstm import checks
-from jax_lstm.cell import Noise, has_noise, takes_constants
+from jax_lstm.cell import Noise, OptionalMethods, has_noise, takes_constants
 from jax_lstm.engines.sharding import place_on_mesh
 
 AXES = {"xs": "(T, I)", "x": "(I,)"}  # of one sequence, and of one step
@@ -122,7 +122,10 @@ def check_key(caller: str, cell: Any, key: Any) -> Any:
     """Check a key: None, or one key for a cell that draws random numbers."""
     if key is None:
         return None
-    _check_has_noise(caller, cell, "key")
+    if not has_noise(cell):
+        raise ValueError(
+            f"{caller}: key was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
+        )
     return checks.check_key(caller, key)
 
 
@@ -131,7 +134,10 @@ def _check_noise(caller: str, cell: Any, arguments: Arguments, xs: Array) -> Noi
     noise = arguments.noise
     if noise is None:
         return None
-    _check_has_noise(caller, cell, "noise")
+    if not has_noise(cell) and getattr(type(cell), "sample_noise", None) in (None, OptionalMethods.sample_noise):
+        raise ValueError(
+            f"{caller}: noise was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
+        )
     if arguments.key is not None:
         raise ValueError(f"{caller}: key and noise both set the random numbers; give one of the two")
     if not isinstance(noise, Noise):
@@ -146,13 +152,6 @@ def _check_noise(caller: str, cell: Any, arguments: Arguments, xs: Array) -> Noi
                 f"shape {leaf.shape}; draw it with cell.sample_noise(params, key, {xs.shape[0]})"
             )
     return noise
-
-
-def _check_has_noise(caller: str, cell: Any, name: str) -> None:
-    if not has_noise(cell):
-        raise ValueError(
-            f"{caller}: {name} was given, but cell {type(cell).__name__} draws nothing at random; leave it out"
-        )
 
 
 def _check_constants(caller: str, cell: Any, constants: Any) -> Any:

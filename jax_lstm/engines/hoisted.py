@@ -38,7 +38,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from jax_lstm.cell import has_own_derivative, is_split
+from jax_lstm.cell import Noise, SplitCell, has_own_derivative, is_split
 from jax_lstm.engines.collect import collected
 from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import Layout, choose_layout, vmap_n, vmap_time_and_batch
@@ -58,6 +58,8 @@ class Hoisted:
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
         """Refuse a cell that does not split its step, or whose parts this engine cannot differentiate."""
         name = type(cell).__name__
+        if isinstance(cell, SplitCell) and not cell.splits:
+            return f'engine "hoisted": cell {name} does not split its step with these options; use engine="auto"'
         if not is_split(cell):
             return (
                 f'engine "hoisted": the cell must be a SplitCell that inherits step, but {name} is not; '
@@ -122,7 +124,8 @@ def trajectory(cell: Any, reverse: bool, layout: Layout, inputs: Inputs) -> tupl
 def _trajectory_jvp(cell: Any, reverse: bool, layout: Layout, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (inputs,), (dinputs,) = primals, tangents
     _, s_0, s_initial, *_ = inputs
-    parts = _own_parts if has_own_derivative(cell) else _linearized_parts
+    own = has_own_derivative(cell) and not cell.noise_in_update(Noise(inputs.noise_steps, inputs.noise))
+    parts = _own_parts if own else _linearized_parts
     s_T, states, linear = parts(cell, reverse, layout, inputs)
 
     # Checkpoint the tangent so that only forward residuals are saved, not values derived from them, such as a

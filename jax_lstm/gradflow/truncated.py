@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jax_lstm import checks
-from jax_lstm.cell import call_given
+from jax_lstm.cell import Noise, call_given, has_noise, init_cell, noise_of
 from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
 
@@ -42,17 +42,27 @@ class Truncated(CellWrapper):
                 f"another leaf, such as LSTMState(h, c), but is {type(state).__name__}; use the full gradient instead"
             )
 
-    def init(self, key: jax.Array, dtype: DTypeLike = jnp.float32) -> Any:
-        """Initialize the params of the wrapped cell."""
-        return self.cell.init(key, dtype)
+    def init(self, key: jax.Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> Any:
+        """Initialize the params of the wrapped cell; `choices` are keyword arguments of its `init`."""
+        return init_cell("Truncated.init", self.cell, key, dtype, choices)
 
     def initial_state(self, params: Any) -> Any:
         """Return the initial state of the wrapped cell."""
         return self.cell.initial_state(params)
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether the wrapped cell draws random numbers."""
+        return has_noise(self.cell)
+
+    def sample_noise(self, params: Any, key: jax.Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the random numbers of the wrapped cell; `rates` are those of its `sample_noise`."""
+        return noise_of("Truncated.sample_noise", self.cell, params, key, T, rates)
+
     def step(self, params: Any, state: Any, x: Any, **given: Any) -> tuple[Any, jax.Array]:
         """Run the step of the wrapped cell, with the previous h as a constant for the gradient."""
-        return call_given(self.cell.step, params, state._replace(h=jax.lax.stop_gradient(state.h)), x, given=given)
+        state = state._replace(h=jax.lax.stop_gradient(state.h))
+        return call_given(self.cell.step, params, state, x, given=given)
 
 
 def truncated(caller: str, cell: Any, truncate: str | None) -> Any:

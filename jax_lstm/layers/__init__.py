@@ -5,19 +5,21 @@ rest are pure functions of NamedTuples of arrays.
 """
 
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
-from jax_lstm.layers.dropout import Dropout, drop_weights
+from jax_lstm.layers.dropout import Dropout, DropoutSequenceNoise, DropoutStepNoise, drop_weights
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
 from jax_lstm.layers.model import Model, ModelParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
-from jax_lstm.layers.stack import Stack
+from jax_lstm.layers.stack import Stack, StackStepNoise
 
 __all__ = [
     "Bidirectional",
     "BidirectionalParams",
     "BidirectionalState",
     "Dropout",
+    "DropoutSequenceNoise",
+    "DropoutStepNoise",
     "Embedding",
     "EmbeddingParams",
     "LearnedInitialState",
@@ -27,6 +29,7 @@ __all__ = [
     "Readout",
     "ReadoutParams",
     "Stack",
+    "StackStepNoise",
     "drop_weights",
     "sample",
 ]

@@ -15,7 +15,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from jax_lstm import checks
-from jax_lstm.cell import CompositeCell, Noise, check_causal, has_noise, output, output_size, takes_constants
+from jax_lstm.cell import (
+    CompositeCell,
+    Noise,
+    check_causal,
+    has_noise,
+    init_cell,
+    noise_of,
+    output,
+    output_size,
+    takes_constants,
+)
 
 
 class BidirectionalParams(NamedTuple):
@@ -102,21 +112,23 @@ class Bidirectional(CompositeCell):
         """The sum of the two cells' numbers of output features."""
         return output_size(self.forward) + output_size(self.backward)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> BidirectionalParams:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> BidirectionalParams:
         """Draw the params of both cells, from two keys.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default.
+            choices: keyword arguments of the `init` of both cells, such as `forget_bias`.
 
         Returns:
             BidirectionalParams(forward params, backward params).
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            TypeError: key is not a random key, dtype is not floating, or a cell does not take one of the choices.
         """
-        one, other = jax.random.split(checks.check_key("Bidirectional.init", key))
-        return BidirectionalParams(self.forward.init(one, dtype), self.backward.init(other, dtype))
+        keys, caller = jax.random.split(checks.check_key("Bidirectional.init", key)), "Bidirectional.init"
+        of_cells = zip((self.forward, self.backward), keys, strict=True)
+        return BidirectionalParams(*(init_cell(caller, cell, k, dtype, choices) for cell, k in of_cells))
 
     def initial_state(self, params: BidirectionalParams) -> BidirectionalState:
         """The initial states of both cells; the backward cell's is its state before it reads the last step.
@@ -157,12 +169,30 @@ class Bidirectional(CompositeCell):
         """Whether at least one of the two cells draws random numbers."""
         return has_noise(self.forward) or has_noise(self.backward)
 
-    def sample_noise(self, params: BidirectionalParams, key: Array, T: int) -> Noise:
-        """Draw the random numbers of both cells, each from its own key."""
-        cells, keys = (self.forward, self.backward), jax.random.split(key)
+    def sample_noise(
+        self, params: BidirectionalParams, key: Array, T: int, rates: dict[str, Any] | None = None
+    ) -> Noise:
+        """Draw the random numbers of both cells, each from its own key.
+
+        Args:
+            params: what `init` returns.
+            key: one random key. Do not reuse it.
+            T: the number of steps.
+            rates: {"forward": rates of the forward cell, "backward": rates of the backward cell}; each may be absent.
+
+        Returns:
+            Noise((forward steps, backward steps), (forward sequence, backward sequence)), from the noise of each cell.
+
+        Raises:
+            ValueError: a cell takes no rates, or a name in `rates` is unknown.
+            TypeError: `rates` is not a dict.
+        """
+        caller, names = "Bidirectional.sample_noise", ("forward", "backward")
+        given = checks.check_rates(caller, rates, names)
+        keys = jax.random.split(checks.check_key(caller, key))
         forward, backward = (
-            cell.sample_noise(p, k, T) if has_noise(cell) else Noise()
-            for cell, p, k in zip(cells, params, keys, strict=True)
+            noise_of(caller, getattr(self, name), getattr(params, name), k, T, given.get(name))
+            for name, k in zip(names, keys, strict=True)
         )
         return Noise((forward.steps, backward.steps), (forward.sequence, backward.sequence))
 

@@ -10,13 +10,13 @@ The entries of m_x, m_h and M are 0 with probability p, else 1. `drop_weights` d
 random numbers are drawn from the key before the first step. Without a key nothing is dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
@@ -26,11 +26,16 @@ from jax_lstm.cell import (
     call_given,
     has_noise,
     has_own_derivative,
+    init_cell,
     is_linear,
     is_split,
+    noise_of,
     output_size,
 )  # fmt: skip
 from jax_lstm.layers.wrapper import CellWrapper
+
+RATES = ("inputs", "hidden", "zoneout", "zoneout_c")
+ZONEOUT = {"zoneout": "h", "zoneout_c": "c"}  # the field of the state that each zoneout rate acts on
 
 
 def rate(caller: str, name: str, value: Any) -> float:
@@ -41,12 +46,30 @@ def rate(caller: str, name: str, value: Any) -> float:
     return p
 
 
-def keep_mask(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
-    """A mask of this shape: each entry is 1 with probability 1 − p, else 0."""
-    return jax.random.bernoulli(key, 1 - p, shape).astype(dtype)
+def rate_or_array(caller: str, name: str, value: Any, shape: tuple[Any, ...]) -> float | Array:
+    """Check a rate that `sample_noise` gets: a number in [0, 1), or an array that broadcasts to the mask's shape."""
+    p = checks.number_or_array(caller, name, value, shape, lambda p: 0 <= p < 1, "a rate of at least 0 and below 1")
+    # In the dtype that a Python number has, so that equal rates draw equal masks.
+    return p if isinstance(p, float) else p.astype(jnp.result_type(float))
 
 
-def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h",)) -> Any:
+def keep_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+    """A mask of this shape: each entry is 1 with probability 1 − p, else 0. p broadcasts to the shape."""
+    kept = 1 - p if isinstance(p, float) else jnp.broadcast_to(1 - p, shape)
+    return jax.random.bernoulli(key, kept, shape).astype(dtype)
+
+
+def scaled_mask(key: Array, p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+    """A mask of this shape: each entry is 1 / (1 − p) with probability 1 − p, else 0. p broadcasts to the shape."""
+    return keep_mask(key, p, shape, dtype) / _kept(p, shape, dtype)
+
+
+def _kept(p: float | Array, shape: tuple[Any, ...], dtype: DTypeLike) -> float | Array:
+    """1 − p, as a number, or as an array of this shape and dtype."""
+    return 1 - p if isinstance(p, float) else jnp.broadcast_to(1 - p, shape).astype(dtype)
+
+
+def drop_weights(key: Array, params: Any, p: ArrayLike, names: Sequence[str] = ("w_h",)) -> Any:
     """Apply dropout to weights (DropConnect): w ⊙ M / (1 − p) (Merity, Keskar & Socher 2018).
 
     Each entry of M is 0 with probability p, else 1. Call it once per training step, before `unroll`. All time steps and
@@ -55,7 +78,8 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     Args:
         key: one random key. Do not reuse it.
         params: the params of any cell or layer.
-        p: the dropout rate, at least 0 and below 1; a Python number.
+        p: the dropout rate, at least 0 and below 1: a number or an array (), which may be traced. The value of a
+            traced array is not checked.
         names: the names of the leaves to drop; "w_h" are the recurrent weights. In a stack every leaf of that name is
             dropped.
 
@@ -63,10 +87,10 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
         Params of the same structure, shapes and dtype.
 
     Raises:
-        ValueError: p is out of range, or no leaf has one of the names.
+        ValueError: p is out of range or has a shape, or no leaf has one of the names.
         TypeError: key is not a random key, or p is not a number.
     """
-    key, p = checks.check_key("drop_weights", key), rate("drop_weights", "p", p)
+    key, rate = checks.check_key("drop_weights", key), rate_or_array("drop_weights", "p", p, ())
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     if unknown := sorted(set(names) - set(called)):
@@ -77,7 +101,7 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(
         [
-            w * keep_mask(k, p, w.shape, w.dtype) / (1 - p) if name in names else w
+            w * keep_mask(k, rate, w.shape, w.dtype) / _kept(rate, w.shape, w.dtype) if name in names else w
             for (_, w), k, name in zip(leaves, keys, called, strict=True)
         ]
     )
@@ -100,7 +124,8 @@ class Dropout(CellWrapper, SplitCell):
     These dropout masks are not the argument `mask` of `unroll`, which skips steps. They are drawn only if `unroll` gets
     a `key`, as in training. A mask per sequence is the same in all blocks of `tbptt`; in `batched` each sequence has
     its own. Without a key `inputs` and `hidden` have no effect, and zoneout uses expected values:
-    zoneout · h_{t−1} + (1 − zoneout) · h_t, and for c the same with zoneout_c.
+    zoneout · h_{t−1} + (1 − zoneout) · h_t, and for c the same with zoneout_c. `sample_noise` also takes other rates
+    for one draw, which may be traced.
     Sources: Gal & Ghahramani 2016 (inputs, hidden), Krueger et al. 2017 (zoneout).
 
     >>> import jax
@@ -115,7 +140,8 @@ class Dropout(CellWrapper, SplitCell):
 
     Args:
         cell: one of the single cells LSTM, GRU, RNN, JANET, MinLSTM, MinGRU and SLSTM, or a `SplitCell` of your own
-            with a field h in its state. Not a layer: in a `Stack`, wrap the cells inside.
+            with a field h in its state. Not `GRU(reset_after=False)`, and not a layer: in a `Stack`, wrap the cells
+            inside.
         inputs: dropout rate on x; the same features are dropped at every step. All rates are in [0, 1).
         hidden: dropout rate on h before the recurrent product; the same units are dropped at every step. The cell must
             have recurrent weights.
@@ -135,35 +161,48 @@ class Dropout(CellWrapper, SplitCell):
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(self.cell, SplitCell) and not self.cell.splits:
+            raise TypeError(
+                f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not "
+                "with these options; use others, such as reset_after=True for a GRU"
+            )
         if not is_split(self.cell):
             raise TypeError(
                 f"Dropout: cell must split its step (project, recur, update), but {type(self.cell).__name__} does not; "
                 "in a layer, put Dropout around the cells inside it"
             )
-        for name in ("inputs", "hidden", "zoneout", "zoneout_c"):
+        for name in RATES:
             object.__setattr__(self, name, rate("Dropout", name, getattr(self, name)))
+        self._check_cell("Dropout", {name for name in RATES if getattr(self, name)})
+
+    def _check_cell(self, caller: str, rates: Collection[str]) -> None:
+        """Check that the cell has what the rates of these names act on."""
         fields = checks.field_names(checks.state_shapes(self.cell, jnp.dtype(jnp.float32)))
         # Zoneout cannot keep c alone if c depends on other fields: the sLSTM's c is scaled by its m, and divided by n.
-        if "h" not in fields or (self.zoneout_c and set(fields) != {"h", "c"}):
+        if "h" not in fields or ("zoneout_c" in rates and set(fields) != {"h", "c"}):
             raise ValueError(
-                f"Dropout: the state of cell {type(self.cell).__name__} must have "
-                f"{'h and c only, for zoneout_c' if self.zoneout_c else 'h'}, but has "
+                f"{caller}: the state of cell {type(self.cell).__name__} must have "
+                f"{'h and c only, for zoneout_c' if 'zoneout_c' in rates else 'h'}, but has "
                 f"{', '.join(fields) or 'no names'}"
             )
-        if self.hidden and is_linear(self.cell):
+        if "hidden" in rates and is_linear(self.cell):
             raise ValueError(
-                f"Dropout: hidden acts on h before the recurrent product, but cell {type(self.cell).__name__} has no "
+                f"{caller}: hidden acts on h before the recurrent product, but cell {type(self.cell).__name__} has no "
                 "recurrent weights; use inputs or zoneout"
             )
-        if self.zoneout and output_size(self.cell) != self.cell.hidden_size:
+        if "zoneout" in rates and output_size(self.cell) != self.cell.hidden_size:
             raise ValueError(
-                f"Dropout: zoneout needs a cell whose h has one feature per unit ({self.cell.hidden_size}), but this "
+                f"{caller}: zoneout needs a cell whose h has one feature per unit ({self.cell.hidden_size}), but this "
                 f"has a projection to {output_size(self.cell)}; use zoneout_c"
             )
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> Any:
-        """Draw the params of the cell; see its `init`."""
-        return self.cell.init(key, dtype)
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> Any:
+        """Draw the params of the cell; see its `init`.
+
+        choices: keyword arguments of that `init`, such as `forget_bias`. A cell that does not take one raises a
+        TypeError.
+        """
+        return init_cell("Dropout.init", self.cell, key, dtype, choices)
 
     def initial_state(self, params: Any) -> Any:
         """The initial state of the cell; see its `initial_state`."""
@@ -184,32 +223,64 @@ class Dropout(CellWrapper, SplitCell):
         """Whether the cell inside is linear in its state; zoneout keeps it linear."""
         return is_linear(self.cell)
 
-    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
-        """Draw the masks of one sequence of T steps, and the noise of the cell inside."""
-        dtype = jax.tree.leaves(params)[0].dtype
-        keys = jax.random.split(key, 2 + len(self._zones) + has_noise(self.cell))
+    def sample_noise(self, params: Any, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the masks of one sequence of T steps, and the noise of the cell inside.
+
+        The masks contain their factor 1 / (1 − rate). A rate equal to the field draws what the field draws. A rate for
+        a field that is 0 draws masks too; a run without noise still uses the field.
+
+        Args:
+            params: what `init` returns; only shapes and dtype are read.
+            key: one random key. Do not reuse it.
+            T: the number of steps.
+            rates: rates for this draw by field, in place of the fields: "inputs", "hidden", "zoneout" and "zoneout_c".
+                Each is a number in [0, 1), or an array that broadcasts to (I,), to the shape of h, or for zoneout to
+                (T, H). Arrays may be traced; then their values are not checked. "cell" holds the rates of the cell
+                inside, such as {"noise": 0.1}.
+
+        Returns:
+            Noise(DropoutStepNoise, DropoutSequenceNoise).
+
+        Raises:
+            ValueError: a rate is out of range or has a wrong shape, the cell lacks what it acts on, or a name in
+                `rates` is unknown.
+            TypeError: `rates` is not a dict of numbers and arrays.
+        """
+        caller = "Dropout.sample_noise"
+        key, given = checks.check_key(caller, key), checks.check_rates(caller, rates, (*RATES, "cell"))
+        inside = given.pop("cell", None)
+        self._check_cell(caller, given)
+        dtype, size = jax.tree.leaves(params)[0].dtype, (T, self.hidden_size)
         h = self.cell.initial_state(params).h
-        x_mask = keep_mask(keys[0], self.inputs, (self.input_size,), dtype) / (1 - self.inputs) if self.inputs else None
-        h_mask = keep_mask(keys[1], self.hidden, h.shape, dtype) / (1 - self.hidden) if self.hidden else None
-        size = self.hidden_size
+        shapes = {"inputs": (self.input_size,), "hidden": h.shape, "zoneout": size, "zoneout_c": size}
+        p = {name: getattr(self, name) for name in RATES if getattr(self, name)} | given
+        p = {name: rate_or_array(caller, name, value, shapes[name]) for name, value in p.items()}
+        zones, draws_inside = [name for name in ZONEOUT if name in p], has_noise(self.cell) or inside is not None
+        keys = jax.random.split(key, 2 + len(zones) + draws_inside)
+        x_mask, h_mask = (
+            scaled_mask(keys[k], p[name], shapes[name], dtype) if name in p else None
+            for k, name in enumerate(("inputs", "hidden"))
+        )
         stays = {
-            name: 1 - keep_mask(k, p, (T, size), dtype)
-            for k, (name, p) in zip(keys[2:], self._zones.items(), strict=False)
+            ZONEOUT[name]: 1 - keep_mask(k, p[name], size, dtype)
+            for k, name in zip(keys[2:], zones, strict=False)
         }  # fmt: skip
-        inside = Noise()
-        if has_noise(self.cell):
-            inside = self.cell.sample_noise(params, keys[-1], T)
-        return Noise(StepNoise(stays, inside.steps), SequenceNoise(x_mask, h_mask, inside.sequence))
+        noise = noise_of(caller, self.cell, params, keys[-1], T, inside) if draws_inside else Noise()
+        return Noise(DropoutStepNoise(stays, noise.steps), DropoutSequenceNoise(x_mask, h_mask, noise.sequence))
+
+    def noise_in_update(self, noise: Noise) -> bool:
+        """Whether the noise has zoneout masks, or the cell inside reads its noise in `update`."""
+        return bool(noise.steps and noise.steps.zoneout) or self.cell.noise_in_update(_inside(noise))
 
     def project(self, params: Any, x: Array, **given: Any) -> Any:
         """The cell's `project` of x ⊙ m_x / (1 − inputs)."""
         masks, given = _masks(given)
-        return call_given(self.cell.project, params, _times(x, masks.x), given=given)
+        return call_given(self.cell.project, params, _times(x, masks.inputs), given=given)
 
     def recur(self, params: Any, state: Any, **given: Any) -> Any:
         """The cell's `recur` of h ⊙ m_h / (1 − hidden)."""
         masks, given = _masks(given)
-        return call_given(self.cell.recur, params, _masked(state, masks.h), given=given)
+        return call_given(self.cell.recur, params, _masked(state, masks.hidden), given=given)
 
     def update(self, params: Any, state: Any, zx: Any, zh: Any, **given: Any) -> Any:
         """The cell's `update`, then zoneout: with masks if they were drawn, else with expected values."""
@@ -225,7 +296,7 @@ class Dropout(CellWrapper, SplitCell):
         """The cell's coefficients, with zoneout."""
         stays = self._stays(params, given)
         masks, given = _masks(given)
-        a, b = call_given(self.cell.affine, params, _times(x, masks.x), given=given)
+        a, b = call_given(self.cell.affine, params, _times(x, masks.inputs), given=given)
         one, zero = jax.tree.map(jnp.ones_like, a), jax.tree.map(jnp.zeros_like, b)
         return _zoned(stays, one, a), _zoned(stays, zero, b)
 
@@ -240,8 +311,8 @@ class Dropout(CellWrapper, SplitCell):
     def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any, **given: Any) -> Any:
         """The `preactivation_jvp` of the cell, at x ⊙ m_x / (1 − inputs) and h ⊙ m_h / (1 − hidden)."""
         masks, given = _masks(given)
-        dx = None if dx is None else _times(dx, masks.x)
-        args = params, dparams, _times(x, masks.x), dx, _masked(state, masks.h)
+        dx = None if dx is None else _times(dx, masks.inputs)
+        args = params, dparams, _times(x, masks.inputs), dx, _masked(state, masks.hidden)
         return call_given(self.cell.preactivation_jvp, *args, given=given)
 
     def recur_transposed(self, params: Any) -> Callable[..., Any]:
@@ -250,7 +321,7 @@ class Dropout(CellWrapper, SplitCell):
 
         def recur(dstate: Any, **given: Any) -> Any:
             masks, given = _masks(given)
-            return call_given(inside, _masked(dstate, masks.h), given=given)
+            return call_given(inside, _masked(dstate, masks.hidden), given=given)
 
         return recur
 
@@ -267,31 +338,46 @@ class Dropout(CellWrapper, SplitCell):
         return {name: jnp.full(self.hidden_size, p, dtype) for name, p in self._zones.items()}
 
 
-class StepNoise(NamedTuple):
-    """Random numbers of every step: zoneout masks by field, 1 where a unit keeps its old value; the cell's own."""
+class DropoutStepNoise(NamedTuple):
+    """The noise of a `Dropout` for every step: the field `steps` of its `Noise`.
+
+    zoneout: zoneout masks by the field of the state, "h" or "c", each (T, H): 1 where a unit keeps its old value, else
+        0. A field without zoneout is absent.
+    cell: the `steps` of the noise of the cell inside, or None.
+    """
 
     zoneout: dict[str, Array]
-    cell: Any
-
-
-class SequenceNoise(NamedTuple):
-    """Random numbers of a sequence: m_x / (1 − inputs) and m_h / (1 − hidden), None for rate 0; the cell's own."""
-
-    x: Array | None = None
-    h: Array | None = None
     cell: Any = None
 
 
-def _masks(given: dict[str, Any]) -> tuple[SequenceNoise, dict[str, Any]]:
+class DropoutSequenceNoise(NamedTuple):
+    """The noise of a `Dropout` for a whole sequence: the field `sequence` of its `Noise`.
+
+    inputs: (I,), the factor of x: 1 / (1 − inputs) or 0. None: 1.
+    hidden: the factor of h before the recurrent product, with the shape of h: 1 / (1 − hidden) or 0. None: 1.
+    cell: the `sequence` of the noise of the cell inside, or None.
+    """
+
+    inputs: Array | None = None
+    hidden: Array | None = None
+    cell: Any = None
+
+
+def _inside(noise: Noise) -> Noise:
+    """The noise of the cell inside."""
+    return Noise(noise.steps and noise.steps.cell, noise.sequence and noise.sequence.cell)
+
+
+def _masks(given: dict[str, Any]) -> tuple[DropoutSequenceNoise, dict[str, Any]]:
     """The masks of x and h, and what the cell inside is given."""
     if "noise" not in given:
-        return SequenceNoise(), given
+        return DropoutSequenceNoise(), given
     noise, rest = given["noise"], {name: value for name, value in given.items() if name != "noise"}
-    steps = None if noise.steps is None else noise.steps.cell
-    masks = SequenceNoise() if noise.sequence is None else noise.sequence
-    if steps is None and masks.cell is None:
+    inside = _inside(noise)
+    masks = DropoutSequenceNoise() if noise.sequence is None else noise.sequence
+    if inside.steps is None and inside.sequence is None:
         return masks, rest
-    return masks, rest | {"noise": Noise(steps, masks.cell)}
+    return masks, rest | {"noise": inside}
 
 
 def _times(x: Array, mask: Array | None) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise
+from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, init_cell, noise_of
 from jax_lstm.layers.wrapper import CellWrapper
 
 
@@ -48,20 +48,21 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         """Whether the cell inside draws random numbers."""
         return has_noise(self.cell)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> LearnedParams:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> LearnedParams:
         """Draw the params of the cell inside; the learned part of the initial state is 0.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default.
+            choices: keyword arguments of the cell's `init`, such as `forget_bias`.
 
         Returns:
             LearnedParams(cell params, state of zeros).
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            TypeError: key is not a random key, dtype is not floating, or the cell does not take one of the choices.
         """
-        params = self.cell.init(key, dtype)
+        params = init_cell("LearnedInitialState.init", self.cell, key, dtype, choices)
         return LearnedParams(params, jax.tree.map(_learned_zeros, self.cell.initial_state(params)))
 
     def initial_state(self, params: LearnedParams) -> Any:
@@ -91,9 +92,9 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         """
         return call_given(self.cell.step, params.cell, state, x, given=given)
 
-    def sample_noise(self, params: LearnedParams, key: Array, T: int) -> Noise:
-        """Draw the random numbers of the cell inside."""
-        return self.cell.sample_noise(params.cell, key, T)
+    def sample_noise(self, params: LearnedParams, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the random numbers of the cell inside; `rates` are those of its `sample_noise`."""
+        return noise_of("LearnedInitialState.sample_noise", self.cell, params.cell, key, T, rates)
 
     def unroll_with(self, run: Callable, inputs: Any, *, reverse: bool) -> tuple[Any, Any, Array]:
         """Run the cell inside over time; see `CompositeCell`."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks
 from jax_lstm.batch import time_major_results
-from jax_lstm.cell import output, output_size
+from jax_lstm.cell import init_cell, output, output_size
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.sequence import unroll
@@ -92,25 +92,27 @@ class Model:
         """The embedding layer; None without a vocabulary."""
         return None if self.vocabulary is None else Embedding(self.vocabulary, self.cell.input_size)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ModelParams:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> ModelParams:
         """Draw the params of every part.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default.
+            choices: keyword arguments of the cell's `init`, such as `forget_bias`.
 
         Returns:
             ModelParams(cell, readout, embedding); embedding is None without a vocabulary.
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            TypeError: key is not a random key, dtype is not floating, or the cell does not take one of the choices.
         """
         key_cell, key_readout = jax.random.split(checks.check_key("Model.init", key))
         if self.embedding is None:
-            return ModelParams(self.cell.init(key_cell, dtype), self.readout.init(key_readout, dtype))
+            cell = init_cell("Model.init", self.cell, key_cell, dtype, choices)
+            return ModelParams(cell, self.readout.init(key_readout, dtype))
         key_cell, key_embedding = jax.random.split(key_cell)
         return ModelParams(
-            self.cell.init(key_cell, dtype),
+            init_cell("Model.init", self.cell, key_cell, dtype, choices),
             self.readout.init(key_readout, dtype),
             self.embedding.init(key_embedding, dtype),
         )

@@ -20,9 +20,19 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jax_lstm import checks
-from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, is_causal, output, output_size, takes_constants
+from jax_lstm.cell import (
+    CompositeCell,
+    Noise,
+    call_given,
+    init_cell,
+    is_causal,
+    noise_of,
+    output,
+    output_size,
+    takes_constants,
+)
 from jax_lstm.engines.layer_scan import scan_layers
-from jax_lstm.layers.dropout import keep_mask, rate
+from jax_lstm.layers.dropout import rate, rate_or_array, scaled_mask
 
 MIN_LOOPED = 3  # at least this many equal cells in a row run as one loop; fewer are faster one after another
 
@@ -100,21 +110,23 @@ class Stack(CompositeCell):
         """Whether every cell is causal: no output depends on later inputs."""
         return all(is_causal(cell) for cell in self.cells)
 
-    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> tuple[Any, ...]:
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32, **choices: Any) -> tuple[Any, ...]:
         """Draw the params of every cell, each from its own key.
 
         Args:
             key: one random key, for example `jax.random.key(0)`. Do not reuse it.
             dtype: floating dtype of every leaf, float32 by default.
+            choices: keyword arguments of the `init` of every cell, such as `forget_bias`.
 
         Returns:
             A tuple with the params of every cell, the lowest first.
 
         Raises:
-            TypeError: key is not a random key, or dtype is not floating.
+            TypeError: key is not a random key, dtype is not floating, or a cell does not take one of the choices; then
+                call the `init` of each cell, and make a tuple of the results.
         """
         keys = jax.random.split(checks.check_key("Stack.init", key), len(self.cells))
-        return tuple(cell.init(k, dtype) for cell, k in zip(self.cells, keys, strict=True))
+        return tuple(init_cell("Stack.init", cell, k, dtype, choices) for cell, k in zip(self.cells, keys, strict=True))
 
     def initial_state(self, params: tuple[Any, ...]) -> tuple[Any, ...]:
         """The initial states of all cells.
@@ -150,18 +162,42 @@ class Stack(CompositeCell):
         """True: a key is always accepted. Dropout uses it, and every cell of the stack that draws random numbers."""
         return True
 
-    def sample_noise(self, params: tuple[Any, ...], key: Array, T: int) -> Noise:
-        """Draw the random numbers of every cell, and the dropout masks between cells."""
-        dtype = jax.tree.leaves(params)[0].dtype
+    def sample_noise(self, params: tuple[Any, ...], key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+        """Draw the random numbers of every cell, and the dropout masks between cells.
+
+        Args:
+            params: what `init` returns.
+            key: one random key. Do not reuse it.
+            T: the number of steps.
+            rates: {"dropout": p, "cells": (rates of the lowest cell or None, ...)}, for this draw in place of the
+                fields; each may be absent. p is a number in [0, 1), or an array that broadcasts to (T, n) for the n
+                outputs of every cell, which may be traced.
+
+        Returns:
+            Noise(a tuple of StackStepNoise, a tuple with the `sequence` of each cell's noise).
+
+        Raises:
+            ValueError: p is out of range or has a wrong shape, `cells` has not one entry per cell, a cell takes no
+                rates, or a name in `rates` is unknown.
+            TypeError: `rates` is not a dict, or p is not a number or an array.
+        """
+        caller, n = "Stack.sample_noise", len(self.cells)
+        key, given = checks.check_key(caller, key), checks.check_rates(caller, rates, ("dropout", "cells"))
+        of_cells = given.get("cells", (None,) * n)
+        if not isinstance(of_cells, Sequence) or len(of_cells) != n:
+            raise ValueError(
+                f"{caller}: cells in rates must be a tuple of {n} rates, one per cell, but is {of_cells!r}"
+            )
+        drops, dtype = "dropout" in given or self.dropout > 0, jax.tree.leaves(params)[0].dtype
         steps, sequence = [], []
-        for k, (cell, p) in enumerate(zip(self.cells, params, strict=True)):
+        for k, (cell, p, of_cell) in enumerate(zip(self.cells, params, of_cells, strict=True)):
             key, key_cell, key_between = jax.random.split(key, 3)
-            noise, mask = Noise(), None
-            if has_noise(cell):
-                noise = cell.sample_noise(p, key_cell, T)
-            if self.dropout > 0 and k < len(self.cells) - 1:
-                mask = keep_mask(key_between, self.dropout, (T, output_size(cell)), dtype)
-            steps.append(LayerNoise(noise.steps, mask))
+            noise, mask = noise_of(caller, cell, p, key_cell, T, of_cell), None
+            if drops and k < n - 1:
+                shape = T, output_size(cell)
+                between = rate_or_array(caller, "dropout", given.get("dropout", self.dropout), shape)
+                mask = scaled_mask(key_between, between, shape, dtype)
+            steps.append(StackStepNoise(noise.steps, mask))
             sequence.append(noise.sequence)
         return Noise(tuple(steps), tuple(sequence))
 
@@ -217,19 +253,24 @@ class Stack(CompositeCell):
         return ends, states, x
 
     def _noise_of_cells(self, noise: Noise | None) -> tuple[Any, Any]:
-        """One `LayerNoise` per cell for the steps, and the noise of each cell for the sequence."""
+        """One `StackStepNoise` per cell for the steps, and the noise of each cell for the sequence."""
         steps, sequence = (None, None) if noise is None else noise
         nothing = (None,) * len(self.cells)
-        return (LayerNoise(),) * len(self.cells) if steps is None else steps, nothing if sequence is None else sequence
+        steps = (StackStepNoise(),) * len(self.cells) if steps is None else steps
+        return steps, nothing if sequence is None else sequence
 
     def _output(self, x: Array, y: Array, mask: Array | None) -> Array:
         """The input of the next cell, from the input x and output y of this one: residual sum, then dropout."""
         y = x.astype(y.dtype) + y if self.residual and x.shape[-1] == y.shape[-1] else y
-        return y if mask is None else y * mask / (1 - self.dropout)
+        return y if mask is None else y * mask
 
 
-class LayerNoise(NamedTuple):
-    """Random numbers of one cell of a `Stack` for every step: its own, and the dropout mask of its output, or None."""
+class StackStepNoise(NamedTuple):
+    """The noise of one cell of a `Stack` for every step. The field `steps` of the stack's `Noise` is a tuple of these.
+
+    cell: the `steps` of the noise of the cell, or None.
+    mask: (T, n), the factor of the n outputs that the next cell reads: 1 / (1 − dropout) or 0. None: 1.
+    """
 
     cell: Any = None
     mask: Array | None = None

@@ -79,8 +79,8 @@ def test_a_numpy_integer_is_a_size_and_becomes_a_python_one(cell, integer):
         (lambda: jl.LSTM(I, H, chrono=20, forget_bias=0.0), ValueError, "chrono.*forget_bias=0.0.*give one"),
         (lambda: jl.LSTM(I, H, compute_dtype="int8"), TypeError, "compute_dtype must be a floating dtype.*int8"),
         (lambda: jl.GRU(I, H, compute_dtype="quick"), TypeError, "compute_dtype must be a floating dtype.*'quick'"),
-        (lambda: jl.RNN(I, H, activation="gelu"), ValueError, "activation.*tanh, sigmoid, relu, linear.*'gelu'"),
-        (lambda: jl.RNN(I, H, activation=jnp.tanh), ValueError, "activation.*tanh, sigmoid, relu, linear"),  # pyrefly: ignore
+        (lambda: jl.RNN(I, H, activation="softmax"), ValueError, "activation.*tanh, sigmoid, relu, linear.*'softmax'"),
+        (lambda: jl.RNN(I, H, activation=jnp.sin), ValueError, "activation.*tanh, sigmoid, relu, linear"),  # pyrefly: ignore
     ],
 )  # fmt: skip
 def test_a_choice_out_of_range_is_refused_by_name(make, error, words):
