@@ -40,17 +40,18 @@ if they have a parameter `noise` or `constants`. Give the parameter a default: a
 pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read them in `update`.
 """
 
+import contextlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
-from jax_lstm import checks
+from jax_lstm import checks, restore
 
 # If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
 DERIVED_FROM = {
@@ -61,6 +62,20 @@ DERIVED_FROM = {
     "affine": ("project", "recur", "update", "mix", "step"),
 }
 OWN_DERIVATIVE = ("update_with_residuals", "update_jvp", "preactivation_jvp", "recur_transposed")
+
+_STATIC: set[type] = set()
+
+
+def make_static(cls: type) -> None:
+    """Make the class of a cell a static pytree, which `jax.jit` takes as an argument; once per class.
+
+    A class that its author has made a pytree, for example with `jax.tree_util.register_static`, stays as it is. So this
+    runs when the first cell is made: decorators of the class have run by then.
+    """
+    if cls not in _STATIC:
+        with contextlib.suppress(ValueError):  # JAX refuses a class that is registered already
+            jax.tree_util.register_static(cls)
+        _STATIC.add(cls)
 
 
 @runtime_checkable
@@ -138,7 +153,13 @@ class Noise(NamedTuple):
 
 
 class OptionalMethods:
-    """What any cell may define besides the protocol `Cell`, with the defaults."""
+    """What any cell may define besides the protocol `Cell`, with the defaults; every subclass is a static pytree."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make the cell; the first one of a class makes that class a static pytree."""
+        make_static(cls)
+        new: Any = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
     @property
     def output_size(self) -> int:
@@ -163,6 +184,14 @@ class OptionalMethods:
     def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing."""
         return Noise()
+
+    def params_from(self, tree: Any) -> Any:
+        """Params from plain containers, such as a checkpoint restored without a template; see `jl.params_from`."""
+        return restore.params_from(self, tree)
+
+    def state_from(self, tree: Any) -> Any:
+        """A state from plain containers, such as a checkpoint restored without a template; see `jl.state_from`."""
+        return restore.state_from(self, tree)
 
 
 class SplitCell(OptionalMethods, ABC):
@@ -266,29 +295,6 @@ class SplitCell(OptionalMethods, ABC):
         zx = call_given(self.project, params, x, given=given)
         zh = call_given(self.recur, params, state, given=lasting(given))
         return self.mix(params, call_given(self.update, params, state, zx, zh, given=given))
-
-    def params_from(self, tree: Any) -> Any:
-        """Params from a dict of arrays, such as a checkpoint restored without a template.
-
-        Args:
-            tree: a dict with one array per field of the params, or params.
-
-        Returns:
-            The params as the cell's NamedTuple of JAX arrays.
-
-        Raises:
-            ValueError: a leaf is missing, unknown or of a wrong shape; the message names it.
-            TypeError: the leaves are not float arrays of one dtype.
-        """
-        want = type(checks.params_shapes(self))
-        names = checks.field_names(want)
-        if isinstance(tree, dict) and names:
-            if unknown := sorted(set(tree) - set(names)):
-                raise ValueError(
-                    f"params_from: {unknown[0]!r} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
-                )
-            tree = want(**{name: tree.get(name) for name in names})
-        return checks.check_params("params_from", self, tree)[0]
 
 
 class CompositeCell(OptionalMethods, ABC):

@@ -205,8 +205,8 @@ def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
     want = params_shapes(cell)
     if isinstance(value, dict) and field_names(want):
         raise ValueError(
-            f"{caller}: params must be {type(want).__name__}, but is a dict"
-            + "; convert it with cell.params_from(params)" * hasattr(cell, "params_from")
+            f"{caller}: params must be {type(want).__name__}, but is a dict; convert it with "
+            "jl.params_from(cell, params)"
         )
     value = _checked(caller, "params", cell, want, value)
     dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
@@ -239,7 +239,8 @@ def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
     if type(value) is not type(want):
         raise TypeError(
             f"{caller}: state must be a {type(want).__name__}, but is {_describe(value)}; "
-            "make one with cell.initial_state(params)"
+            "convert a restored state with jl.state_from(cell, state), or make a first one with "
+            "cell.initial_state(params)"
         )
     value = _checked(caller, "state", cell, want, value)
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
@@ -276,7 +277,7 @@ def _checked(caller: str, what: str, cell: Any, want: Any, value: Any) -> Any:
     if jax.tree.structure(value) != jax.tree.structure(want):
         raise ValueError(
             f"{caller}: {what} must be {type(want).__name__}, the type that cell {_name(cell)} makes, but is "
-            f"{_describe(value)}"
+            f"{_describe(value)}, or has other containers inside; convert it with jl.{what}_from(cell, {what})"
         )
     return jax.tree.map(jnp.asarray, value)
 

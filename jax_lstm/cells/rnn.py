@@ -42,7 +42,6 @@ class RNNState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class RNN(PreactivationCell):
     """Simple recurrent network (vanilla RNN) cell, with optional leak and noise (Elman 1990).

@@ -17,7 +17,6 @@ from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Truncated(CellWrapper):
     """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.

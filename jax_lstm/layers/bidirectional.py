@@ -32,7 +32,6 @@ class BidirectionalState(NamedTuple):
     backward: Any
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Bidirectional(CompositeCell):
     """Bidirectional recurrent network: two cells over one sequence, in opposite directions (Schuster & Paliwal 1997).

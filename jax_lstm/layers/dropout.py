@@ -83,7 +83,6 @@ def drop_weights(key: Array, params: Any, p: float, names: Sequence[str] = ("w_h
     )
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Dropout(CellWrapper, SplitCell):
     """A cell with dropout on its inputs and on h, and zoneout. It has the params, state and sizes of the cell inside.

@@ -27,7 +27,6 @@ class LearnedParams(NamedTuple):
     state: Any
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class LearnedInitialState(CellWrapper, CompositeCell):
     """A cell with a learned initial state: s_0 = cell.initial_state(params.cell) + params.state.

@@ -27,7 +27,6 @@ from jax_lstm.layers.dropout import keep_mask, rate
 MIN_LOOPED = 3  # at least this many equal cells in a row run as one loop; fewer are faster one after another
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Stack(CompositeCell):
     """Stack of cells (a multi-layer recurrent network): the outputs of each cell are the inputs of the next.
