@@ -143,6 +143,11 @@ def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype,
             f"{caller}: {name} has {x.shape[-1]} features on its last axis, but cell {_name(cell)} takes "
             f"{cell.input_size} ({name}.shape={x.shape})"
         )
+    if ndim == 2 and not is_at_least(x.shape[0], 0 if isinstance(x.shape[0], int) else 1):
+        raise ValueError(
+            f"{caller}: {name} must have at least 1 step in an exported program, but has T = {x.shape[0]}, which may "
+            f"be 0; make the shape with jax.export.symbolic_shape(..., constraints=[{f'{x.shape[0]} >= 1'!r}])"
+        )
     mine, theirs = jnp.finfo(x.dtype), jnp.finfo(dtype)
     if mine.nmant > theirs.nmant or mine.maxexp > theirs.maxexp:
         raise TypeError(
@@ -319,6 +324,14 @@ def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
     """`state_shapes`, cached. `widest` is only part of the cache's key: shapes depend on whether float64 is on."""
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
     return jax.eval_shape(cell.initial_state, params)
+
+
+def is_at_least(n: Any, least: Any) -> bool:
+    """Whether n ≥ least; False for a symbolic size of which this is not known (`jax.export`)."""
+    try:
+        return bool(n >= least)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def is_array(value: Any) -> bool:

@@ -15,8 +15,10 @@ from jax.typing import DTypeLike
 from jax_lstm import checks
 from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
+from jax_lstm.registry import register_cell
 
 
+@register_cell
 @dataclass(frozen=True)
 class Truncated(CellWrapper):
     """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.
