@@ -44,7 +44,7 @@ import contextlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,7 @@ DERIVED_FROM = {
 }
 OWN_DERIVATIVE = ("update_with_residuals", "update_jvp", "preactivation_jvp", "recur_transposed")
 
+C = TypeVar("C")
 _STATIC: set[type] = set()
 
 
@@ -155,7 +156,7 @@ class Noise(NamedTuple):
 class OptionalMethods:
     """What any cell may define besides the protocol `Cell`, with the defaults; every subclass is a static pytree."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[C], *args: Any, **kwargs: Any) -> C:
         """Make the cell; the first one of a class makes that class a static pytree."""
         make_static(cls)
         new: Any = super().__new__

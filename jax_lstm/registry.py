@@ -109,7 +109,7 @@ def _register_export(cls: type) -> None:
             serialized_name=f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}",
             serialize_auxdata=write,
             deserialize_auxdata=read,
-            from_children=lambda cell, children: cell,
+            from_children=lambda aux_data, children: aux_data,
         )
 
 

@@ -5,7 +5,7 @@ first entry. `flax.serialization` turns a tuple into a dict with the keys "0", "
 the names of its fields; Orbax turns them into lists and dicts. All of these give the same paths.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -89,21 +89,20 @@ def state_from(cell: Any, tree: Any) -> Any:
 
 def _rebuilt(caller: str, what: str, cell: Any, want: Any, tree: Any) -> Any:
     """A tree with the structure of `want` and the leaves of `tree`, as JAX arrays; a leaf is found by its path."""
-    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(want)]
-    leaves = _leaves(tree)
-    takes = ", ".join(_show(path) for path in paths) or "no leaves"
+    shapes = {_names(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(want)}
+    leaves, name = _leaves(tree), type(cell).__name__
     for path in leaves:
-        if path not in paths:
+        if path not in shapes:
             raise ValueError(
-                f"{caller}: {what} has {_show(path)}, which cell {type(cell).__name__} does not take; it takes {takes}"
+                f"{caller}: {_show(path)!r} is not a leaf of the {what} of {name}; it takes {_show_all(shapes)}"
             )
-    for path in paths:
+    for path, shape in shapes.items():
         if path not in leaves:
             raise ValueError(
-                f"{caller}: {what} lacks {_show(path)}, which cell {type(cell).__name__} needs; it has "
-                f"{', '.join(_show(path) for path in leaves) or 'no leaves'}, and needs {takes}"
+                f"{caller}: {what} lacks {_show(path)}, which {name} needs with shape {shape}; it has "
+                f"{_show_all(leaves)}, and needs {_show_all(shapes)}"
             )
-    arrays = [checks.as_array(caller, ".".join((what, *path)), leaves[path]) for path in paths]
+    arrays = [checks.as_array(caller, ".".join((what, *path)), leaves[path]) for path in shapes]
     return jax.tree.structure(want).unflatten(arrays)
 
 
@@ -164,6 +163,10 @@ def _names(path: Any) -> Path:
 
 def _show(path: Path) -> str:
     return ".".join(path) or "one array"
+
+
+def _show_all(paths: Iterable[Path]) -> str:
+    return ", ".join(_show(path) for path in paths) or "no leaves"
 
 
 def _describe(value: Any) -> str:

@@ -63,16 +63,15 @@ def check_options(
             )
     remat_every = checks.static_value(caller, "remat_every", remat_every)
     auto = isinstance(remat_every, str) and remat_every == "auto"
-    if remat_every is not None and not auto:
-        remat_every = checks.positive_int(caller, "remat_every", remat_every)
-    if remat_every is not None and not isinstance(T, int) and (auto or not isinstance(T % remat_every, int)):
+    n = None if remat_every is None or auto else checks.positive_int(caller, "remat_every", remat_every)
+    if not isinstance(T, int) and (auto or (n is not None and not isinstance(T % n, int))):
         raise ValueError(
             f"{caller}: remat_every={remat_every!r} needs a known number of steps"
-            + f" or a multiple of {remat_every}" * (not auto)
+            + f" or a multiple of {n}" * (not auto)
             + f", but T is {T}; leave remat_every out when exporting, or export with a fixed T"
         )
-    remat_every = segment_length(T) if auto else remat_every
-    return Options(reverse=checks.check_bool(caller, "reverse", reverse), remat_every=remat_every, truncate=truncate)
+    n = segment_length(T) if auto else n
+    return Options(reverse=checks.check_bool(caller, "reverse", reverse), remat_every=n, truncate=truncate)
 
 
 def check_arrays(
