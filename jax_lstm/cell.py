@@ -182,7 +182,7 @@ class OptionalMethods:
         """The output y_t of a step, read from the state. The default is `state.h`."""
         return state.h
 
-    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
+    def sample_noise(self, params: Any, key: Array, T: Any) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing."""
         return Noise()
 

@@ -9,7 +9,7 @@ a = Δt/τ is the time step over the time constant. The noise is that of Song, Y
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ class RNN(PreactivationCell):
         """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
         return RNNState(gates.rnn_state(dstate.h, residuals * dz, self.leak))
 
-    def sample_noise(self, params: RNNParams, key: Array, T: int) -> Noise:
+    def sample_noise(self, params: RNNParams, key: Array, T: Any) -> Noise:
         """Draw the noise σ ε_t of every step, (T, H), from a key."""
         ε = jax.random.normal(key, (T, self.hidden_size), at_least_float32(params.b.dtype)).astype(params.b.dtype)
         return Noise(steps=self.noise * ε)

@@ -152,7 +152,7 @@ class Bidirectional(CompositeCell):
         """Whether at least one of the two cells draws random numbers."""
         return has_noise(self.forward) or has_noise(self.backward)
 
-    def sample_noise(self, params: BidirectionalParams, key: Array, T: int) -> Noise:
+    def sample_noise(self, params: BidirectionalParams, key: Array, T: Any) -> Noise:
         """Draw the random numbers of both cells, each from its own key."""
         cells, keys = (self.forward, self.backward), jax.random.split(key)
         forward, backward = (

@@ -41,7 +41,7 @@ def rate(caller: str, name: str, value: Any) -> float:
     return p
 
 
-def keep_mask(key: Array, p: float, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+def keep_mask(key: Array, p: float, shape: tuple[Any, ...], dtype: DTypeLike) -> Float[Array, "..."]:
     """A mask of this shape: each entry is 1 with probability 1 − p, else 0."""
     return jax.random.bernoulli(key, 1 - p, shape).astype(dtype)
 
@@ -183,7 +183,7 @@ class Dropout(CellWrapper, SplitCell):
         """Whether the cell inside is linear in its state; zoneout keeps it linear."""
         return is_linear(self.cell)
 
-    def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
+    def sample_noise(self, params: Any, key: Array, T: Any) -> Noise:
         """Draw the masks of one sequence of T steps, and the noise of the cell inside."""
         dtype = jax.tree.leaves(params)[0].dtype
         keys = jax.random.split(key, 2 + len(self._zones) + has_noise(self.cell))

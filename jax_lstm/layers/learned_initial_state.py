@@ -90,7 +90,7 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         """
         return call_given(self.cell.step, params.cell, state, x, given=given)
 
-    def sample_noise(self, params: LearnedParams, key: Array, T: int) -> Noise:
+    def sample_noise(self, params: LearnedParams, key: Array, T: Any) -> Noise:
         """Draw the random numbers of the cell inside."""
         return self.cell.sample_noise(params.cell, key, T)
 

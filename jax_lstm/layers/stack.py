@@ -145,7 +145,7 @@ class Stack(CompositeCell):
         """True: a key is always accepted. Dropout uses it, and every cell of the stack that draws random numbers."""
         return True
 
-    def sample_noise(self, params: tuple[Any, ...], key: Array, T: int) -> Noise:
+    def sample_noise(self, params: tuple[Any, ...], key: Array, T: Any) -> Noise:
         """Draw the random numbers of every cell, and the dropout masks between cells."""
         dtype = jax.tree.leaves(params)[0].dtype
         steps, sequence = [], []
