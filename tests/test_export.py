@@ -19,6 +19,7 @@ from problem import WRITTEN
 from tiers import slow_except
 
 import jax_lstm as jl
+from jax_lstm.engines import layout
 from jax_lstm.registry import CELLS as REGISTERED
 
 CELL = jl.LSTM(3, 5)
@@ -315,6 +316,15 @@ def test_an_unknown_size_gives_the_same_numbers(name):
     params = jax.eval_shape(lambda key: of.init(key, jnp.float32), jax.random.key(0))
     xs = jax.ShapeDtypeStruct(shape, jnp.int32 if of is SYMBOLS else jnp.float32)
     given = jax.tree.map(jnp.asarray, drawn((params, xs), b=2, t=5, **{"4*t": 8}))
+    assert_close(export.export(jax.jit(f))(params, xs).call(*given), f(*given))
+
+
+def test_a_merged_batch_may_have_any_size(monkeypatch):
+    monkeypatch.setattr(layout, "can_merge_axes", lambda: True)  # as with one device
+    of, axes, f = WORKS["fewer steps"]
+    params = jax.eval_shape(lambda key: of.init(key, jnp.float32), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct(export.symbolic_shape(axes, constraints=["t >= 2"]), jnp.float32)
+    given = jax.tree.map(jnp.asarray, drawn((params, xs), b=2, t=5))
     assert_close(export.export(jax.jit(f))(params, xs).call(*given), f(*given))
 
 
