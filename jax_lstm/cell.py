@@ -68,10 +68,10 @@ _STATIC: set[type] = set()
 
 
 def make_static(cls: type) -> None:
-    """Make the class of a cell a static pytree, which `jax.jit` takes as an argument; once per class.
+    """Make the class of a cell, or of a Model, a static pytree, which `jax.jit` takes as an argument; once per class.
 
     A class that its author has made a pytree, for example with `jax.tree_util.register_static`, stays as it is. So this
-    runs when the first cell is made: decorators of the class have run by then.
+    runs when the first object is made: decorators of the class have run by then.
     """
     if cls not in _STATIC:
         with contextlib.suppress(ValueError):  # JAX refuses a class that is registered already
@@ -153,14 +153,18 @@ class Noise(NamedTuple):
     sequence: Any = None
 
 
-class OptionalMethods:
-    """What any cell may define besides the protocol `Cell`, with the defaults; every subclass is a static pytree."""
+class StaticPytree:
+    """Base class whose subclasses are static pytrees: `jax.jit` takes their objects as arguments."""
 
     def __new__(cls: type[C], *args: Any, **kwargs: Any) -> C:
-        """Make the cell; the first one of a class makes that class a static pytree."""
+        """Make the object; the first one of a class makes that class a static pytree."""
         make_static(cls)
         new: Any = super().__new__
         return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+
+
+class OptionalMethods(StaticPytree):
+    """What any cell may define besides the protocol `Cell`, with the defaults."""
 
     @property
     def output_size(self) -> int:

@@ -98,7 +98,13 @@ def _register_export(cls: type) -> None:
     """Tell `jax.export` to write a static object of this class as its config."""
 
     def write(cell: Any) -> bytes:
-        return json.dumps(to_config(cell)).encode()
+        try:
+            return json.dumps(to_config(cell)).encode()
+        except TypeError as error:
+            raise TypeError(
+                f"jax.export: cell {type(cell).__name__} must have plain data in its fields to be saved, but {error}; "
+                "fix the cell with functools.partial before you export, so that the program does not take it"
+            ) from error
 
     def read(config: bytes) -> Any:
         return from_config(json.loads(config))
@@ -106,7 +112,7 @@ def _register_export(cls: type) -> None:
     with contextlib.suppress(ValueError):  # the class is registered already, here or by its author
         jax.export.register_pytree_node_serialization(
             cls,
-            serialized_name=f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}",
+            serialized_name=f"jax_lstm.{cls.__name__}",  # as in a config: the module may be __main__ when it is saved
             serialize_auxdata=write,
             deserialize_auxdata=read,
             from_children=lambda aux_data, children: aux_data,

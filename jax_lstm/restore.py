@@ -102,8 +102,18 @@ def _rebuilt(caller: str, what: str, cell: Any, want: Any, tree: Any) -> Any:
                 f"{caller}: {what} lacks {_show(path)}, which {name} needs with shape {shape}; it has "
                 f"{_show_all(leaves)}, and needs {_show_all(shapes)}"
             )
-    arrays = [checks.as_array(caller, ".".join((what, *path)), leaves[path]) for path in shapes]
+    arrays = [_array(caller, ".".join((what, *path)), leaves[path]) for path in shapes]
     return jax.tree.structure(want).unflatten(arrays)
+
+
+def _array(caller: str, name: str, value: Any) -> jax.Array:
+    """A leaf as a JAX array. NumPy's files keep the bytes of a bfloat16 array, but not its dtype."""
+    if checks.is_array(value) and str(value.dtype).startswith(("|V", "object", "<U")):
+        raise TypeError(
+            f"{caller}: {name} must hold numbers, but holds {value.dtype}; if a NumPy file held bfloat16, convert it "
+            "with .view(jnp.bfloat16)"
+        )
+    return checks.as_array(caller, name, value)
 
 
 def _leaves(tree: Any, path: Path = ()) -> dict[Path, Any]:

@@ -251,6 +251,7 @@ def test_a_registered_cell_of_a_user_can_be_saved():
         with pytest.raises(ValueError, match=r"unregistered type .*Doubled"):
             program.serialize()
         jl.register_cell(Doubled)
+        assert export_name(Doubled) == "jax_lstm.Doubled"
         back = export.deserialize(program.serialize())
         given = jax.tree.map(jnp.asarray, drawn(args, b=2, t=3))
         twice = (given[0], 2 * given[1], given[2])
@@ -258,6 +259,14 @@ def test_a_registered_cell_of_a_user_can_be_saved():
     finally:
         REGISTERED.clear()
         REGISTERED.update(before)
+
+
+def test_a_cell_with_a_function_in_a_field_is_named():
+    cell = jl.GRU(3, 4)
+    object.__setattr__(cell, "compute_dtype", len)
+    program = export.export(jax.jit(lambda cell, x: x))(cell, jax.ShapeDtypeStruct((2,), jnp.float32))
+    with pytest.raises(TypeError, match=r"jax\.export: cell GRU must have plain data .* not JSON serializable"):
+        program.serialize()
 
 
 # Sizes that are not known when a program is exported.
@@ -363,7 +372,10 @@ def test_the_advised_constraint_is_enough():
     assert str(hs.shape[0]) == "t - 1"
 
 
-def test_explain_names_the_option_too():
+def test_explain_takes_unknown_sizes_and_names_the_option():
+    for shape in ("t, b, 3", "t, 8, 3", "7, b, 3"):
+        xs = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
+        assert jl.engines.explain(CELL, xs).startswith("LSTM: hoisted, inputs projected before the loop")
     xs = jax.ShapeDtypeStruct(export.symbolic_shape("t, 3"), jnp.float32)
     assert "hoisted" in jl.engines.explain(CELL, xs)
     with pytest.raises(ValueError, match=r"explain: remat_every='auto' needs a known number of steps, but T is t"):

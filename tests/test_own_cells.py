@@ -320,6 +320,21 @@ def test_equal_own_cells_share_one_program():
     assert run._cache_size() == 2  # pyrefly: ignore
 
 
+def test_a_subclass_of_a_model_is_static_too():
+    @dataclass(frozen=True)
+    class Scored(jl.Model):
+        def score(self, params, xs):
+            return jnp.sum(self.apply(params, xs)[1])
+
+    model = Scored(Halved(3, 4), output_size=2)
+    params = params_of(model)
+    score = jax.jit(lambda model, params, xs: model.score(params, xs))(model, params, XS)
+    np.testing.assert_allclose(
+        score, np.sum(jl.unroll(Halved(3, 4), params.cell, XS)[1] @ params.readout.w), atol=1e-12
+    )
+    assert jax.tree.leaves((model, model.readout, jl.Embedding(5, 3))) == []
+
+
 def test_a_class_that_is_a_pytree_with_leaves_stays_one():
     @jax.tree_util.register_dataclass
     @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class OwnLSTM(jl.LSTM):
     """A subclass of a cell of the library."""
 
 
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "truncated": jl.gradflow.Truncated(jl.LSTM(I, H)),
     "dropout in a stack": jl.Stack((jl.Dropout(jl.LSTM(I, H), hidden=0.2), jl.Bidirectional(jl.GRU(H, 2)))),
     "learned stack": jl.LearnedInitialState(jl.Stack((jl.SLSTM(I, H), jl.RNN(H, 2)))),
@@ -60,8 +60,8 @@ OTHERS = {
     "own subclass": OwnLSTM(I, H),
     "own cell in a stack": jl.Stack((jl.LSTM(I, I, peephole=True), Counter())),
 }
-CELLS = {name: row.cell for name, row in WRITTEN.items()} | OTHERS
-MODELS = {
+CELLS: dict[str, Any] = {name: row.cell for name, row in WRITTEN.items()} | OTHERS
+MODELS: dict[str, Any] = {
     "model": jl.Model(jl.LSTM(I, H), 2),
     "model with symbols": jl.Model(jl.Stack((jl.LSTM(I, H), jl.GRU(H, 2))), 2, vocabulary=5),
     "readout": jl.Readout(H, 2),
@@ -172,6 +172,50 @@ def test_an_archive_of_numpy_is_a_tree(tmp_path):
         assert_same(jl.params_from(CELLS["GRU"], archive), saved("GRU")["params"])
 
 
+@dataclass(frozen=True)
+class Bare:
+    """A cell whose params and state are bare arrays."""
+
+    input_size: int = I
+    hidden_size: int = H
+
+    def init(self, key, dtype=jnp.float32):
+        return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
+
+    def initial_state(self, params, like=None):
+        return jnp.zeros(self.hidden_size, params.dtype)
+
+    def step(self, params, state, x):
+        state = (state + jnp.tanh(x @ params)) / 2
+        return state, state
+
+
+def test_bare_arrays_are_params_and_states():
+    w, s = np.random.default_rng(0).normal(size=(I, H)), np.random.default_rng(1).normal(size=(2, H))
+    for cell, of in ((Bare(), lambda a: a), (jl.Stack((jl.RNN(I, I), Bare())), lambda a: [RNN[a.ndim == 2], a])):
+        params, state = jl.params_from(cell, of(w)), jl.state_from(cell, of(s[0]))
+        assert np.array_equal(jax.tree.leaves(params)[-1], w)
+        assert np.array_equal(jax.tree.leaves(state)[-1], s[0])
+    assert np.array_equal(jl.state_from(Bare(), s), s)
+    with pytest.raises(ValueError, match=r"params\.? has shape \(4, 3\)"):
+        jl.params_from(Bare(), w.T)
+    with pytest.raises(ValueError, match="'w' is not a leaf of the params of Bare; it takes one array"):
+        jl.params_from(Bare(), {"w": w})
+
+
+RNN = [{"h": np.zeros(I)}, {"w_x": np.zeros((I, I)), "w_h": np.zeros((I, I)), "b": np.zeros(I)}]
+
+
+def test_bytes_without_their_dtype_are_named(tmp_path):
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), saved("GRU")["params"])
+    np.savez(tmp_path / "gru.npz", **params._asdict())
+    with np.load(tmp_path / "gru.npz") as archive:
+        with pytest.raises(TypeError, match=r"params_from: params\.w_x must hold numbers.*\.view\(jnp\.bfloat16\)"):
+            jl.params_from(CELLS["GRU"], archive)
+        back = jl.params_from(CELLS["GRU"], {name: a.view(jnp.bfloat16) for name, a in archive.items()})
+    assert_same(back, params)
+
+
 def changed(tree, path, value=None):
     """A copy of nested dicts with another leaf at a path; None removes it."""
     key, rest = path[0], path[1:]
@@ -262,7 +306,7 @@ def test_a_plain_tree_gets_the_advice_to_convert_it(name):
 
 # The tables of docs/layers.md.
 
-DOCUMENTED = {
+DOCUMENTED: dict[str, Any] = {
     "LSTM": jl.LSTM(I, H),
     "LSTM(peephole=True)": jl.LSTM(I, H, peephole=True),
     "LSTM(projection=…)": jl.LSTM(I, H, projection=2),

@@ -198,7 +198,7 @@ def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLik
     if not isinstance(running, LyapunovState):
         raise TypeError(
             f"lyapunov_update: running must be a LyapunovState, but is a {type(running).__name__}; "
-            "make one with lyapunov_init(state)"
+            "make one with lyapunov_init(state), or convert a restored one with LyapunovState(**running)"
         )
     cell = checks.check_cell("lyapunov_update", cell)
     params, dtype = checks.check_params("lyapunov_update", cell, params)

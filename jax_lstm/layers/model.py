@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, restore
-from jax_lstm.cell import output, output_size
+from jax_lstm.cell import StaticPytree, output, output_size
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.sequence import unroll
@@ -35,9 +35,8 @@ class ModelParams(NamedTuple):
     embedding: EmbeddingParams | None = None
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
-class Model:
+class Model(StaticPytree):
     """Sequence model: an embedding (optional), a cell and a linear readout.
 
     One step::
