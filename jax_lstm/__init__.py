@@ -6,6 +6,7 @@ returned. Functions take one sequence xs of shape (T, I); `batched` makes them t
     cells       LSTM, GRU, RNN, JANET, MinLSTM, MinGRU, SLSTM; `Cell` and `SplitCell` describe your own
     running     unroll (a sequence), batched (a batch), step (one step), stream (compiled steps), tbptt (truncated
                 backpropagation through time), unroll_states, gates_of; lstm and lstm_step need no cell
+    configs     to_config, from_config, register_cell; params_from and state_from read checkpoints
     layers      Stack, Bidirectional, Dropout, LearnedInitialState, Embedding, Readout, Model, sample
     gradients   `jax_lstm.gradflow` measures how gradients vanish or explode over time
     Flax        `jax_lstm.nnx` and `jax_lstm.linen`; import them yourself
@@ -20,7 +21,7 @@ returned. Functions take one sequence xs of shape (T, I); `batched` makes them t
 ((4,), (4,), (6, 4))
 """
 
-from jax_lstm import engines, gradflow
+from jax_lstm import engines, gradflow, registry
 from jax_lstm.batch import batched, initial_states
 from jax_lstm.cell import Cell, CompositeCell, Noise, SplitCell
 from jax_lstm.cells.gru import GRU, GRUParams, GRUState
@@ -41,10 +42,13 @@ from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.layers.sampling import sample
 from jax_lstm.layers.stack import Stack, StackStepNoise
 from jax_lstm.registry import from_config, register_cell, to_config
+from jax_lstm.restore import params_from, state_from
 from jax_lstm.sequence import gates_of, lstm, lstm_step, step, tbptt, unroll, unroll_states
 from jax_lstm.stream import Stream, stream
 
 __version__ = "0.1.0"
+
+registry.register_namedtuples(__name__)
 
 __all__ = [
     "GRU",
@@ -103,8 +107,10 @@ __all__ = [
     "initial_states",
     "lstm",
     "lstm_step",
+    "params_from",
     "register_cell",
     "sample",
+    "state_from",
     "step",
     "stream",
     "tbptt",

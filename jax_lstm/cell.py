@@ -43,17 +43,18 @@ run without a key does not pass it. `recur` gets `noise.sequence` only. A cell w
 them in `update`, unless `noise_in_update` is True for that noise.
 """
 
+import contextlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
-from jax_lstm import checks
+from jax_lstm import checks, restore
 
 # If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
 DERIVED_FROM = {
@@ -64,6 +65,21 @@ DERIVED_FROM = {
     "affine": ("project", "recur", "update", "mix", "step"),
 }
 OWN_DERIVATIVE = ("update_with_residuals", "update_jvp", "preactivation_jvp", "recur_transposed")
+
+C = TypeVar("C")
+_STATIC: set[type] = set()
+
+
+def make_static(cls: type) -> None:
+    """Make the class of a cell, or of a Model, a static pytree, which `jax.jit` takes as an argument; once per class.
+
+    A class that its author has made a pytree, for example with `jax.tree_util.register_static`, stays as it is. So this
+    runs when the first object is made: decorators of the class have run by then.
+    """
+    if cls not in _STATIC:
+        with contextlib.suppress(ValueError):  # JAX refuses a class that is registered already
+            jax.tree_util.register_static(cls)
+        _STATIC.add(cls)
 
 
 @runtime_checkable
@@ -139,7 +155,17 @@ class Noise(NamedTuple):
     sequence: Any = None
 
 
-class OptionalMethods:
+class StaticPytree:
+    """Base class whose subclasses are static pytrees: `jax.jit` takes their objects as arguments."""
+
+    def __new__(cls: type[C], *args: Any, **kwargs: Any) -> C:
+        """Make the object; the first one of a class makes that class a static pytree."""
+        make_static(cls)
+        new: Any = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+
+
+class OptionalMethods(StaticPytree):
     """What any cell may define besides the protocol `Cell`, with the defaults."""
 
     @property
@@ -167,7 +193,7 @@ class OptionalMethods:
         """The output y_t of a step, read from the state. The default is `state.h`, or a state that is one array."""
         return state if checks.is_array(state) else state.h
 
-    def sample_noise(self, params: Any, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+    def sample_noise(self, params: Any, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing.
 
         rates: numbers or arrays, which may be traced, by the name of a field of the cell. Each takes the place of that
@@ -175,6 +201,14 @@ class OptionalMethods:
         """
         checks.check_rates(f"{type(self).__name__}.sample_noise", rates, ())
         return Noise()
+
+    def params_from(self, tree: Any) -> Any:
+        """Params from plain containers, such as a checkpoint restored without a template; see `jl.params_from`."""
+        return restore.params_from(self, tree)
+
+    def state_from(self, tree: Any) -> Any:
+        """A state from plain containers, such as a checkpoint restored without a template; see `jl.state_from`."""
+        return restore.state_from(self, tree)
 
 
 class SplitCell(OptionalMethods, ABC):
@@ -287,29 +321,6 @@ class SplitCell(OptionalMethods, ABC):
         zx = call_given(self.project, params, x, given=given)
         zh = call_given(self.recur, params, state, given=lasting(given))
         return self.mix(params, call_given(self.update, params, state, zx, zh, given=given))
-
-    def params_from(self, tree: Any) -> Any:
-        """Params from a dict of arrays, such as a checkpoint restored without a template.
-
-        Args:
-            tree: a dict with one array per field of the params, or params.
-
-        Returns:
-            The params as the cell's NamedTuple of JAX arrays.
-
-        Raises:
-            ValueError: a leaf is missing, unknown or of a wrong shape; the message names it.
-            TypeError: the leaves are not float arrays of one dtype.
-        """
-        want = type(checks.params_shapes(self))
-        names = checks.field_names(want)
-        if isinstance(tree, dict) and names:
-            if unknown := sorted(set(tree) - set(names)):
-                raise ValueError(
-                    f"params_from: {unknown[0]!r} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
-                )
-            tree = want(**{name: tree.get(name) for name in names})
-        return checks.check_params("params_from", self, tree)[0]
 
 
 class CompositeCell(OptionalMethods, ABC):
@@ -463,7 +474,7 @@ def check_pure(cell: Any, params: Any, state: Any, xs: Any, given: dict[str, Any
 
     def everything(params: Any, state: Any, x: Array, given: dict[str, Any]) -> Any:
         made = [call_given(cell.step, params, state, x, given=given), cell.initial_state(params)]
-        return (*made, cell.composed(params, state, x, **given)) if isinstance(cell, SplitCell) else made
+        return (*made, cell.composed(params, state, x, **given)) if is_split(cell) else made
 
     consts = jax.make_jaxpr(everything)(params, state, x, given or {}).consts
     if any(isinstance(c, jax.core.Tracer) for c in consts):

@@ -188,6 +188,11 @@ def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype,
             f"{caller}: {name} has {x.shape[-1]} features on its last axis, but cell {_name(cell)} takes "
             f"{cell.input_size} ({name}.shape={x.shape})"
         )
+    if ndim == 2 and not is_at_least(x.shape[0], 0 if isinstance(x.shape[0], int) else 1):
+        raise ValueError(
+            f"{caller}: {name} must have at least 1 step in an exported program, but has T = {x.shape[0]}, which may "
+            f"be 0; make the shape with jax.export.symbolic_shape(..., constraints=[{f'{x.shape[0]} >= 1'!r}])"
+        )
     mine, theirs = jnp.finfo(x.dtype), jnp.finfo(dtype)
     if mine.nmant > theirs.nmant or mine.maxexp > theirs.maxexp:
         raise TypeError(
@@ -250,8 +255,8 @@ def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
     want = params_shapes(cell)
     if isinstance(value, dict) and field_names(want):
         raise ValueError(
-            f"{caller}: params must be {type(want).__name__}, but is a dict"
-            + "; convert it with cell.params_from(params)" * hasattr(cell, "params_from")
+            f"{caller}: params must be {type(want).__name__}, but is a dict; convert it with "
+            "jl.params_from(cell, params)"
         )
     value = _checked(caller, "params", cell, want, value)
     dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
@@ -285,7 +290,8 @@ def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
     if not is_array(value) if is_one_array else type(value) is not type(want):
         raise TypeError(
             f"{caller}: state must be {'one array' if is_one_array else f'a {type(want).__name__}'}, but is "
-            f"{_describe(value)}; make one with cell.initial_state(params)"
+            f"{_describe(value)}; convert a restored state with jl.state_from(cell, state), or make a first one with "
+            "cell.initial_state(params)"
         )
     value = _checked(caller, "state", cell, want, value)
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
@@ -322,7 +328,7 @@ def _checked(caller: str, what: str, cell: Any, want: Any, value: Any) -> Any:
     if jax.tree.structure(value) != jax.tree.structure(want):
         raise ValueError(
             f"{caller}: {what} must be {type(want).__name__}, the type that cell {_name(cell)} makes, but is "
-            f"{_describe(value)}"
+            f"{_describe(value)}, or has other containers inside; convert it with jl.{what}_from(cell, {what})"
         )
     return jax.tree.map(jnp.asarray, value)
 
@@ -364,6 +370,14 @@ def _state_shapes(cell: Any, dtype: jnp.dtype, widest: jnp.dtype) -> Any:
     """`state_shapes`, cached. `widest` is only part of the cache's key: shapes depend on whether float64 is on."""
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params_shapes(cell))
     return jax.eval_shape(cell.initial_state, params)
+
+
+def is_at_least(n: Any, least: Any) -> bool:
+    """Whether n ≥ least; False for a symbolic size of which this is not known (`jax.export`)."""
+    try:
+        return bool(n >= least)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def is_array(value: Any) -> bool:

@@ -370,7 +370,7 @@ def gates_of(
 def _gates(cell: Any, params: Any, s_0: Any, xs: Any, mask: Any, reset: Any) -> Gates:
     """The gates of all steps at once, from the states before them."""
     states = unroll_states(cell, params, xs, s_0, mask, reset)
-    s_tm1s = jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], s_0, states)
+    s_tm1s = jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: xs.shape[0]], s_0, states)
     s_tm1s = jax.vmap(apply_reset, (0, None, 0))(StepMasks(None, reset), cell.initial_state(params), s_tm1s)
     gates = jax.vmap(cell.gates, (None, 0, 0))(params, s_tm1s, zero_masked(mask, xs))
     return zero_masked(mask, gates)

@@ -56,7 +56,7 @@ def pytest_report_header():
     return f"XLA_FLAGS: {os.environ.get('XLA_FLAGS', '')}"
 
 
-# The modules that check arguments (batch, checks, sequence, engines.run, flax_run, registry, gradflow.adjoint,
+# The modules that check arguments (batch, checks, restore, sequence, engines.run, flax_run, registry, gradflow.adjoint,
 # gradflow.lyapunov) are left out, so that users see our error messages and not those of the type checker.
 CORE = (
     "gates",

@@ -85,8 +85,8 @@ def by_steps(cell):
 
 
 def table():
-    """Every row: those of WRITTEN, and one for each other registered class."""
-    written = {type(row.cell) for row in WRITTEN.values()}
+    """Every row: those of WRITTEN, and one for each other registered class but Truncated, whose gradient is cut."""
+    written = {type(row.cell) for row in WRITTEN.values()} | {jl.gradflow.Truncated}
     others = {name: cls(I, H) for name, cls in REGISTERED.items() if cls not in written}
     return WRITTEN | {name: Row(cell, by_steps(cell)) for name, cell in others.items()}
 

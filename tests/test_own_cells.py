@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from programs import HLO, carried_shapes, products, scans
+from tiers import slow_except
 
 import jax_lstm as jl
+from jax_lstm.layers.wrapper import CellWrapper
+from jax_lstm.registry import CELLS as REGISTERED
 
 ENGINES = ("hoisted", "plain")
 XS = np.random.default_rng(0).normal(size=(6, 3))
@@ -129,6 +132,216 @@ def test_parts_the_engine_cannot_differentiate_run_plain_only(cls, says):
     jax.tree.map(np.testing.assert_array_equal, gradient("auto"), gradient("plain"))
     gradient = gradient("plain")
     assert all(np.isfinite(a).all() and np.abs(a).max() > 0 for a in gradient)
+
+
+# Own cells as arguments of transformations: every class is a static pytree, as those of the library are.
+
+
+class Leak:
+    """A cell without base class: s ← s + (tanh(x w) − s) / 2, in a NamedTuple whose field is h."""
+
+    def init(self, key, dtype=jnp.float32):
+        return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)  # pyrefly: ignore
+
+    def initial_state(self, params, like=None):
+        return jl.RNNState(jnp.zeros(self.hidden_size, params.dtype))  # pyrefly: ignore
+
+    def step(self, params, state, x):
+        h = state.h + 0.5 * (jnp.tanh(x @ params) - state.h)
+        return jl.RNNState(h), h
+
+
+@dataclass(frozen=True)
+class StepOnly(Leak):
+    input_size: int = 3
+    hidden_size: int = 4
+
+
+@dataclass(frozen=True)
+class Unregistered(Leak):
+    input_size: int = 3
+    hidden_size: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted(jl.RNN):
+    name: str = "slotted"
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class ByHand(jl.GRU):
+    """Registered by its author too, as was needed for a subclass before."""
+
+
+class Plain(jl.SplitCell):
+    """No dataclass: equal to itself only."""
+
+    input_size, hidden_size = 3, 4
+
+    def init(self, key, dtype=jnp.float32):
+        return {"w": jax.random.normal(key, (3, 4), dtype)}
+
+    def initial_state(self, params, like=None):
+        return jl.RNNState(jnp.zeros(4, params["w"].dtype))
+
+    def project(self, params, x):
+        return x @ params["w"]
+
+    def recur(self, params, state):
+        return 0.5 * state.h
+
+    def update(self, params, state, zx, zh):
+        return jl.RNNState(jnp.tanh(zx + zh))
+
+
+@dataclass(frozen=True)
+class Scaled(CellWrapper):
+    """Doubles the inputs of a cell."""
+
+    def init(self, key, dtype=jnp.float32):
+        return self.cell.init(key, dtype)
+
+    def initial_state(self, params, like=None):
+        return self.cell.initial_state(params, like)
+
+    def step(self, params, state, x):
+        return self.cell.step(params, state, 2 * x)
+
+
+@dataclass(frozen=True)
+class Mean(jl.CompositeCell):
+    """The mean of two cells that read the same inputs."""
+
+    one: Any
+    other: Any
+
+    @property
+    def input_size(self):
+        return self.one.input_size
+
+    @property
+    def hidden_size(self):
+        return self.one.hidden_size
+
+    def init(self, key, dtype=jnp.float32):
+        return [cell.init(key, dtype) for cell in (self.one, self.other)]
+
+    def initial_state(self, params, like=None):
+        return [cell.initial_state(p, like) for cell, p in zip((self.one, self.other), params, strict=True)]
+
+    def step(self, params, state, x):
+        (s, y), (r, z) = self.one.step(params[0], state[0], x), self.other.step(params[1], state[1], x)
+        return [s, r], (y + z) / 2
+
+    def unroll_with(self, run, inputs, *, reverse):
+        s_initial = (None, None) if inputs.s_initial is None else inputs.s_initial
+        parts = [inputs._replace(params=inputs.params[k], s_0=inputs.s_0[k], s_initial=s_initial[k]) for k in (0, 1)]
+        (s, ss, y), (r, rs, z) = (
+            run(c, i, reverse=reverse) for c, i in zip((self.one, self.other), parts, strict=True)
+        )
+        return [s, r], [ss, rs], (y + z) / 2
+
+
+OWN = {
+    "subclass of LSTM": lambda: Halved(3, 4),
+    "subclass of SplitCell": Plain,
+    "with slots": lambda: Slotted(3, 4),
+    "wrapper": lambda: Scaled(jl.JANET(3, 4)),
+    "composite": lambda: Mean(jl.GRU(3, 4), Plain()),
+    "registered by hand": lambda: ByHand(3, 4),
+    "step only, registered": StepOnly,
+    "in a Stack": lambda: jl.Stack((Slotted(3, 4), StepOnly(4, 4), Halved(4, 4))),
+    "in a Bidirectional": lambda: jl.Bidirectional(StepOnly(), Plain()),
+    "in a Dropout": lambda: jl.LearnedInitialState(jl.Dropout(Slotted(3, 4), zoneout=0.2)),
+}
+
+
+@pytest.fixture
+def registry():
+    """The registry, restored after the test."""
+    cells = dict(REGISTERED)
+    yield REGISTERED
+    REGISTERED.clear()
+    REGISTERED.update(cells)
+
+
+def transformed(cell, params, xs):
+    """Outputs by unroll, by vmap and by lax.scan of step, and the gradient of a loss; the cell is an argument."""
+    ys = jl.unroll(cell, params, xs)[1]
+    mapped = jax.vmap(jl.unroll, (None, None, 0))(cell, params, jnp.stack([-xs, xs]))[1][1]
+    causal = getattr(cell, "causal", True)
+    scanned = jax.lax.scan(partial(cell.step, params), cell.initial_state(params), xs)[1] if causal else ys
+    gradient = jax.grad(lambda p, c: jnp.sum(jl.unroll(c, p, xs)[1] ** 2))(params, cell)
+    return ys, mapped, scanned, gradient
+
+
+def check_transformed(cell, run):
+    """Compare with a Python loop over step, and the gradient with a difference quotient."""
+    params = params_of(cell)
+    ys, mapped, scanned, gradient = run(cell, params, XS)
+    expected, state = [], cell.initial_state(params)
+    if getattr(cell, "causal", True):
+        for x in jnp.asarray(XS):
+            state, y = cell.step(params, state, x)
+            expected.append(y)
+        np.testing.assert_allclose(ys, np.stack(expected), rtol=0, atol=1e-12)
+    for same in (mapped, scanned):
+        np.testing.assert_allclose(ys, same, rtol=0, atol=1e-12)
+    moved = jax.tree.map(lambda p: np.random.default_rng(2).normal(size=p.shape), params)
+    up, down = (run(cell, jax.tree.map(lambda p, v, e=e: p + e * v, params, moved), XS)[0] for e in (1e-6, -1e-6))
+    along = sum(np.vdot(g, v) for g, v in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True))
+    np.testing.assert_allclose(along, (np.sum(up**2) - np.sum(down**2)) / 2e-6, rtol=1e-6)
+    assert abs(along) > 1e-3
+
+
+QUICK = ["subclass of SplitCell", "with slots", "wrapper", "registered by hand", "step only, registered"]
+
+
+@pytest.mark.parametrize("name", slow_except(QUICK, OWN))
+def test_an_own_cell_is_an_argument_of_transformations(name, registry):
+    jl.register_cell(StepOnly)
+    cell = OWN[name]()
+    assert jax.tree.leaves(cell) == []
+    assert jax.tree.unflatten(jax.tree.structure(cell), []) is cell
+    check_transformed(cell, jax.jit(transformed))
+
+
+def test_an_unregistered_cell_is_a_static_argument():
+    check_transformed(Unregistered(), jax.jit(transformed, static_argnums=0))
+    with pytest.raises(TypeError, match="Unregistered"):
+        jax.jit(jl.unroll)(Unregistered(), params_of(Unregistered()), XS)
+
+
+def test_equal_own_cells_share_one_program():
+    run = jax.jit(jl.unroll)
+    for cell in (Halved(3, 4), Halved(3, 4), Slotted(3, 4), Slotted(3, 4)):
+        run(cell, params_of(cell), XS)
+    assert run._cache_size() == 2  # pyrefly: ignore
+
+
+def test_a_subclass_of_a_model_is_static_too():
+    @dataclass(frozen=True)
+    class Scored(jl.Model):
+        def score(self, params, xs):
+            return jnp.sum(self.apply(params, xs)[1])
+
+    model = Scored(Halved(3, 4), output_size=2)
+    params = params_of(model)
+    score = jax.jit(lambda model, params, xs: model.score(params, xs))(model, params, XS)
+    np.testing.assert_allclose(
+        score, np.sum(jl.unroll(Halved(3, 4), params.cell, XS)[1] @ params.readout.w), atol=1e-12
+    )
+    assert jax.tree.leaves((model, model.readout, jl.Embedding(5, 3))) == []
+
+
+def test_a_class_that_is_a_pytree_with_leaves_stays_one():
+    @jax.tree_util.register_dataclass
+    @dataclass(frozen=True)
+    class WithArray(jl.GRU):
+        shift: Any = None
+
+    assert len(jax.tree.leaves(WithArray(3, 4, shift=np.ones(2)))) > 0
 
 
 def test_a_batched_partial_may_fix_the_cell():

@@ -49,7 +49,6 @@ class GRUState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class GRU(SplitCell):
     """Gated recurrent unit (GRU) cell (Cho et al. 2014), in the variant of PyTorch and cuDNN.

@@ -44,7 +44,6 @@ class JANETState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class JANET(PreactivationCell):
     """JANET cell: an LSTM with a forget gate only (van der Westhuizen & Lasenby 2018).

@@ -90,7 +90,6 @@ class LSTMState(NamedTuple):
     c: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class LSTM(PreactivationCell):
     """LSTM cell with forget gate, and its common variants (Hochreiter & Schmidhuber 1997; Gers et al. 2000).

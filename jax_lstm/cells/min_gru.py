@@ -10,7 +10,6 @@ It is linear in h, like the minimal LSTM, and has one gate fewer: 1 − z takes 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -37,7 +36,6 @@ class MinGRUState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class MinGRU(LinearRecurrentCell):
     """Minimal GRU (minGRU) cell: the gate reads the input only, so a step is linear in h (Feng et al. 2024).

@@ -12,7 +12,6 @@ comparison with cells whose gates read h.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -39,7 +38,6 @@ class MinLSTMState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class MinLSTM(LinearRecurrentCell):
     """Minimal LSTM (minLSTM) cell: the gates read the input only, so a step is linear in h (Feng et al. 2024).

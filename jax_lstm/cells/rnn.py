@@ -62,7 +62,6 @@ class RNNState(NamedTuple):
     h: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class RNN(PreactivationCell):
     """Simple recurrent network (vanilla RNN) cell, with optional leak and noise (Elman 1990).
@@ -209,7 +208,7 @@ class RNN(PreactivationCell):
         """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
         return RNNState(gates.rnn_state(dstate.h, residuals * dz, self.leak))
 
-    def sample_noise(self, params: Params, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+    def sample_noise(self, params: Params, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the noise σ ε_t of every step.
 
         Args:

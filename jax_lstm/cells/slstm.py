@@ -58,7 +58,6 @@ class SLSTMState(NamedTuple):
     m: Float[Array, " H"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class SLSTM(SplitCell):
     """sLSTM cell, the scalar-memory cell of xLSTM, with exponential gates (Beck et al. 2024).

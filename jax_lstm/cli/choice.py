@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -132,9 +133,8 @@ def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
             f"{key}: wanted one of {', '.join(names(kind))}, or a dotted path such as my_lab.{kind.what}s.Mine, but "
             f"got {name}"
         )
-    module, _, attribute = name.rpartition(".")
     try:
-        factory = getattr(import_module(module), attribute)
+        factory = _imported(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{key}: wanted a class that can be imported, but got {name} ({error}); install its package, or add its "
@@ -145,6 +145,21 @@ def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
     if missing := [p for p in kind.set_parameters if p not in inspect.signature(factory).parameters]:
         raise ValueError(f"{key}: wanted a class with the parameter {missing[0]}, but {name} has none of that name")
     return factory
+
+
+def _imported(name: str) -> Any:
+    """What a dotted path leads to: an attribute of a module, or of a class in it, as of a nested class."""
+    parts = name.split(".")
+    for k in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:k])
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if k > 1 and f"{module}.".startswith(f"{error.name}."):  # the path may go on inside a class of its parent
+                continue
+            raise
+        return reduce(getattr, parts[k:], found)
+    raise ModuleNotFoundError(name)
 
 
 def names(kind: Kind) -> Iterator[str]:

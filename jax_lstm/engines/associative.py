@@ -22,9 +22,14 @@ class Associative:
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
-        """Refuse a cell that is not linear in its state."""
+        """Refuse a cell that is not linear in its state, and a symbolic T, which `lax.associative_scan` cannot take."""
         if is_linear(cell):
-            return None
+            if isinstance(inputs.T, int):
+                return None
+            return (
+                f'engine "associative": T must be known, but is {inputs.T}; use engine="auto" when exporting, or '
+                "export with a fixed T"
+            )
         return (
             'engine "associative": the cell must be linear in its state and define `affine`, but '
             f'{type(cell).__name__} does not; use engine="auto"'

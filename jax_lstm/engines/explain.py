@@ -1,5 +1,6 @@
 """Describe which engine and which layout a run would use, and why."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,8 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
         )
     T, *batch, _ = xs.shape
     options = check_options("explain", T, reverse=reverse, remat_every=remat_every)
-    options = options._replace(num_sequences=batch[0] if batch else 1)
+    known = all(isinstance(n, int) for n in xs.shape)  # as in layout.count_sequences
+    options = options._replace(num_sequences=math.prod(batch) if known else None)
     params = checks.params_shapes(cell)
     watched = _Watched(engine)
 

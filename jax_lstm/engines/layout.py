@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_lstm.cell import has_own_derivative
-from jax_lstm.checks import params_shapes
+from jax_lstm.checks import is_at_least, params_shapes
 from jax_lstm.engines.engine import Given
 
 CPU_CACHE_FLOATS = 2**17  # how many projected input features the caches of a CPU core hold
@@ -139,6 +139,8 @@ def vmap_time_and_batch(f: Callable, axes: int) -> Callable:
 
     def merged(*args: Any) -> Any:
         lead = jax.tree.leaves(args)[0].shape[:axes]
+        if not is_at_least(math.prod(lead), 0):  # a symbolic size such as b (t − 1), which JAX cannot reshape to
+            return apart(*args)
         args = tuple(a.at_every_step(lead[0]) if isinstance(a, Given) else a for a in args)
         flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[axes:]), args)
         return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), jax.vmap(f)(*flat))

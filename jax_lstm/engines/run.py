@@ -58,12 +58,22 @@ def check_options(
         if window % stride:
             raise ValueError(f"{caller}: stride must divide window, but window is {window} and stride is {stride}")
         truncate = window, stride
+        if not isinstance(T, int):
+            raise ValueError(
+                f"{caller}: window needs a known number of steps, but T is {T}; export with a fixed T, or use "
+                "jl.unroll, which gives the same outputs"
+            )
     remat_every = checks.static_value(caller, "remat_every", remat_every)
-    if isinstance(remat_every, str) and remat_every == "auto":
-        remat_every = segment_length(T)
-    elif remat_every is not None:
-        remat_every = checks.positive_int(caller, "remat_every", remat_every)
-    return Options(reverse=checks.check_bool(caller, "reverse", reverse), remat_every=remat_every, truncate=truncate)
+    auto = isinstance(remat_every, str) and remat_every == "auto"
+    n = None if remat_every is None or auto else checks.positive_int(caller, "remat_every", remat_every)
+    if not isinstance(T, int) and (auto or (n is not None and not isinstance(T % n, int))):
+        raise ValueError(
+            f"{caller}: remat_every={remat_every!r} needs a known number of steps"
+            + f" or a multiple of {n}" * (not auto)
+            + f", but T is {T}; leave remat_every out when exporting, or export with a fixed T"
+        )
+    n = segment_length(T) if auto else n
+    return Options(reverse=checks.check_bool(caller, "reverse", reverse), remat_every=n, truncate=truncate)
 
 
 class Caller(str):

@@ -21,7 +21,6 @@ class BoundParams(NamedTuple):
     constants: Any
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Bound(CellWrapper):
     """A cell whose `step` reads its constants from the params."""

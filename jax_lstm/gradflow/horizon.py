@@ -106,7 +106,7 @@ def data_horizon(
     cell = checks.check_cell("data_horizon", cell)
     arguments = check_arguments("data_horizon", cell, Arguments(params, xs, state, constants=constants), "xs")
     params, xs, state = arguments[:3]
-    if len(xs) == 0:
+    if xs.shape[0] == 0:
         raise ValueError(
             f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={xs.shape}); pass a longer sequence"
         )
@@ -140,7 +140,7 @@ def _slope(log_norms: Float[Array, " K"]) -> Float[Array, ""]:
     """Least-squares slope over k of the entries above −inf; inf if only the last entry is."""
     known = log_norms != -jnp.inf
     n = known.sum().astype(log_norms.dtype)
-    k = jnp.arange(len(log_norms), dtype=log_norms.dtype)
+    k = jnp.arange(log_norms.shape[0], dtype=log_norms.dtype)
     y = jnp.where(known, log_norms, 0)
     dk = jnp.where(known, k - jnp.where(known, k, 0).sum() / n, 0)
     rise, run = (dk * y).sum(), (dk * dk).sum()

@@ -92,7 +92,7 @@ def lyapunov_spectrum(
     Source: Benettin et al. 1980; for recurrent networks Engelken, Wolf & Abbott 2023.
     """
     cell, params, xs, state = checked("lyapunov_spectrum", cell, params, xs, state, truncate, constants)
-    k, burn_in = _counts("lyapunov_spectrum", state, k, burn_in, len(xs))
+    k, burn_in = _counts("lyapunov_spectrum", state, k, burn_in, xs.shape[0])
     return _spectrum(cell, k, burn_in, params, xs, state)
 
 
@@ -200,7 +200,7 @@ def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLik
     if not isinstance(running, LyapunovState):
         raise TypeError(
             f"lyapunov_update: running must be a LyapunovState, but is a {type(running).__name__}; "
-            "make one with lyapunov_init(state)"
+            "make one with lyapunov_init(state), or convert a restored one with LyapunovState(**running)"
         )
     cell = checks.check_cell("lyapunov_update", cell)
     params, dtype = checks.check_params("lyapunov_update", cell, params)
@@ -222,10 +222,11 @@ def _counts(caller: str, state: Any, k: Any, burn_in: Any, T: int) -> tuple[int,
     if k > N:
         raise ValueError(f"{caller}: k must be at most {N}, the size of the state, but is {k}; None gives all {N}")
     burn_in = checks.positive_int(caller, "burn_in", burn_in, least=0)
-    if burn_in >= T:
+    if not checks.is_at_least(T, burn_in + 1):
         raise ValueError(
             f"{caller}: at least 1 step must be left after burn_in, but burn_in is {burn_in} and there are {T} steps; "
             "pass a longer sequence or a smaller burn_in"
+            + ("" if isinstance(T, int) else f", or make the shape with constraints=['{T} >= {burn_in + 1}']")
         )
     return k, burn_in
 
@@ -252,12 +253,14 @@ def _along(F: Callable, state: Any, k: int, burn_in: int, xs: Any, T: int | None
     def body(running: LyapunovState, x: Any) -> tuple[LyapunovState, None]:
         return _advance(F, running, x), None
 
-    T = len(jax.tree.leaves(xs)[0]) if T is None else T
+    T = jax.tree.leaves(xs)[0].shape[0] if T is None else T
     running = _start(state, k)
     if burn_in:
         running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[:burn_in], xs), length=burn_in)
         running = _start(running.state, k)._replace(Q=running.Q)
-    running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[burn_in:], xs), length=T - burn_in)
+    # A symbolic T is no length of a scan, which reads it off the data instead.
+    length = T - burn_in if isinstance(T, int) else None
+    running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[burn_in:], xs), length=length)
     return running.exponents
 
 

@@ -43,7 +43,7 @@ def states_before(caller: str, cell: Any, params: Any, xs: Float[Array, "T I"], 
     """s_0 .. s_{T−1}, stacked: the state before each step."""
     check_pure(cell, params, state, xs)
     states = states_of(cell, params, xs, state)
-    return jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: len(xs)], state, states)
+    return jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]])[: xs.shape[0]], state, states)
 
 
 def loss_by_states(caller: str, loss: Any, cell: Any, params: Any, xs: Float[Array, "T I"], state: Any) -> Any:

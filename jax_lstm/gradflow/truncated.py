@@ -16,9 +16,10 @@ from jax_lstm import checks
 from jax_lstm.cell import Noise, call_given, has_noise, init_cell, noise_of
 from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
+from jax_lstm.registry import register_cell
 
 
-@jax.tree_util.register_static
+@register_cell
 @dataclass(frozen=True)
 class Truncated(CellWrapper):
     """Wrap a cell so that the gradient stops at every h that enters a step; the outputs do not change.

@@ -42,7 +42,6 @@ class BidirectionalState(NamedTuple):
     backward: Any
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Bidirectional(CompositeCell):
     """Bidirectional recurrent network: two cells over one sequence, in opposite directions (Schuster & Paliwal 1997).
@@ -170,7 +169,7 @@ class Bidirectional(CompositeCell):
         return has_noise(self.forward) or has_noise(self.backward)
 
     def sample_noise(
-        self, params: BidirectionalParams, key: Array, T: int, rates: dict[str, Any] | None = None
+        self, params: BidirectionalParams, key: Array, T: Any, rates: dict[str, Any] | None = None
     ) -> Noise:
         """Draw the random numbers of both cells, each from its own key.
 

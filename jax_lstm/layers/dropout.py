@@ -107,7 +107,6 @@ def drop_weights(key: Array, params: Any, p: ArrayLike, names: Sequence[str] = (
     )
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Dropout(CellWrapper, SplitCell):
     """A cell with dropout on its inputs and on h, and zoneout. It has the params, state and sizes of the cell inside.
@@ -223,7 +222,7 @@ class Dropout(CellWrapper, SplitCell):
         """Whether the cell inside is linear in its state; zoneout keeps it linear."""
         return is_linear(self.cell)
 
-    def sample_noise(self, params: Any, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+    def sample_noise(self, params: Any, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the masks of one sequence of T steps, and the noise of the cell inside.
 
         The masks contain their factor 1 / (1 − rate). A rate equal to the field draws what the field draws. A rate for

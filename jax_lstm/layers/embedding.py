@@ -12,6 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
+from jax_lstm.cell import StaticPytree
 from jax_lstm.gates import at_least_float32
 
 
@@ -24,9 +25,8 @@ class EmbeddingParams(NamedTuple):
     w: Float[Array, "V E"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(StaticPytree):
     """Embedding layer: x_t = w[k_t], one row of w for each symbol k.
 
     The layer holds options only. Its weights are an `EmbeddingParams`.

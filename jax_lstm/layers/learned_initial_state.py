@@ -27,7 +27,6 @@ class LearnedParams(NamedTuple):
     state: Any
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class LearnedInitialState(CellWrapper, CompositeCell):
     """A cell with a learned initial state: s_0 = cell.initial_state(params.cell) + params.state.
@@ -92,7 +91,7 @@ class LearnedInitialState(CellWrapper, CompositeCell):
         """
         return call_given(self.cell.step, params.cell, state, x, given=given)
 
-    def sample_noise(self, params: LearnedParams, key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+    def sample_noise(self, params: LearnedParams, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the random numbers of the cell inside; `rates` are those of its `sample_noise`."""
         return noise_of("LearnedInitialState.sample_noise", self.cell, params.cell, key, T, rates)
 

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jax_lstm import checks
+from jax_lstm import checks, restore
 from jax_lstm.batch import time_major_results
-from jax_lstm.cell import init_cell, output, output_size
+from jax_lstm.cell import StaticPytree, init_cell, output, output_size
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.sequence import unroll
@@ -36,9 +36,8 @@ class ModelParams(NamedTuple):
     embedding: EmbeddingParams | None = None
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
-class Model:
+class Model(StaticPytree):
     """Sequence model: an embedding (optional), a cell and a linear readout.
 
     One step::
@@ -117,6 +116,14 @@ class Model:
             self.embedding.init(key_embedding, dtype),
         )
 
+    def params_from(self, tree: Any) -> ModelParams:
+        """Params from plain containers, such as a checkpoint restored without a template; see `jl.params_from`."""
+        return restore.params_from(self, tree)
+
+    def state_from(self, tree: Any) -> Any:
+        """A state of the cell from plain containers; see `jl.state_from`."""
+        return restore.state_from(self, tree)
+
     def embedded(self, params: ModelParams, xs: ArrayLike) -> Array:
         """The input of the cell: embedded symbols (T, I), or the features unchanged.
 
@@ -129,7 +136,10 @@ class Model:
             TypeError: params is not a ModelParams, or symbols are not integers.
         """
         if not isinstance(params, ModelParams):
-            raise TypeError(f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}")
+            raise TypeError(
+                f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}; convert "
+                "restored params with jl.params_from(model, params)"
+            )
         if self.embedding is None:
             return checks.as_array("Model", "xs", xs)
         if params.embedding is None:

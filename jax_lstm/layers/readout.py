@@ -6,12 +6,12 @@ y = h w + b
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
+from jax_lstm.cell import StaticPytree
 from jax_lstm.cells.initializers import draw_per_gate, lecun_normal
 
 
@@ -26,9 +26,8 @@ class ReadoutParams(NamedTuple):
     b: Float[Array, " O"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
-class Readout:
+class Readout(StaticPytree):
     """Linear readout layer: y = h w + b.
 
     The layer holds options only. Its weights are a `ReadoutParams`.

@@ -37,7 +37,6 @@ from jax_lstm.layers.dropout import rate, rate_or_array, scaled_mask
 MIN_LOOPED = 3  # at least this many equal cells in a row run as one loop; fewer are faster one after another
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Stack(CompositeCell):
     """Stack of cells (a multi-layer recurrent network): the outputs of each cell are the inputs of the next.
@@ -162,7 +161,7 @@ class Stack(CompositeCell):
         """True: a key is always accepted. Dropout uses it, and every cell of the stack that draws random numbers."""
         return True
 
-    def sample_noise(self, params: tuple[Any, ...], key: Array, T: int, rates: dict[str, Any] | None = None) -> Noise:
+    def sample_noise(self, params: tuple[Any, ...], key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the random numbers of every cell, and the dropout masks between cells.
 
         Args:

@@ -1,5 +1,6 @@
 """Training tasks: one per file, each with the protocol `Task` (base.py) and registered by its name (registry.py)."""
 
+from jax_lstm.registry import register_namedtuples
 from jax_lstm.tasks.adding import Adding
 from jax_lstm.tasks.base import Batch, Continues, ReadsTokens, Split, Task
 from jax_lstm.tasks.bytes import Bytes
@@ -15,6 +16,8 @@ from jax_lstm.tasks.registry import TASKS, register_task, task_class
 from jax_lstm.tasks.temporal_order import TemporalOrder
 from jax_lstm.tasks.timing import Timing
 from jax_lstm.tasks.two_classes import TwoClasses
+
+register_namedtuples(__name__)
 
 __all__ = [
     "TASKS",

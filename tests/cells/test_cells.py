@@ -334,8 +334,8 @@ def test_params_are_read_back_from_a_dict(cell):
     [
         (lambda d: d.pop("b"), ValueError, r"params_from: params lacks b,.*\(\d+,\)"),
         (lambda d: d.update(b=d["b"][:-1]), ValueError, r"params_from: params.b has shape \(\d+,\).*takes \(\d+,\)"),
-        (lambda d: d.update(w_y=d["w_x"]), ValueError, r"params_from: 'w_y' is not a leaf.*w_x, w_h, b"),
-        (lambda d: d.update({0: d.pop("b")}), ValueError, r"params_from: 0 is not a leaf.*w_x, w_h, b"),
+        (lambda d: d.update(w_y=d["w_x"]), ValueError, r"params_from: 'w_y' is not a leaf of the params.*w_x, w_h, b"),
+        (lambda d: d.update({0: d.pop("b")}), ValueError, r"params_from: '0' is not a leaf.*w_x, w_h, b"),
         (lambda d: d.update(b=d["b"].astype(int)), TypeError, r"params_from: params.b must hold floats.*int64"),
         (lambda d: d.update(b=d["b"].astype(np.float32)), TypeError, r"params_from: .*one dtype.*b float32"),
         (lambda d: d.update(b=0.0), TypeError, r"params_from: params.b must be a JAX or NumPy array.*float"),
@@ -351,7 +351,7 @@ def test_a_faulty_leaf_in_a_dict_is_named(cell, change, error, words):
 def test_another_cells_params_are_refused_by_leaf():
     with pytest.raises(ValueError, match=r"params.w_x has shape \(3, 4\), but cell LSTM takes \(3, 16\)"):
         jl.LSTM(I, H).params_from(params_of(jl.RNN(I, H)))
-    with pytest.raises(ValueError, match=r"params_from: 'b_hn' is not a leaf of LSTMParams"):
+    with pytest.raises(ValueError, match=r"params_from: 'b_hn' is not a leaf of the params of LSTM"):
         jl.LSTM(I, H).params_from(params_of(jl.GRU(I, H))._asdict())
 
 

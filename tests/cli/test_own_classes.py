@@ -83,6 +83,13 @@ class SplitLeaky(jl.SplitCell):
         return state.s
 
 
+class Group:
+    @jl.register_cell
+    @dataclass(frozen=True)
+    class Nested(SplitLeaky):
+        """A registered class inside a class."""
+
+
 class Noise:
     """How strong the noise of Spikes is."""
 
@@ -205,6 +212,20 @@ def test_a_registered_class_is_chosen_by_its_name_in_any_case(lab, monkeypatch):
     assert jl.from_config({"cell": "SplitLeaky", "input_size": 1, "hidden_size": 3}) == my_lab.SplitLeaky(1, 3)
     # A run is read in a process that has not imported my_lab: its config has the dotted paths.
     assert (experiment.model.cell.name, experiment.task.name) == ("my_lab.SplitLeaky", "my_lab.Spikes")
+
+
+def test_a_nested_class_is_found_again_by_its_dotted_path(lab):
+    import my_lab  # pyrefly: ignore
+
+    experiment = read("--model.cell", "nested", "--task", "adding", *LOOP, "--run_dir", "run")
+    assert experiment.model.cell.name == "my_lab.Group.Nested"
+    assert isinstance(experiment.model.build(experiment.build_task()), my_lab.Group.Nested)
+    for name in ("SplitLeaky", "Nested"):
+        del CELLS[name]
+    again = read("--model.cell", "my_lab.Group.Nested", "--task", "adding", *LOOP, "--run_dir", "run")
+    assert again.model.build(again.build_task()) == my_lab.Group.Nested(2, 3)
+    with pytest.raises(SystemExit):
+        read("--model.cell", "my_lab.Group.Missing", "--task", "adding", *LOOP, "--run_dir", "run")
 
 
 @pytest.mark.parametrize(
