@@ -114,16 +114,17 @@ class Model:
             self.embedding.init(key_embedding, dtype),
         )
 
-    def embedded(self, params: ModelParams, xs: ArrayLike) -> Array:
+    def embedded(self, params: ModelParams, xs: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """The input of the cell: embedded symbols (T, I), or the features unchanged.
 
         Args:
             params: what `init` returns.
             xs: (T,) integers with a vocabulary, (T, I) floats without.
+            mask: (T,) bools, or None. Where False, a symbol is not looked up and its row is 0.
 
         Raises:
-            ValueError: params lack the embedding, or have wrong shapes.
-            TypeError: params is not a ModelParams, or symbols are not integers.
+            ValueError: params lack the embedding, or params or mask have wrong shapes.
+            TypeError: params is not a ModelParams, symbols are not integers, or mask does not hold bools.
         """
         if not isinstance(params, ModelParams):
             raise TypeError(f"Model: params must be ModelParams, as init makes them, but are a {type(params).__name__}")
@@ -134,7 +135,7 @@ class Model:
                 f"Model: params must have an embedding of {self.vocabulary} symbols, but params.embedding is None; "
                 "make params with init"
             )
-        return self.embedding.apply(params.embedding, xs)
+        return self.embedding.apply(params.embedding, xs, mask)
 
     def apply(
         self, params: ModelParams, xs: ArrayLike, state: Any = None, mask: ArrayLike | None = None,
@@ -144,7 +145,7 @@ class Model:
 
         Args:
             params: what `init` returns.
-            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            xs: (T, I) floats, or (T,) integers with a vocabulary. Padding may be any integer where `mask` is False.
             state, mask (T,), reset (T,), key: as for `unroll`.
 
         Returns:
@@ -153,7 +154,7 @@ class Model:
         Raises:
             ValueError, TypeError: as for `unroll`, and as for `embedded`.
         """
-        xs = self.embedded(params, xs)
+        xs = self.embedded(params, xs, mask)
         state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
         return state, self.readout.apply(params.readout, hs)
 
@@ -168,7 +169,7 @@ class Model:
 
         Args:
             params: what `init` returns.
-            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            xs: (T, I) floats, or (T,) integers with a vocabulary. Padding may be any integer where `mask` is False.
             state, mask (T,), reset (T,), key: as for `unroll`.
 
         Returns:
@@ -179,6 +180,6 @@ class Model:
                 last unmasked entry of `apply` instead.
             TypeError: as for `apply`.
         """
-        xs = self.embedded(params, xs)
+        xs = self.embedded(params, xs, mask)
         state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
         return state, self.readout.apply(params.readout, output(self.cell, state))
