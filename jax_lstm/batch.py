@@ -59,8 +59,8 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     """
     fixed = fn if isinstance(fn, partial) else partial(fn)
     plain = fixed.func
-    if plain not in (unroll, unroll_states, lstm, tbptt):
-        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {fn!r}")
+    if not any(plain is f for f in (unroll, unroll_states, lstm, tbptt)):
+        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {checks.shown(fn)}")
     axis = 1 if checks.check_bool("batched", "time_major", time_major) else 0
     signature = inspect.signature(plain)
 
@@ -96,6 +96,7 @@ def _check_batch(arrays: dict[str, Any], axis: int) -> None:
             raise ValueError(f"batched: {name} must have shape {xs.shape[:-1]}, as xs has, but has {a.shape}")
         checks.check_same_sharding("batched", name, a, xs)
     for leaf in jax.tree.leaves(arrays.get("state")):
+        leaf = checks.as_array("batched", "every leaf of state", leaf)
         if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != xs.shape[axis]:
             raise ValueError(
                 f"batched: every leaf of state must have a leading batch axis of {xs.shape[axis]}, as xs has, "
@@ -121,6 +122,8 @@ def _run_batch(
 
     xs = checks.as_array(caller, "xs", xs)
     keys = _batch_keys(check_run_key(caller, cell, key), xs, axis)
+    batch_axes = checks.mesh_axes(jax.typeof(xs).sharding.spec[axis])
+    checks.check_params_sharding(caller, params, batch_axes, "over which the batch is sharded")
     over_batch = jax.vmap(checked, (axis, 0, axis, axis), (None, 1, 0, 1, 1))
     params, xs, state, mask, reset = over_batch(xs, state, mask, reset)
     s_T, ys = run_checked(caller, cell, params, xs, state, mask, reset, keys, **options)

@@ -158,7 +158,7 @@ class OptionalMethods:
 
     def output(self, state: Any) -> Array:
         """The output y_t of a step, read from the state. The default is `state.h`."""
-        return state.h
+        return _h(self, state)
 
     def sample_noise(self, params: Any, key: Array, T: int) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing."""
@@ -285,7 +285,7 @@ class SplitCell(OptionalMethods, ABC):
         if isinstance(tree, dict) and names:
             if unknown := sorted(set(tree) - set(names)):
                 raise ValueError(
-                    f"params_from: {unknown[0]!r} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
+                    f"params_from: {checks.shown(unknown[0])} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
                 )
             tree = want(**{name: tree.get(name) for name in names})
         return checks.check_params("params_from", self, tree)[0]
@@ -395,7 +395,17 @@ def has_noise(cell: Any) -> bool:
 
 def output(cell: Any, state: Any) -> Array:
     """The output in this state: `cell.output(state)`, or `state.h` for a cell without `output`."""
-    return cell.output(state) if hasattr(cell, "output") else state.h
+    return cell.output(state) if hasattr(cell, "output") else _h(cell, state)
+
+
+def _h(cell: Any, state: Any) -> Array:
+    """`state.h`, the output of a cell that does not define `output`."""
+    if not hasattr(state, "h"):
+        raise TypeError(
+            f"cell {type(cell).__name__}: the output is state.h by default, but the state is a {type(state).__name__} "
+            "without h; define output(state) in the cell, which returns y (H,)"
+        )
+    return state.h
 
 
 def check_causal(caller: str, cell: Any) -> Any:

@@ -10,6 +10,7 @@ itself: {"cell": "LearnedInitialState", "of": {"cell": "GRU", ...}}.
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, TypeVar
 
+from jax_lstm import checks
 from jax_lstm.cell import Cell
 from jax_lstm.cells.gru import GRU
 from jax_lstm.cells.janet import JANET
@@ -57,7 +58,7 @@ def register_cell(cls: C) -> C:
     """
     if not (isinstance(cls, type) and is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyrefly: ignore
         raise TypeError(
-            f"register_cell: cls must be a frozen dataclass, but is {cls!r}; decorate the class with "
+            f"register_cell: cls must be a frozen dataclass, but is {checks.shown(cls)}; decorate the class with "
             "@dataclass(frozen=True) first"
         )
     has = {*dir(cls), *(f.name for f in fields(cls))}
@@ -121,10 +122,10 @@ def from_config(config: dict[str, Any]) -> Cell:
     rest = dict(config)
     name = rest.pop("cell", None)
     if not isinstance(name, str) or name not in CELLS:
-        raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {name!r}")
+        raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {checks.shown(name)}")
     known = {_key(f): f.name for f in fields(CELLS[name])}
     if unknown := sorted(set(rest) - set(known)):
-        raise ValueError(f"from_config: {unknown[0]!r} is not a field of {name}; it takes {', '.join(sorted(known))}")
+        raise ValueError(f"from_config: {checks.shown(unknown[0])} is not a field of {name}; it takes {', '.join(sorted(known))}")
     return CELLS[name](**{known[key]: _from_data(value) for key, value in rest.items()})
 
 

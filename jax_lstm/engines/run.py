@@ -27,7 +27,7 @@ def check_engine(caller: str, engine: Any) -> Engine:
     if isinstance(engine, type) or not isinstance(engine, Engine):
         raise TypeError(
             f"{caller}: engine must be one of {', '.join(ENGINES)}, or an engine such as jl.engines.Plain(), but is "
-            f"{engine!r}"
+            f"{checks.shown(engine)}"
         )
     if checks.holds_tracer(engine):
         raise TypeError(
@@ -54,7 +54,8 @@ def check_options(
         stride = window if stride is None else checks.static_value(caller, "stride", stride)
         stride = checks.positive_int(caller, "stride", stride)
         if window % stride:
-            raise ValueError(f"{caller}: stride must divide window, but window is {window} and stride is {stride}")
+            raise ValueError(f"{caller}: stride must divide window, but window is {checks.shown(window)} and stride is "
+                f"{checks.shown(stride)}")
         truncate = window, stride
     remat_every = checks.static_value(caller, "remat_every", remat_every)
     if isinstance(remat_every, str) and remat_every == "auto":
