@@ -60,7 +60,9 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
     fixed = fn if isinstance(fn, partial) else partial(fn)
     plain = fixed.func
     if not any(plain is f for f in (unroll, unroll_states, lstm, tbptt)):
-        raise TypeError(f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {checks.shown(fn)}")
+        raise TypeError(
+            f"batched: fn must be jl.unroll, jl.unroll_states, jl.lstm or jl.tbptt, but is {checks.shown(fn)}"
+        )
     axis = 1 if checks.check_bool("batched", "time_major", time_major) else 0
     signature = inspect.signature(plain)
 

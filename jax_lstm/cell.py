@@ -285,7 +285,8 @@ class SplitCell(OptionalMethods, ABC):
         if isinstance(tree, dict) and names:
             if unknown := sorted(set(tree) - set(names)):
                 raise ValueError(
-                    f"params_from: {checks.shown(unknown[0])} is not a leaf of {want.__name__}; it takes {', '.join(names)}"
+                    f"params_from: {checks.shown(unknown[0])} is not a leaf of {want.__name__}; it takes "
+                    f"{', '.join(names)}"
                 )
             tree = want(**{name: tree.get(name) for name in names})
         return checks.check_params("params_from", self, tree)[0]

@@ -19,9 +19,7 @@ def positive_int(caller: str, name: str, value: Any, least: int = 1) -> int:
     try:
         n = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{caller}: {name} must be a Python integer, but is {shown(value)}{of_type(value)}"
-        ) from None
+        raise TypeError(f"{caller}: {name} must be a Python integer, but is {shown(value)}{of_type(value)}") from None
     if n < least:
         raise ValueError(f"{caller}: {name} must be at least {least}, but is {shown(n)}")
     return n
@@ -34,9 +32,7 @@ def finite_number(caller: str, name: str, value: Any) -> float:
     try:
         x = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(
-            f"{caller}: {name} must be a Python number, but is {shown(value)}{of_type(value)}"
-        ) from None
+        raise TypeError(f"{caller}: {name} must be a Python number, but is {shown(value)}{of_type(value)}") from None
     if not -float("inf") < x < float("inf"):
         raise ValueError(f"{caller}: {name} must be finite, but is {x}")
     return x

@@ -35,7 +35,9 @@ class Weights(nnx.Module):
     def __init__(self, cell: Cell, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32):
         caller = type(self).__name__
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"{caller}: rngs must be nnx.Rngs, but is {checks.shown(rngs)}; make one with nnx.Rngs(seed)")
+            raise TypeError(
+                f"{caller}: rngs must be nnx.Rngs, but is {checks.shown(rngs)}; make one with nnx.Rngs(seed)"
+            )
         self.cell = nnx.static(checks.check_cell(caller, cell))
         for name, weights in flax_names.named(cell.init(rngs.params(), param_dtype)).items():
             setattr(self, name, _held(weights))

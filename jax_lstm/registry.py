@@ -125,7 +125,9 @@ def from_config(config: dict[str, Any]) -> Cell:
         raise ValueError(f"from_config: cell must be one of {', '.join(CELLS)}, but is {checks.shown(name)}")
     known = {_key(f): f.name for f in fields(CELLS[name])}
     if unknown := sorted(set(rest) - set(known)):
-        raise ValueError(f"from_config: {checks.shown(unknown[0])} is not a field of {name}; it takes {', '.join(sorted(known))}")
+        raise ValueError(
+            f"from_config: {checks.shown(unknown[0])} is not a field of {name}; it takes {', '.join(sorted(known))}"
+        )
     return CELLS[name](**{known[key]: _from_data(value) for key, value in rest.items()})
 
 

@@ -3,6 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import chex
 import jax
@@ -139,8 +140,9 @@ def documented_bucket():
     """The recipe for many lengths in docs/semantics.md."""
     page = (Path(__file__).parents[1] / "docs/semantics.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def bucket" in block]
-    assert str(LENGTHS) in code and "11 lengths, 3 programs" in code
-    names = {"jax": jax, "jl": jl}
+    assert str(LENGTHS) in code
+    assert "11 lengths, 3 programs" in code
+    names: dict[str, Any] = {"jax": jax, "jl": jl}
     exec(code.split("for length")[0], names)
     return names["run"], names["bucket"]
 

@@ -53,13 +53,13 @@ class Hidden(NamedTuple):
 class Unnamed(Bare):
     """A state without h."""
 
-    def initial_state(self, params, like=None):
-        return Hidden(jnp.zeros_like(params))  # pyrefly: ignore[bad-return]
+    def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
+        return Hidden(jnp.zeros_like(params))
 
     def recur(self, params, state):
         return params * state.v
 
-    def update(self, params, state, zx, zh):
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
         return Hidden(jnp.tanh(zx + zh))
 
 
@@ -92,9 +92,18 @@ SWAPPED = {
         lambda: jl.unroll(CELL, XS, PARAMS),
         r"unroll: params must be LSTMParams, but is an array float64\[6, 3\]; params and xs look swapped",
     ),
-    "unroll: params and state": (lambda: jl.unroll(CELL, STATE, XS, PARAMS), "unroll: params .*; params and state look"),
-    "unroll: state is the params": (lambda: jl.unroll(CELL, PARAMS, XS, PARAMS), "unroll: state .*; state and params lo"),
-    "unroll: cell and params": (lambda: jl.unroll(PARAMS, CELL, XS), "LSTMParams has no init; the cell comes before its"),
+    "unroll: params and state": (
+        lambda: jl.unroll(CELL, STATE, XS, PARAMS),
+        "unroll: params .*; params and state look",
+    ),
+    "unroll: state is the params": (
+        lambda: jl.unroll(CELL, PARAMS, XS, PARAMS),
+        "unroll: state .*; state and params lo",
+    ),
+    "unroll: cell and params": (
+        lambda: jl.unroll(PARAMS, CELL, XS),
+        "LSTMParams has no init; the cell comes before its",
+    ),
     "unroll: state and mask": (
         lambda: jl.unroll(CELL, PARAMS, XS, MASK),
         r"unroll: state must be a LSTMState, but is an array bool\[6\]; pass a mask as mask=",
@@ -127,7 +136,8 @@ def test_swapped_arguments_are_named(pair):
     call, says = SWAPPED[pair]
     with pytest.raises((TypeError, ValueError), match=says) as caught:
         call()
-    assert "asarray" not in str(caught.value) and len(str(caught.value)) < LIMIT
+    assert "asarray" not in str(caught.value)
+    assert len(str(caught.value)) < LIMIT
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(H + 1), np.zeros((2, H))])
@@ -237,8 +247,9 @@ def test_a_message_about_a_huge_value_is_short(taker):
             TAKERS[taker](value)
         except (TypeError, ValueError) as error:
             message = str(error)
-            assert len(message) < LIMIT and "\n" not in message, f"{name}: {message}"
-        except Exception as error:  # noqa: BLE001
+            assert len(message) < LIMIT, f"{name}: {message}"
+            assert "\n" not in message
+        except Exception as error:
             pytest.fail(f"{taker}, {name}: {type(error).__name__}: {error}")
 
 
@@ -268,7 +279,8 @@ def test_a_value_is_shown_by_what_matters(value, says):
 def test_a_long_list_of_leaves_is_cut():
     names = [f"layer_{k}" for k in range(100)]
     assert checks.listed(names[:3]) == "layer_0, layer_1, layer_2"
-    assert checks.listed(names).endswith(" more") and len(checks.listed(names)) < 130
+    assert checks.listed(names).endswith(" more")
+    assert len(checks.listed(names)) < 130
 
 
 NO_H = "cell Unnamed: the output is state.h by default, but the state is a Hidden without h; define output"
@@ -328,5 +340,8 @@ def test_sharded_params_are_refused_by_leaf_and_axis(leaf, spec, axis):
                 jax.vmap(lambda x: jl.step(CELL, params, STATE, x))(xs[:, 0])
         replicated = jax.sharding.reshard(params, jax.P())
         np.testing.assert_allclose(
-            np.asarray(jl.batched(jl.unroll)(CELL, replicated, xs)[1])[0], jl.unroll(CELL, PARAMS, XS)[1], rtol=0, atol=1e-12
+            np.asarray(jl.batched(jl.unroll)(CELL, replicated, xs)[1])[0],
+            jl.unroll(CELL, PARAMS, XS)[1],
+            rtol=0,
+            atol=1e-12,
         )

@@ -27,7 +27,7 @@ class Spied(jl.RNN):
         if where == self.where:
             jax.debug.callback(lambda a: seen.append(float(a[0])), a, ordered=self.ordered)
 
-    def project(self, params, x):
+    def project(self, params, x):  # pyrefly: ignore[bad-override]
         self.tell("project", x)
         return super().project(params, x)
 
@@ -87,7 +87,9 @@ TRANSFORMED = {
     "jvp": lambda cell, params: jax.jvp(partial(loss, cell), (params,), (params,)),
     "hessian": lambda cell, params: jax.hessian(lambda xs: loss(cell, params, xs))(XS),
     "remat_every": lambda cell, params: loss(cell, params, remat_every=2),
-    "key": lambda cell, params: jax.grad(lambda p: loss(jl.Dropout(cell, hidden=0.5), p, key=jax.random.key(1)))(params),
+    "key": lambda cell, params: jax.grad(lambda p: loss(jl.Dropout(cell, hidden=0.5), p, key=jax.random.key(1)))(
+        params
+    ),
 }
 
 
@@ -133,7 +135,9 @@ def test_each_cell_of_a_stack_fires_once_per_step():
     params = init(stack)
     got = told(jax.grad(partial(loss, stack)), params)
     np.testing.assert_allclose(got[:T], expected(stack.cells[0], params[0]))
-    np.testing.assert_allclose(got[T:], jl.unroll(jl.RNN(H, H), params[1], jl.unroll(jl.RNN(I, H), params[0], XS)[1])[1][:, 0])
+    np.testing.assert_allclose(
+        got[T:], jl.unroll(jl.RNN(H, H), params[1], jl.unroll(jl.RNN(I, H), params[0], XS)[1])[1][:, 0]
+    )
 
 
 def test_a_callback_does_not_change_the_gradient():
@@ -144,7 +148,8 @@ def test_a_callback_does_not_change_the_gradient():
 
 def test_explain_says_that_side_effects_decide_the_engine():
     says = jl.engines.explain(Spied(I, H), XS)
-    assert says.startswith("Spied: plain") and "side effects" in says
+    assert says.startswith("Spied: plain")
+    assert "side effects" in says
     with pytest.raises(ValueError, match=r'engine "hoisted": cell Spied has side effects.*engine="plain"'):
         jl.unroll(Spied(I, H), init(Spied(I, H)), XS, engine="hoisted")
 

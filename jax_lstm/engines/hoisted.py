@@ -91,8 +91,8 @@ def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
     # A collective over a named axis, such as psum, is an effect too, but may run in any order.
     if any(type(effect).__name__ != "NamedAxisEffect" for effect in jaxpr.effects):
         return (
-            f'engine "hoisted": cell {type(cell).__name__} has side effects, such as jax.debug.print, which this engine '
-            'would run out of order and more than once; use engine="plain"'
+            f'engine "hoisted": cell {type(cell).__name__} has side effects, such as jax.debug.print, which would run '
+            'out of order and more than once; use engine="plain"'
         )
     for what, tree in (("the state", state), ("the output of project", zx), ("the output of recur", zh)):
         leaves = jax.tree.leaves(tree)

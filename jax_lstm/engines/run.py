@@ -54,8 +54,10 @@ def check_options(
         stride = window if stride is None else checks.static_value(caller, "stride", stride)
         stride = checks.positive_int(caller, "stride", stride)
         if window % stride:
-            raise ValueError(f"{caller}: stride must divide window, but window is {checks.shown(window)} and stride is "
-                f"{checks.shown(stride)}")
+            raise ValueError(
+                f"{caller}: stride must divide window, but window is {checks.shown(window)} and stride is "
+                f"{checks.shown(stride)}"
+            )
         truncate = window, stride
     remat_every = checks.static_value(caller, "remat_every", remat_every)
     if isinstance(remat_every, str) and remat_every == "auto":

@@ -42,7 +42,8 @@ def register_task(name: str, factory: Callable[..., Any]) -> None:
         )
     if TASKS.setdefault(name, factory) is not factory:
         raise ValueError(
-            f"register_task: name must be new, but {shown(name)} is the name of {_where(TASKS[name])}; choose another name"
+            f"register_task: name must be new, but {shown(name)} is the name of {_where(TASKS[name])}; choose "
+            "another name"
         )
 
 

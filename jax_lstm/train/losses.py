@@ -10,8 +10,8 @@
     largest_error = max_b max_o |y_bo − target_bo|
 
 With weights w (B, T), outputs and targets are given at every step, and a sequence's value is Σ_t w_t v_t / Σ_t w_t.
-Every sequence needs at least one step with a weight above 0. A target with weight 0 is not read: it may be padding, such
-as the class −1.
+Every sequence needs at least one step with a weight above 0. A target with weight 0 is not read: it may be
+padding, such as the class −1.
 Each task names one of these functions as its loss and one as its score.
 """
 

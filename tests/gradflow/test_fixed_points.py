@@ -160,10 +160,10 @@ class Counting(NamedTuple):
 class Counter(jl.RNN):
     """h_t = tanh(w h_{t−1} + x_t + k_t / 10); k counts the steps, up to 20."""
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
         return Counting(jnp.zeros_like(params.b), jnp.zeros_like(params.b))
 
-    def update(self, params, state, zx, zh):
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
         k = jnp.minimum(state.k + 1, 20)
         return Counting(jnp.tanh(zx + zh + k / 10), k)
 
@@ -172,10 +172,10 @@ class Counter(jl.RNN):
 class LogMax(jl.RNN):
     """h_t = tanh(z − l_t), where l_t = max(l_{t−1} − 0.1, z) is a decaying maximum in the log domain."""
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
         return Counting(jnp.zeros_like(params.b), jnp.full_like(params.b, -1e300))
 
-    def update(self, params, state, zx, zh):
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
         k = jnp.maximum(state.k - 0.1, zx + zh)
         return Counting(jnp.tanh(zx + zh - k / 2), k)
 
