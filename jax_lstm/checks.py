@@ -358,7 +358,7 @@ def shown(value: Any, *, quoted: bool = True) -> str:
     is_container = isinstance(value, dict | list | tuple | set | frozenset | bytes | bytearray)
     if is_container and (len(value) > 9 or field_names(value) or any(map(is_array, jax.tree.leaves(value)))):
         return f"a {type(value).__name__}"
-    if callable(value) and hasattr(value, "__name__"):
+    if callable(value) and hasattr(value, "__name__") and not isinstance(value, type):
         return value.__name__
     try:
         text = " ".join((repr(value[:61]) if isinstance(value, str) else repr(value)).split())

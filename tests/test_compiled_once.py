@@ -147,7 +147,7 @@ def documented_bucket():
     return names["run"], names["bucket"]
 
 
-def test_the_documented_buckets_compile_3_programs_for_11_lengths():
+def test_documented_buckets_compile_3_programs_for_11_lengths():
     cell, (run, bucket) = jl.GRU(I, 5), documented_bucket()  # a size of its own: no other test has compiled it
     params, data = params_of(cell), np.random.default_rng(0).normal(size=(190, I)).astype(np.float32)
     results = {}

@@ -265,7 +265,7 @@ def test_a_message_about_a_huge_value_is_short(taker):
         (PARAMS, "a LSTMParams"),
         ("tanhh", "'tanhh'"),
         (jl.unroll, "unroll"),
-        (jl.LSTM, "LSTM"),
+        (int, "<class 'int'>"),
         (2.5, "2.5"),
         (Mute(), "a Mute"),
         (10**5000, "a int"),
