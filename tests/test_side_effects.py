@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
+from tiers import slow_except
 
 import jax_lstm as jl
 
@@ -93,7 +95,7 @@ TRANSFORMED = {
 }
 
 
-@pytest.mark.parametrize("how", TRANSFORMED)
+@pytest.mark.parametrize("how", slow_except(["jit of grad", "key"], TRANSFORMED))
 def test_a_callback_fires_once_per_step_under_transformations(how):
     cell = Spied(I, H, ordered=True)
     params = init(cell)
@@ -152,6 +154,20 @@ def test_explain_says_that_side_effects_decide_the_engine():
     assert "side effects" in says
     with pytest.raises(ValueError, match=r'engine "hoisted": cell Spied has side effects.*engine="plain"'):
         jl.unroll(Spied(I, H), init(Spied(I, H)), XS, engine="hoisted")
+
+
+class Bounded(jl.RNN):
+    def update(self, params, state, zx, zh):
+        checkify.check(jnp.all(jnp.abs(zx) < 1e3), "too large")
+        return super().update(params, state, zx, zh)
+
+
+def test_a_check_of_checkify_still_fails_under_grad():
+    cell = Bounded(I, H)
+    checked = jax.jit(checkify.checkify(jax.grad(lambda p, xs: loss(cell, p, xs))))
+    for xs, message in ((XS, ""), (1e6 * XS, "too large")):
+        error, _ = checked(init(cell), xs)
+        assert (error.get() or "").split(" (")[0] == message
 
 
 class Summed(jl.RNN):

@@ -88,8 +88,8 @@ def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
         return zx, zh, before_mix, output(cell, cell.mix(params, before_mix))
 
     jaxpr, (zx, zh, before_mix, _) = jax.make_jaxpr(one_step, return_shape=True)(params, state, x, given)
-    # A collective over a named axis, such as psum, is an effect too, but may run in any order.
-    if any(type(effect).__name__ != "NamedAxisEffect" for effect in jaxpr.effects):
+    # A collective over a named axis, such as psum, and a checkify.check are effects too, but may run in any order.
+    if any(type(effect).__name__ not in ("NamedAxisEffect", "ErrorEffect") for effect in jaxpr.effects):
         return (
             f'engine "hoisted": cell {type(cell).__name__} has side effects, such as jax.debug.print, which would run '
             'out of order and more than once; use engine="plain"'

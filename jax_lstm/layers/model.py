@@ -178,7 +178,7 @@ class Model:
         Raises:
             ValueError: as for `apply`; also for a residual stack, whose output is not part of its state: use the
                 last unmasked entry of `apply` instead.
-            TypeError: as for `apply`.
+            TypeError: as for `apply`; also for a cell whose state has no h and that does not define `output(state)`.
         """
         xs = self.embedded(params, xs, mask)
         state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key)
