@@ -98,8 +98,11 @@ def _fixed_points(cell: Any, iterations: int, params: Any, x: Float[Array, " I"]
     def J(s: Float[Array, " N"]) -> Float[Array, "N N"]:
         return jacobian(cell, params, unflatten_state(s, one), x)
 
+    def F(s: Float[Array, " N"]) -> Float[Array, " N"]:
+        return flatten_state(cell.step(params, unflatten_state(s, one), x)[0])
+
     def r(s: Float[Array, " N"]) -> Float[Array, " N"]:
-        return flatten_state(cell.step(params, unflatten_state(s, one), x)[0]) - s
+        return F(s) - s
 
     def body(search: tuple, _: None) -> tuple[tuple, None]:
         s, mu = search
@@ -115,7 +118,7 @@ def _fixed_points(cell: Any, iterations: int, params: Any, x: Float[Array, " I"]
         return s, jnp.linalg.norm(r(s))
 
     def simulated(s: Float[Array, "S N"]) -> Float[Array, "S N"]:
-        return jax.lax.scan(lambda s, _: (s + jax.vmap(r)(s), None), s, length=100 * iterations)[0]
+        return jax.lax.scan(lambda s, _: (jax.vmap(F)(s), None), s, length=100 * iterations)[0]
 
     starts = jax.vmap(flatten_state)(starts)
     eps = jnp.finfo(starts.dtype).eps
