@@ -191,7 +191,7 @@ class OptionalMethods(StaticPytree):
 
     def output(self, state: Any) -> Array:
         """The output y_t of a step, read from the state. The default is `state.h`, or a state that is one array."""
-        return state if checks.is_array(state) else state.h
+        return _h(self, state)
 
     def sample_noise(self, params: Any, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the random numbers of one sequence of T steps. The default draws nothing.
@@ -452,7 +452,19 @@ def noise_of(caller: str, cell: Any, params: Any, key: Array, T: int, rates: Any
 
 def output(cell: Any, state: Any) -> Array:
     """The output in this state: `cell.output(state)`; without it `state.h`, or a state that is one array."""
-    return cell.output(state) if hasattr(cell, "output") else OptionalMethods.output(cell, state)
+    return cell.output(state) if hasattr(cell, "output") else _h(cell, state)
+
+
+def _h(cell: Any, state: Any) -> Array:
+    """The output of a cell that does not define `output`: `state.h`, or a state that is one array."""
+    if checks.is_array(state):
+        return state
+    if not hasattr(state, "h"):
+        raise TypeError(
+            f"cell {type(cell).__name__}: the output is state.h by default, but the state is a {type(state).__name__} "
+            "without h; define output(state) in the cell, which returns y (H,)"
+        )
+    return state.h
 
 
 def check_causal(caller: str, cell: Any) -> Any:

@@ -21,24 +21,20 @@ def positive_int(caller: str, name: str, value: Any, least: int = 1) -> int:
     try:
         n = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{caller}: {name} must be a Python integer, but is {value!r} ({type(value).__name__})"
-        ) from None
+        raise TypeError(f"{caller}: {name} must be a Python integer, but is {shown(value)}{of_type(value)}") from None
     if n < least:
-        raise ValueError(f"{caller}: {name} must be at least {least}, but is {n}")
+        raise ValueError(f"{caller}: {name} must be at least {least}, but is {shown(n)}")
     return n
 
 
 def finite_number(caller: str, name: str, value: Any) -> float:
     """Check a finite number; return it as a Python float."""
     if isinstance(value, bool | str | jax.Array):
-        raise TypeError(f"{caller}: {name} must be a Python number, but is {value!r} ({type(value).__name__})")
+        raise TypeError(f"{caller}: {name} must be a Python number, but is {shown(value)}{of_type(value)}")
     try:
         x = float(value)
-    except TypeError:
-        raise TypeError(
-            f"{caller}: {name} must be a Python number, but is {value!r} ({type(value).__name__})"
-        ) from None
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{caller}: {name} must be a Python number, but is {shown(value)}{of_type(value)}") from None
     if not -float("inf") < x < float("inf"):
         raise ValueError(f"{caller}: {name} must be finite, but is {x}")
     return x
@@ -93,8 +89,8 @@ def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float
         return 1.0 if forget_bias is None else finite_number(caller, "forget_bias", forget_bias), None
     if forget_bias is not None:
         raise ValueError(
-            f"{caller}: chrono and forget_bias both set the forget bias, but chrono={chrono} and "
-            f"forget_bias={forget_bias} were given; give one of the two"
+            f"{caller}: chrono and forget_bias both set the forget bias, but chrono={shown(chrono)} and "
+            f"forget_bias={shown(forget_bias)} were given; give one of the two"
         )
     chrono = finite_number(caller, "chrono", chrono)
     if chrono <= 2:
@@ -118,24 +114,24 @@ def check_bool(caller: str, name: str, value: Any) -> bool:
     if is_array(value) and value.dtype == jnp.bool_ and value.ndim == 0:
         return bool(value)
     if not isinstance(value, bool):
-        raise TypeError(f"{caller}: {name} must be True or False, but is {value!r} ({type(value).__name__})")
+        raise TypeError(f"{caller}: {name} must be True or False, but is {shown(value)}{of_type(value)}")
     return value
 
 
 def one_of(caller: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Check that the value is one of `choices`."""
-    if static_value(caller, name, value) not in choices:
-        raise ValueError(f"{caller}: {name} must be one of {', '.join(choices)}, but is {value!r}")
+    if not isinstance(static_value(caller, name, value), str) or value not in choices:
+        raise ValueError(f"{caller}: {name} must be one of {', '.join(choices)}, but is {shown(value)}")
     return value
 
 
 def float_dtype(caller: str, name: str, value: Any) -> jnp.dtype:
     """Check a real floating dtype; return it as a `jnp.dtype`."""
     try:
-        dtype = jnp.dtype(value)
-    except TypeError:
+        dtype = jnp.dtype("an array" if isinstance(value, jax.Array) else value)
+    except (TypeError, ValueError):
         raise TypeError(
-            f'{caller}: {name} must be a floating dtype, but is {value!r}; give one, for example "float32"'
+            f'{caller}: {name} must be a floating dtype, but is {shown(value)}; give one, for example "float32"'
         ) from None
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f'{caller}: {name} must be a floating dtype, but is {dtype}; give one, for example "float32"')
@@ -158,14 +154,15 @@ def as_array(caller: str, name: str, value: Any) -> jax.Array:
     """Convert a JAX or NumPy array to a JAX array. Lists and Python numbers are refused, since they have no dtype."""
     if is_array(value):
         return jnp.asarray(value)
-    raise TypeError(
-        f"{caller}: {name} must be a JAX or NumPy array, but is a {type(value).__name__}; "
-        f"convert it with jnp.asarray({name})"
-    )
+    advice = "check the order of the arguments"
+    if isinstance(value, list | tuple | float | int | complex) and not field_names(value):
+        advice = f"convert it with jnp.asarray({name})"
+    raise TypeError(f"{caller}: {name} must be a JAX or NumPy array, but is {_describe(value)}; {advice}")
 
 
 def check_input(caller: str, name: str, value: Any, cell: Any, dtype: jnp.dtype, axes: str) -> jax.Array:
     """Check xs or x: of shape `axes`, "(T, I)" or "(I,)", and floats that the params' dtype holds without loss."""
+    _check_not_swapped(caller, name, f"an array {axes}", value, cell, dtype)
     x = as_array(caller, name, value)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -206,6 +203,10 @@ def check_mask(caller: str, name: str, value: Any, like: jax.Array) -> jax.Array
     """Check a mask or reset: None, or bools of shape like.shape[:-1], sharded like `like`; return it as a JAX array."""
     if value is None:
         return None
+    if not is_array(value) and not isinstance(value, bool | list):
+        raise TypeError(
+            f"{caller}: {name} must hold bools, but is {_describe(value)}; check the order of the arguments"
+        )
     b = jnp.asarray(value) if isinstance(value, bool) else as_array(caller, name, value)
     if b.dtype != jnp.bool_:
         raise TypeError(f"{caller}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
@@ -227,6 +228,23 @@ def check_same_sharding(caller: str, name: str, b: jax.Array, xs: jax.Array) -> 
         )
 
 
+def check_params_sharding(caller: str, params: Any, axes: set[str], why: str) -> None:
+    """Refuse params of which a leaf is sharded, on an explicit mesh, over one of the mesh axes `axes`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        placed = jax.typeof(leaf).sharding.spec if isinstance(leaf, jax.Array) else ()
+        if both := axes & mesh_axes(*placed):
+            raise ValueError(
+                f"{caller}: {_leaf('params', _path(path))} must not be sharded over the mesh axis {min(both)!r}, "
+                f"{why}, but its type is {jax.typeof(leaf)}; replicate the params, for example "
+                "jax.sharding.reshard(params, jax.P())"
+            )
+
+
+def mesh_axes(*spec: Any) -> set[str]:
+    """The names of the mesh axes in entries of a PartitionSpec."""
+    return {name for entry in spec for name in (entry if isinstance(entry, tuple) else (entry,)) if name is not None}
+
+
 def check_cell(caller: str, value: Any) -> Any:
     """Check and return a cell: it must have init, initial_state, step and two sizes, be hashable and hold no tracer."""
     wanted = f"{caller}: cell must have init, initial_state, step, input_size and hidden_size, but "
@@ -234,7 +252,8 @@ def check_cell(caller: str, value: Any) -> Any:
         raise TypeError(wanted + f"is the class {value.__name__}; make an instance of it")
     for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
         if not hasattr(value, name):
-            raise TypeError(wanted + f"{_describe(value)} has no {name}")
+            advice = "" if isinstance(value, str | int | float | type(None)) else "; the cell comes before its params"
+            raise TypeError(wanted + f"{_describe(value)} has no {name}{advice}")
     try:
         hash(value)
     except TypeError:
@@ -258,17 +277,19 @@ def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
             f"{caller}: params must be {type(want).__name__}, but is a dict; convert it with "
             "jl.params_from(cell, params)"
         )
+    _check_not_swapped(caller, "params", type(want).__name__, value, cell, jnp.dtype(jnp.float32))
     value = _checked(caller, "params", cell, want, value)
     dtypes = {_path(p): a.dtype for p, a in jax.tree_util.tree_leaves_with_path(value)}
     for name, dtype in dtypes.items():
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{caller}: params.{name} must hold floats, but holds {dtype}; cast it, or keep it out of params"
+                f"{caller}: {_leaf('params', name)} must hold floats, but holds {dtype}; cast it, or keep it out of "
+                "params"
             )
     if len(set(dtypes.values())) > 1:
         raise TypeError(
             f"{caller}: params must have one dtype, but has "
-            + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+            + listed(f"{name} {dtype}" for name, dtype in dtypes.items())
             + "; cast all leaves to one dtype"
         )
     dtype = next(iter(dtypes.values()), jnp.dtype(jnp.float32))
@@ -287,9 +308,11 @@ def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
     """Check the state against the shapes and dtypes of the cell's initial state; return it as JAX arrays."""
     want = state_shapes(cell, dtype)
     is_one_array = isinstance(want, jax.ShapeDtypeStruct)
+    wanted = "one array" if is_one_array else f"a {type(want).__name__}"
+    _check_not_swapped(caller, "state", wanted, value, cell, dtype)
     if not is_array(value) if is_one_array else type(value) is not type(want):
         raise TypeError(
-            f"{caller}: state must be {'one array' if is_one_array else f'a {type(want).__name__}'}, but is "
+            f"{caller}: state must be {wanted}, but is "
             f"{_describe(value)}; convert a restored state with jl.state_from(cell, state), or make a first one with "
             "cell.initial_state(params)"
         )
@@ -297,7 +320,8 @@ def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):
         if a.dtype != w.dtype:
             raise TypeError(
-                f"{caller}: state.{_path(path)} must be {w.dtype}, as the params are, but is {a.dtype}; cast it"
+                f"{caller}: {_leaf('state', _path(path))} must be {w.dtype}, as the params are, but is {a.dtype}; "
+                "cast it"
             )
     return value
 
@@ -306,23 +330,26 @@ def _checked(caller: str, what: str, cell: Any, want: Any, value: Any) -> Any:
     """Check that `value` has the leaves and shapes of `want`; return it as JAX arrays. An error names the leaf."""
     want_leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(want)}
     leaves = {_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(value)}
+    if list(want_leaves) != list(leaves) and "" in (*want_leaves, *leaves):  # one of the two is a bare array
+        wanted = f"an array of shape {want.shape}" if is_array(want) else type(want).__name__
+        raise ValueError(f"{caller}: {what} must be {wanted} for cell {_name(cell)}, but is {_describe(value)}")
     for name in want_leaves:
         if name not in leaves:
             raise ValueError(
                 f"{caller}: {what} lacks {name}, which cell {_name(cell)} needs with shape {want_leaves[name].shape}; "
-                f"it has {', '.join(leaves) or 'no leaves'}"
+                f"it has {listed(leaves) or 'no leaves'}"
             )
     for name in leaves:
         if name not in want_leaves:
             raise ValueError(
-                f"{caller}: {what} has {name}, which cell {_name(cell)} does not take; "
-                f"it takes {', '.join(want_leaves)}"
+                f"{caller}: {what} has {shown(name, quoted=False)}, which cell {_name(cell)} does not take; "
+                f"it takes {listed(want_leaves)}"
             )
     for name, leaf in leaves.items():
-        leaf = as_array(caller, f"{what}.{name}", leaf)
+        leaf = as_array(caller, _leaf(what, name), leaf)
         if leaf.shape != want_leaves[name].shape:
             raise ValueError(
-                f"{caller}: {what}.{name} has shape {leaf.shape}, but cell {_name(cell)} takes "
+                f"{caller}: {_leaf(what, name)} has shape {leaf.shape}, but cell {_name(cell)} takes "
                 f"{want_leaves[name].shape}"
             )
     if jax.tree.structure(value) != jax.tree.structure(want):
@@ -383,6 +410,85 @@ def is_at_least(n: Any, least: Any) -> bool:
 def is_array(value: Any) -> bool:
     """Whether a value has a shape and a dtype."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def shown(value: Any, *, quoted: bool = True) -> str:
+    """A user's value in a message, at most 60 characters: of an array dtype and shape, of a long container the type."""
+    if isinstance(value, jax.Array) or (is_array(value) and value.shape):
+        return f"an array {value.dtype}{list(value.shape)}"
+    is_container = isinstance(value, dict | list | tuple | set | frozenset | bytes | bytearray)
+    if is_container and (len(value) > 9 or field_names(value) or any(map(is_array, jax.tree.leaves(value)))):
+        return f"a {type(value).__name__}"
+    if callable(value) and hasattr(value, "__name__") and not isinstance(value, type):
+        return value.__name__
+    try:
+        text = " ".join((repr(value[:61]) if isinstance(value, str) else repr(value)).split())
+    except Exception:  # the repr of a user's object, or of an integer with thousands of digits
+        return f"a {type(value).__name__}"
+    if is_container and len(text) > 60:
+        return f"a {type(value).__name__}"
+    text = text if quoted or not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def of_type(value: Any) -> str:
+    """The type of a value in parentheses, to follow `shown`; nothing where `shown` already says it."""
+    what = type(value).__name__
+    return "" if shown(value).startswith(("an array ", f"a {what}")) else f" ({what})"
+
+
+def listed(names: Any) -> str:
+    """Names in a message, separated by commas: at most about 100 characters, then how many more there are."""
+    names = [shown(name, quoted=False) for name in names]
+    few, length = [], 0
+    for name in names:
+        length += len(name) + 2
+        if few and length > 100:
+            return ", ".join(few) + f" and {len(names) - len(few)} more"
+        few.append(name)
+    return ", ".join(few)
+
+
+def _check_not_swapped(caller: str, name: str, wanted: str, value: Any, cell: Any, dtype: jnp.dtype) -> None:
+    """Refuse an argument that is another one of the same call, such as a state in place of x."""
+    what = _argument_of(value, cell, dtype, name)
+    if what is None:
+        return
+    if what == "key":
+        raise TypeError(f"{caller}: {name} must be {wanted}, but is a random key; pass it as key=")
+    if what == "mask":
+        raise TypeError(f"{caller}: {name} must be {wanted}, but is {_describe(value)}; pass a mask as mask=")
+    error = ValueError if name == "params" else TypeError
+    raise error(f"{caller}: {name} must be {wanted}, but is {_describe(value)}; {name} and {what} look swapped")
+
+
+def _argument_of(value: Any, cell: Any, dtype: jnp.dtype, name: str) -> str | None:
+    """Which other argument a value is, if that is certain: "params", "state", "xs", "x", "mask", "cell" or "key"."""
+    if value is None:
+        return None
+    if is_array(value):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return "key"
+        wanted = {"params": lambda: params_shapes(cell), "state": lambda: state_shapes(cell, dtype)}.get(name)
+        if wanted is None or is_array(wanted()):
+            return None
+        if value.dtype == jnp.uint32 and value.shape in ((2,), (4,)):  # a key of jax.random.PRNGKey
+            return "key"
+        if value.dtype == jnp.bool_:
+            return "mask"
+        return {1: "x", 2: "xs"}.get(len(value.shape)) if jnp.issubdtype(value.dtype, jnp.floating) else None
+    if not field_names(value):
+        return "cell" if hasattr(value, "step") and hasattr(value, "initial_state") else None
+    if type(value) is type(params_shapes(cell)):
+        return "params" if name != "params" else None
+    # A layer such as Readout has params only.
+    is_state = hasattr(cell, "initial_state") and type(value) is type(state_shapes(cell, dtype))
+    return "state" if is_state and name != "state" else None
+
+
+def _leaf(what: str, name: str) -> str:
+    """The name of a leaf of params or state, which may itself be one array."""
+    return f"{what}.{name}" if name else what
 
 
 def _path(path: Any) -> str:

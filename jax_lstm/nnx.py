@@ -43,7 +43,9 @@ class Weights(nnx.Module):
     ):
         caller = type(self).__name__
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"{caller}: rngs must be nnx.Rngs, but is {rngs!r}; make one with nnx.Rngs(seed)")
+            raise TypeError(
+                f"{caller}: rngs must be nnx.Rngs, but is {checks.shown(rngs)}; make one with nnx.Rngs(seed)"
+            )
         self.cell = nnx.static(checks.check_cell(caller, cell))
         self.deterministic = checks.check_bool(caller, "deterministic", deterministic)
         _check_names(caller, self, flax_names.named(params_shapes(cell)))

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import jax.export
 
+from jax_lstm import checks
 from jax_lstm.cell import OptionalMethods, make_static
 from jax_lstm.cells.gru import GRU
 from jax_lstm.cells.janet import JANET
@@ -75,7 +76,7 @@ def register_cell(cls: C) -> C:
     """
     if not (isinstance(cls, type) and is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyrefly: ignore
         raise TypeError(
-            f"register_cell: cls must be a frozen dataclass, but is {cls!r}; decorate the class with "
+            f"register_cell: cls must be a frozen dataclass, but is {checks.shown(cls)}; decorate the class with "
             "@dataclass(frozen=True) first"
         )
     has = {*dir(cls), *(f.name for f in fields(cls))}
@@ -190,10 +191,12 @@ def from_config(config: dict[str, Any]) -> Any:
     kind = "model" if "model" in rest else "cell"
     known, name = _KINDS[kind], rest.pop(kind, None)
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"from_config: {kind} must be one of {', '.join(known)}, but is {name!r}")
+        raise ValueError(f"from_config: {kind} must be one of {', '.join(known)}, but is {checks.shown(name)}")
     takes = _fields(kind, known[name])
     if unknown := sorted(set(rest) - set(takes), key=str):
-        raise ValueError(f"from_config: {unknown[0]!r} is not a field of {name}; it takes {', '.join(sorted(takes))}")
+        raise ValueError(
+            f"from_config: {checks.shown(unknown[0])} is not a field of {name}; it takes {', '.join(sorted(takes))}"
+        )
     if missing := [key for key, f in takes.items() if key not in rest and _is_required(f)]:
         raise TypeError(f"from_config: the config of {name} must have {missing[0]!r}, but has not; add it")
     return known[name](**{takes[key].name: _from_data(value) for key, value in rest.items()})

@@ -66,7 +66,8 @@ def unroll(
             cell, so never change a cell: make a new one.
         params: what `cell.init` returns.
         xs: (T, I), a JAX or NumPy array of floats no wider than the params' dtype; not integers or complex numbers. T
-            may be 0.
+            may be 0. Each new T compiles a program. For many lengths, pad with NumPy to a few of them, such as the
+            next multiple of 64, and pass a mask.
         state: the state before the first step processed, which is step T − 1 with `reverse`, else step 0. If None:
             `cell.initial_state(params)`.
         mask: (T,) bools. Where False the step is skipped: the state stays and the output is 0. A masked xs[t] affects

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 from tiers import slow_except
 
 jax.config.update("jax_enable_x64", os.environ.get("JAX_ENABLE_X64", "1") not in ("0", "false", "False"))
@@ -95,3 +95,11 @@ def cell(request):
     import jax_lstm as jl
 
     return getattr(jl, request.param)(3, 4)
+
+
+@pytest.fixture
+def own_messages():
+    """Turn off the check of shapes and types in signatures, so that an error is the library's own, as for users."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

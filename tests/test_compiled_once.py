@@ -1,6 +1,9 @@
 """Nothing is traced or compiled twice: not for the same shapes, not for other masks, not for an equal cell."""
 
+import re
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import chex
 import jax
@@ -128,6 +131,47 @@ def test_nothing_is_logged_as_compiled_on_the_second_call(cell, caplog):
         again = [r.message for r in caplog.records if "ompil" in r.message]
     assert first
     assert again == []
+
+
+LENGTHS = (5, 17, 30, 42, 64, 65, 80, 101, 128, 130, 190)
+
+
+def documented_bucket():
+    """The recipe for many lengths in docs/semantics.md."""
+    page = (Path(__file__).parents[1] / "docs/semantics.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def bucket" in block]
+    assert str(LENGTHS) in code
+    assert "11 lengths, 3 programs" in code
+    names: dict[str, Any] = {"jax": jax, "jl": jl}
+    exec(code.split("for length")[0], names)
+    return names["run"], names["bucket"]
+
+
+def test_documented_buckets_compile_3_programs_for_11_lengths():
+    cell, (run, bucket) = jl.GRU(I, 5), documented_bucket()  # a size of its own: no other test has compiled it
+    params, data = params_of(cell), np.random.default_rng(0).normal(size=(190, I)).astype(np.float32)
+    results = {}
+    with compilations() as seen:
+        for T in LENGTHS:
+            xs, mask = bucket(data[:T])
+            results[T] = jax.tree.map(np.asarray, run(cell, params, xs, None, mask))
+    assert sum("backend_compile" in event for event in seen) == 3
+    for T in (5, 64, 101):
+        state, hs = jl.unroll(cell, params, data[:T], engine="plain")
+        np.testing.assert_allclose(results[T][1][:T], hs, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(results[T][0].h, state.h, rtol=0, atol=1e-6)
+        assert not results[T][1][T:].any()
+
+
+def test_a_tree_map_takes_the_first_state_of_a_batch():
+    cell = jl.LSTM(I, H)
+    params = params_of(cell)
+    states, _ = jl.batched(jl.unroll)(cell, params, XS)
+    first = jax.tree.map(lambda a: a[0], states)
+    for name in ("h", "c"):
+        one = getattr(jl.unroll(cell, params, XS[0])[0], name)
+        np.testing.assert_allclose(getattr(first, name), one, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(states[0], states.h)
 
 
 def train_step_over(steps, cell, options):

@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import jax_lstm as jl
+from jax_lstm.checks import shown
 from jax_lstm.registry import CELLS
 from jax_lstm.tasks import TASKS, Task, task_class
 
@@ -141,7 +142,7 @@ def _import(kind: Kind, key: str, name: str) -> Callable[..., Any]:
             "folder to PYTHONPATH"
         ) from error
     if task_class(factory) is None:
-        raise ValueError(f"{key}: wanted a class, but {name} is {factory!r}; give the path of a class")
+        raise ValueError(f"{key}: wanted a class, but {name} is {shown(factory)}; give the path of a class")
     if missing := [p for p in kind.set_parameters if p not in inspect.signature(factory).parameters]:
         raise ValueError(f"{key}: wanted a class with the parameter {missing[0]}, but {name} has none of that name")
     return factory

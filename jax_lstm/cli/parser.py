@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
 
+from jax_lstm.checks import shown
 from jax_lstm.cli import imports
 from jax_lstm.cli.build import Experiment, ModelConfig
 from jax_lstm.cli.choice import CELL, TASK, Choice, Kind, add_options, find, nested, options_of, show_options
@@ -198,7 +199,7 @@ def read_file(name: str, packages: Sequence[str], keys: Sequence[str], sections:
             raise ValueError(f"{key}: wanted one of the keys {', '.join(sections)} and run_dir, but {path} has {key}")
     for name in set(sections) & set(data) - set(keys):
         if not isinstance(data[name], dict):
-            raise ValueError(f"{name}: wanted the options of this section, but {path} has {data[name]!r}")
+            raise ValueError(f"{name}: wanted the options of this section, but {path} has {shown(data[name])}")
         if dotted := [key for key in data[name] if "." in str(key)]:  # it would not be seen by check_imports
             raise ValueError(f"{name}.{dotted[0]}: wanted nested mappings, but {path} has a key with a point")
     for key in keys:
@@ -224,10 +225,10 @@ def _source(kind: Kind, key: str, value: Any) -> Source:
         return Source(find(kind, key, value)[0], {})
     parts = set(value) if isinstance(value, dict) else set()
     if "class_path" not in parts or not parts <= {"class_path", "init_args"}:
-        raise ValueError(f"{key}: wanted a name, or {{class_path: NAME, init_args: {{...}}}}, but got {value!r}")
+        raise ValueError(f"{key}: wanted a name, or {{class_path: NAME, init_args: {{...}}}}, but got {shown(value)}")
     name, options = value["class_path"], value.get("init_args") or {}
     if not isinstance(name, str) or not isinstance(options, dict):
-        raise ValueError(f"{key}: wanted a name as class_path and a mapping as init_args, but got {value!r}")
+        raise ValueError(f"{key}: wanted a name as class_path and a mapping as init_args, but got {shown(value)}")
     return Source(find(kind, key, name)[0], options)
 
 

@@ -64,7 +64,7 @@ class TrainedRun(NamedTuple):
             The last states, and the outputs: (B, T, O) if the batch has weights, else the last ones (B, O).
         """
         run = jl.unroll if self.window is None else partial(jl.tbptt, window=self.window)
-        xs = self.net.embedded(params, batch.xs)
+        xs = self.net.embedded(params, batch.xs, batch.mask)
         key = key if has_noise(self.cell) else None
         state, hs = jl.batched(run)(self.cell, params.cell, xs, state, batch.mask, key=key)
         shown = self._last(state, hs, batch.mask) if batch.weights is None else hs

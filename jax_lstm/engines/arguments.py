@@ -60,6 +60,8 @@ def check_batch(caller: str, cell: Any, arguments: Arguments, name: str, axis: i
     arrays = arguments._asdict()
     del arrays["params"], arrays["key"]
     check_batch_axes({name: arrays.pop("xs")} | arrays, axis, layout)
+    batch_axes = checks.mesh_axes(jax.typeof(arguments.xs).sharding.spec[axis])
+    checks.check_params_sharding(caller, arguments.params, batch_axes, "over which the batch is sharded")
     key = check_key(caller, cell, arguments.key)
 
     def axes(axis: int) -> Arguments:

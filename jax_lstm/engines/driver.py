@@ -7,12 +7,13 @@ If it refuses any other cell, the reason is raised as a ValueError.
 from functools import partial
 from typing import Any
 
+from jax_lstm import checks
 from jax_lstm.cell import CompositeCell, check_pure, check_takes, is_causal, takes_constants
 from jax_lstm.engines.collect import pick
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.masking import zero_masked
 from jax_lstm.engines.segments import segmented
-from jax_lstm.engines.sharding import match_sharding_batched
+from jax_lstm.engines.sharding import check_params_sharding, match_sharding_batched
 from jax_lstm.engines.truncation import truncated
 
 
@@ -31,7 +32,7 @@ def run(engine: Engine, cell: Any, inputs: Inputs, options: Options, *, is_segme
     reason = engine.refuses(cell, inputs, options)
     if reason is not None and not isinstance(reason, str):
         raise TypeError(
-            f"engine {type(engine).__name__}: refuses must return None or a message, but returns {reason!r}"
+            f"engine {type(engine).__name__}: refuses must return None or a message, but returns {checks.shown(reason)}"
         )
     if reason is not None and not isinstance(cell, CompositeCell):
         raise ValueError(reason)
@@ -50,6 +51,7 @@ def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, is_se
     params, state, x, given = inputs.one_step()
     check_takes(cell, given.keywords())
     check_pure(cell, params, state, x, given.keywords())
+    check_params_sharding(cell, inputs)
     s_0 = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params, inputs.given)
     return engine.run(cell, inputs._replace(s_0=s_0, xs=zero_masked(inputs.mask, inputs.xs)), options)
 

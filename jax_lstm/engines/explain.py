@@ -43,7 +43,7 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
     cell = checks.check_cell("explain", cell)
     engine = check_engine("explain", engine)
     if not checks.is_array(xs) or not jnp.issubdtype(xs.dtype, jnp.floating):
-        raise TypeError(f"explain: xs must be an array of floats or a jax.ShapeDtypeStruct, but is {xs!r}")
+        raise TypeError(f"explain: xs must be an array of floats or a jax.ShapeDtypeStruct, but is {checks.shown(xs)}")
     if len(xs.shape) not in (2, 3) or xs.shape[-1] != cell.input_size:
         raise ValueError(
             f"explain: xs must be (T, {cell.input_size}) or (T, B, {cell.input_size}) for cell {type(cell).__name__}, "

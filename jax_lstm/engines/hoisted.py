@@ -38,7 +38,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from jax_lstm.cell import Noise, SplitCell, has_own_derivative, is_split
+from jax_lstm.cell import Noise, SplitCell, has_own_derivative, is_split, output
 from jax_lstm.engines.collect import collected
 from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import Layout, choose_layout, vmap_n, vmap_time_and_batch
@@ -52,7 +52,9 @@ from jax_lstm.engines.symbolic_zeros import instantiate_zeros, jvp, nonzero_tang
 class Hoisted:
     """The custom JVP of the recurrence, for a `SplitCell`: all weight gradients in one product after the backward loop.
 
-    Every transformation and every order of derivative works. Memory is O(T) in forward mode too.
+    Every transformation and every order of derivative works. Memory is O(T) in forward mode too. It refuses a cell
+    with side effects, such as `jax.debug.print`: it runs a step's functions for all steps at once, and in the backward
+    pass again.
     """
 
     def refuses(self, cell: Any, inputs: Inputs, options: Options) -> str | None:
@@ -78,10 +80,22 @@ class Hoisted:
 
 
 def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
-    """Why the engine refuses a split cell: values that are not floats, or a nonlinear `recur` or `mix`; else None."""
+    """Why the engine refuses a split cell: callbacks, values that are not floats, a nonlinear `recur` or `mix`."""
     params, state, x, given = inputs.one_step()
-    zx = jax.eval_shape(lambda p, x, given_t: given_t.call(cell.project, p, x), params, x, given)
-    zh = jax.eval_shape(lambda p, s, given_t: given_t.lasting().call(cell.recur, p, s), params, state, given)
+
+    def one_step(params: Any, state: Any, x: Any, given_t: Given) -> tuple[Any, ...]:
+        zx = given_t.call(cell.project, params, x)
+        zh = given_t.lasting().call(cell.recur, params, state)
+        before_mix = given_t.call(cell.update, params, state, zx, zh)
+        return zx, zh, before_mix, output(cell, cell.mix(params, before_mix))
+
+    jaxpr, (zx, zh, before_mix, _) = jax.make_jaxpr(one_step, return_shape=True)(params, state, x, given)
+    # A collective over a named axis, such as psum, and a checkify.check are effects too, but may run in any order.
+    if any(type(effect).__name__ not in ("NamedAxisEffect", "ErrorEffect") for effect in jaxpr.effects):
+        return (
+            f'engine "hoisted": cell {type(cell).__name__} has side effects, such as jax.debug.print, which would run '
+            'out of order and more than once; use engine="plain"'
+        )
     for what, tree in (("the state", state), ("the output of project", zx), ("the output of recur", zh)):
         leaves = jax.tree.leaves(tree)
         if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
@@ -90,7 +104,6 @@ def _not_differentiable(cell: Any, inputs: Inputs) -> str | None:
                 f'engine "hoisted": {what} of cell {type(cell).__name__} must hold floats, but holds {held}; '
                 'use engine="plain"'
             )
-    before_mix = jax.eval_shape(lambda given_t, *args: given_t.call(cell.update, *args), given, params, state, zx, zh)
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), given.lasting())
 
     def recur(params: Any, state: Any) -> Any:

@@ -29,7 +29,7 @@ def check_engine(caller: str, engine: Any) -> Engine:
     if isinstance(engine, type) or not isinstance(engine, Engine):
         raise TypeError(
             f"{caller}: engine must be one of {', '.join(ENGINES)}, or an engine such as jl.engines.Plain(), but is "
-            f"{engine!r}"
+            f"{checks.shown(engine)}"
         )
     if checks.holds_tracer(engine):
         raise TypeError(
@@ -56,7 +56,10 @@ def check_options(
         stride = window if stride is None else checks.static_value(caller, "stride", stride)
         stride = checks.positive_int(caller, "stride", stride)
         if window % stride:
-            raise ValueError(f"{caller}: stride must divide window, but window is {window} and stride is {stride}")
+            raise ValueError(
+                f"{caller}: stride must divide window, but window is {checks.shown(window)} and stride is "
+                f"{checks.shown(stride)}"
+            )
         truncate = window, stride
         if not isinstance(T, int):
             raise ValueError(

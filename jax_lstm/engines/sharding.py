@@ -6,7 +6,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_lstm.engines.engine import Given
+from jax_lstm import checks
+from jax_lstm.engines.engine import Given, Inputs
+
+
+def check_params_sharding(cell: Any, inputs: Inputs) -> None:
+    """Refuse params whose sharding, on an explicit mesh, would change that of the state in a step: a loop cannot."""
+    if not any(any(jax.typeof(p).sharding.spec) for p in jax.tree.leaves(inputs.params)):
+        return
+    B, (_, _, _, given) = inputs.batch_axes, inputs.one_step()
+
+    def one(axes: int, tree: Any) -> Any:
+        def typed(a: Array) -> jax.ShapeDtypeStruct:
+            placed = jax.typeof(a).sharding
+            placed = None if placed.mesh.empty else placed.update(spec=jax.P(*placed.spec[axes:]))
+            return jax.ShapeDtypeStruct(a.shape[axes:], a.dtype, sharding=placed)
+
+        return jax.tree.map(typed, tree)
+
+    def after(params: Any, state: Any, x: Array, given_t: Given) -> Any:
+        return given_t.call(cell.step, params, state, x)[0]
+
+    def axes_of(tree: Any) -> set[str]:
+        return checks.mesh_axes(*(entry for a in jax.tree.leaves(tree) for entry in a.sharding.spec))
+
+    state = one(B, inputs.s_0)
+    jaxpr = jax.make_jaxpr(after)(one(0, inputs.params), state, one(B + 1, inputs.xs), given)
+    added = axes_of(jaxpr.out_avals) - axes_of([jax.typeof(s) for s in jax.tree.leaves(inputs.s_0)])
+    checks.check_params_sharding(f"cell {type(cell).__name__}", inputs.params, added, "because the state would be too")
 
 
 def match_sharding(state: Any, *data: Any) -> Any:

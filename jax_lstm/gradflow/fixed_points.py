@@ -4,6 +4,11 @@
 
 The Levenberg–Marquardt method solves r = 0 from each start: (AᵀA + μ I) δ = −Aᵀ r with A = J − I. μ decreases after an
 iteration that lowers |r| and increases after one that does not.
+
+The method stops at a minimum of |r|, where r may be far from 0. It cannot see an entry that moves by a constant per
+step, because r does not depend on that entry: m of an sLSTM, as long as ln f + m exceeds z_i. Plain steps s ← F(s) do
+move it. So a start that does not converge is searched once more, from the state to which plain steps lead. A start that
+converges at once is not simulated: it may have found an unstable fixed point, which plain steps leave.
 """
 
 from functools import partial
@@ -12,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from jax_lstm import checks
 from jax_lstm.cell import Cell, check_pure
@@ -32,6 +37,11 @@ class FixedPoints(NamedTuple):
 def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iterations: int = 100) -> FixedPoints:
     """Fixed points of a cell's step at one constant input, searched from several starts.
 
+    The method minimizes |F(s) − s| from each start by Levenberg–Marquardt iterations. This finds unstable fixed points
+    too. If the speed is then above ε^(3/4), with ε the precision of the dtype, the start is simulated for 100 ·
+    `iterations` steps s ← F(s), and the search is repeated from there. The second result is kept if its speed is lower,
+    and at most √ε.
+
     Several starts may converge to the same point. A start may also end at a slow point that is not a fixed point, so
     check the speeds.
 
@@ -41,7 +51,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
         x: (I,), the input, held constant.
         starts: S states as one pytree; each leaf has a leading axis of length S. For example, what `unroll_states`
             returns.
-        iterations: Levenberg–Marquardt iterations from each start.
+        iterations: Levenberg–Marquardt iterations of one search.
 
     Returns:
         FixedPoints, in the params' dtype or float32, whichever is wider:
@@ -55,7 +65,8 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
             `step`.
         TypeError: as for `step`.
 
-    Source: Sussillo & Barak 2013.
+    Source: Sussillo & Barak 2013, who minimize |F(s) − s|²/2. Repeating the search after a simulation is added here,
+    for cells such as `SLSTM`, of which some entries move by a constant per step.
     """
     cell = checks.check_cell("fixed_points", cell)
     params, dtype = checks.check_params("fixed_points", cell, params)
@@ -87,8 +98,11 @@ def _fixed_points(cell: Any, iterations: int, params: Any, x: Float[Array, " I"]
     def J(s: Float[Array, " N"]) -> Float[Array, "N N"]:
         return jacobian(cell, params, unflatten_state(s, one), x)
 
+    def F(s: Float[Array, " N"]) -> Float[Array, " N"]:
+        return flatten_state(cell.step(params, unflatten_state(s, one), x)[0])
+
     def r(s: Float[Array, " N"]) -> Float[Array, " N"]:
-        return flatten_state(cell.step(params, unflatten_state(s, one), x)[0]) - s
+        return F(s) - s
 
     def body(search: tuple, _: None) -> tuple[tuple, None]:
         s, mu = search
@@ -99,10 +113,32 @@ def _fixed_points(cell: Any, iterations: int, params: Any, x: Float[Array, " I"]
         least = jnp.finfo(s.dtype).eps
         return (jnp.where(better, there, s), jnp.where(better, jnp.maximum(mu / 10, least), mu * 4)), None
 
-    def search(s: Float[Array, " N"]) -> tuple[Float[Array, " N"], Float[Array, ""], Complex[Array, " N"]]:
+    def search(s: Float[Array, " N"]) -> tuple[Float[Array, " N"], Float[Array, ""]]:
         (s, _), _ = jax.lax.scan(body, (s, jnp.ones_like(s[0])), length=iterations)
-        return s, jnp.linalg.norm(r(s)), jnp.linalg.eigvals(J(s))
+        return s, jnp.linalg.norm(r(s))
+
+    def simulated(s: Float[Array, "S N"]) -> Float[Array, "S N"]:
+        return jax.lax.scan(lambda s, _: (jax.vmap(F)(s), None), s, length=100 * iterations)[0]
+
+    starts = jax.vmap(flatten_state)(starts)
+    eps = jnp.finfo(starts.dtype).eps
+
+    def attempt(best: tuple, again: Bool[Array, ""]) -> tuple[tuple, None]:
+        """Search from each start that has not converged; `again`: from where its simulation ends."""
+
+        def one(at: tuple) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+            start, s, speed = at
+            new, its_speed = jax.lax.cond(speed <= eps**0.75, lambda _: (s, speed), search, start)
+            take = ~again | ((its_speed <= eps**0.5) & ~(its_speed >= speed))
+            return jnp.where(take, new, s), jnp.where(take, its_speed, speed)
+
+        def all_of(best: tuple) -> tuple:
+            return jax.lax.map(one, (jax.lax.cond(again, simulated, lambda s: s, starts), *best))
+
+        return jax.lax.cond((best[1] <= eps**0.75).all(), lambda best: best, all_of, best), None
 
     with jax.default_matmul_precision("highest"):
-        s, speeds, eigenvalues = jax.lax.map(search, jax.vmap(flatten_state)(starts))
+        unsearched = starts, jnp.full_like(starts[:, 0], jnp.inf)
+        (s, speeds), _ = jax.lax.scan(attempt, unsearched, jnp.array([False, True]))
+        eigenvalues = jax.lax.map(lambda s: jnp.linalg.eigvals(J(s)), s)
     return FixedPoints(jax.vmap(partial(unflatten_state, like=one))(s), speeds, eigenvalues)

@@ -74,7 +74,8 @@ def singular_values(
     k = N if k is None else checks.positive_int("singular_values", "k", k)
     if k > N:
         raise ValueError(
-            f"singular_values: k must be at most {N}, the size of the state, but is {k}; None gives all {N}"
+            f"singular_values: k must be at most {N}, the size of the state, but is {checks.shown(k)}; "
+            f"None gives all {N}"
         )
     return products("singular_values", _log_singular_values, cell, params, xs, state)[:, :k]
 

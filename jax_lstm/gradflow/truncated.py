@@ -70,8 +70,8 @@ def truncated(caller: str, cell: Any, truncate: str | None) -> Any:
     """Return the cell, or `Truncated(cell)` if truncate is "1997"; other values raise a ValueError."""
     if truncate is None:
         return cell
-    if truncate != "1997":
-        raise ValueError(f'{caller}: truncate must be None or "1997", but is {truncate!r}')
+    if not isinstance(truncate, str) or truncate != "1997":
+        raise ValueError(f'{caller}: truncate must be None or "1997", but is {checks.shown(truncate)}')
     try:
         return Truncated(cell)
     except ValueError as error:

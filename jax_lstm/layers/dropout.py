@@ -95,8 +95,8 @@ def drop_weights(key: Array, params: Any, p: ArrayLike, names: Sequence[str] = (
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     if unknown := sorted(set(names) - set(called)):
         raise ValueError(
-            f"drop_weights: names must be names of leaves of params, but none is called {unknown[0]!r}; "
-            f"params have {', '.join(dict.fromkeys(called))}"
+            f"drop_weights: names must be names of leaves of params, but none is called {checks.shown(unknown[0])}; "
+            f"params have {checks.listed(dict.fromkeys(called))}"
         )
     keys = jax.random.split(key, len(leaves))
     return tree.unflatten(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks
 from jax_lstm.cell import StaticPytree
+from jax_lstm.engines.masking import zero_masked
 from jax_lstm.gates import at_least_float32
 
 
@@ -64,19 +65,23 @@ class Embedding(StaticPytree):
         shape = (self.vocabulary, self.output_size)
         return EmbeddingParams(jax.random.normal(key, shape, at_least_float32(dtype)).astype(dtype))
 
-    def apply(self, params: EmbeddingParams, symbols: ArrayLike) -> Float[Array, "*steps E"]:
-        """Embed symbols: x = w[symbols].
+    def apply(
+        self, params: EmbeddingParams, symbols: ArrayLike, mask: ArrayLike | None = None
+    ) -> Float[Array, "*steps E"]:
+        """Embed symbols: x = w[symbols], and 0 at masked steps.
 
         Args:
             params: what `init` returns.
             symbols: integers of any shape (*steps). A symbol outside 0 to V − 1 gives a row of NaN.
+            mask: bools (*steps), or None. Where False, x is 0 and the symbol is not looked up: padding may be any
+                integer.
 
         Returns:
             x, (*steps, E), in the params' dtype.
 
         Raises:
-            ValueError: params have wrong shapes.
-            TypeError: symbols is not an array of integers, or params are not floats.
+            ValueError: params or mask have wrong shapes.
+            TypeError: symbols is not an array of integers, mask not one of bools, or params are not floats.
         """
         params, _ = checks.check_params("Embedding.apply", self, params)
         symbols = checks.as_array("Embedding", "symbols", symbols)
@@ -85,6 +90,8 @@ class Embedding(StaticPytree):
                 f"Embedding: symbols must be integers, but are {symbols.dtype}; "
                 "cast them, for example symbols.astype(jnp.int32)"
             )
+        mask = checks.check_mask("Embedding.apply", "mask", mask, symbols[..., None])
+        symbols = zero_masked(mask, symbols)
         # Compare in 32 bits or more, before any cast: negative symbols would count from the end, large ones wrap.
         wide = symbols if symbols.dtype.itemsize >= 4 else symbols.astype(jnp.int32)
         at = jnp.where((wide < 0) | (wide >= self.vocabulary), self.vocabulary, wide).astype(jnp.int32)
@@ -92,4 +99,4 @@ class Embedding(StaticPytree):
         mesh = w.mesh if by.mesh.empty else by.mesh
         # On a mesh a gather needs the sharding of its result: that of the symbols, and for a row that of the rows of w.
         lies = None if mesh.empty else jax.NamedSharding(mesh, jax.P(*by.spec, w.spec[-1]))
-        return params.w.at[at].get(mode="fill", fill_value=jnp.nan, out_sharding=lies)
+        return zero_masked(mask, params.w.at[at].get(mode="fill", fill_value=jnp.nan, out_sharding=lies))

@@ -124,16 +124,17 @@ class Model(StaticPytree):
         """A state of the cell from plain containers; see `jl.state_from`."""
         return restore.state_from(self, tree)
 
-    def embedded(self, params: ModelParams, xs: ArrayLike) -> Array:
+    def embedded(self, params: ModelParams, xs: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """The input of the cell: embedded symbols (T, I), or the features unchanged.
 
         Args:
             params: what `init` returns.
             xs: (T,) integers with a vocabulary, (T, I) floats without.
+            mask: (T,) bools, or None. Where False, a symbol is not looked up and its row is 0.
 
         Raises:
-            ValueError: params lack the embedding, or have wrong shapes.
-            TypeError: params is not a ModelParams, or symbols are not integers.
+            ValueError: params lack the embedding, or params or mask have wrong shapes.
+            TypeError: params is not a ModelParams, symbols are not integers, or mask does not hold bools.
         """
         if not isinstance(params, ModelParams):
             raise TypeError(
@@ -147,7 +148,7 @@ class Model(StaticPytree):
                 f"Model: params must have an embedding of {self.vocabulary} symbols, but params.embedding is None; "
                 "make params with init"
             )
-        return self.embedding.apply(params.embedding, xs)
+        return self.embedding.apply(params.embedding, xs, mask)
 
     def initial_state(self, params: ModelParams) -> Any:
         """The state before the first step: that of the cell."""
@@ -162,7 +163,7 @@ class Model(StaticPytree):
 
         Args:
             params: what `init` returns.
-            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            xs: (T, I) floats, or (T,) integers with a vocabulary. Padding may be any integer where `mask` is False.
             state, mask (T,), reset (T,), key, noise, constants: as for `unroll`.
 
         Returns:
@@ -171,7 +172,7 @@ class Model(StaticPytree):
         Raises:
             ValueError, TypeError: as for `unroll`, and as for `embedded`.
         """
-        xs = self.embedded(params, xs)
+        xs = self.embedded(params, xs, mask)
         state, hs = unroll(self.cell, params.cell, xs, state, mask, reset, key=key, noise=noise, constants=constants)
         return state, self.readout.apply(params.readout, hs)
 
@@ -187,7 +188,7 @@ class Model(StaticPytree):
 
         Args:
             params: what `init` returns.
-            xs: (T, I) floats, or (T,) integers with a vocabulary.
+            xs: (T, I) floats, or (T,) integers with a vocabulary. Padding may be any integer where `mask` is False.
             state, mask (T,), reset (T,), key, noise, constants: as for `unroll`.
 
         Returns:
@@ -196,8 +197,8 @@ class Model(StaticPytree):
         Raises:
             ValueError: as for `apply`; also for a residual stack, whose output is not part of its state: use the
                 last unmasked entry of `apply` instead.
-            TypeError: as for `apply`.
+            TypeError: as for `apply`; also for a cell whose state has no h and that does not define `output(state)`.
         """
-        xs = self.embedded(params, xs)
+        xs = self.embedded(params, xs, mask)
         state, _ = unroll(self.cell, params.cell, xs, state, mask, reset, key=key, noise=noise, constants=constants)
         return state, self.readout.apply(params.readout, output(self.cell, state))

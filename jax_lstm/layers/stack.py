@@ -78,7 +78,7 @@ class Stack(CompositeCell):
 
     def __post_init__(self):
         if not isinstance(self.cells, Sequence) or not self.cells:
-            raise TypeError(f"Stack: cells must be a tuple of one cell or more, but is {self.cells!r}")
+            raise TypeError(f"Stack: cells must be a tuple of one cell or more, but is {checks.shown(self.cells)}")
         object.__setattr__(self, "cells", tuple(checks.check_cell("Stack", cell) for cell in self.cells))
         for k, (below, above) in enumerate(zip(self.cells, self.cells[1:], strict=False)):
             if output_size(below) != above.input_size:

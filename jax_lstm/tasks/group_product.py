@@ -24,6 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
+from jax_lstm.checks import shown
 from jax_lstm.tasks.base import Batch, Split
 from jax_lstm.tasks.generated import GeneratedTask
 from jax_lstm.tasks.registry import register_task
@@ -121,7 +122,7 @@ class GroupProduct(GeneratedTask):
 
     def __post_init__(self):
         if self.group not in ("Z60", "A5"):
-            raise ValueError(f"GroupProduct: group must be Z60 or A5, but is {self.group!r}")
+            raise ValueError(f"GroupProduct: group must be Z60 or A5, but is {shown(self.group)}")
         for name in ("trained", "scored", "ramp"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GroupProduct: {name} must be at least 1, but is {getattr(self, name)}")

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from jax_lstm.checks import shown
 from jax_lstm.tasks.base import Batch, Split
 from jax_lstm.tasks.generated import GeneratedTask
 from jax_lstm.tasks.registry import register_task
@@ -47,7 +48,7 @@ class MarkedNumbers(GeneratedTask):
 
     def __post_init__(self):
         if self.operation not in ("sum", "product"):
-            raise ValueError(f"MarkedNumbers: operation must be sum or product, but is {self.operation!r}")
+            raise ValueError(f"MarkedNumbers: operation must be sum or product, but is {shown(self.operation)}")
         if self.shortest < 2 * (EARLY + 2):
             raise ValueError(f"MarkedNumbers: shortest must be at least {2 * (EARLY + 2)}, but is {self.shortest}")
 

@@ -14,6 +14,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from jax_lstm.checks import shown
+
 TASKS: dict[str, Callable[..., Any]] = {}
 
 
@@ -31,16 +33,17 @@ def register_task(name: str, factory: Callable[..., Any]) -> None:
     """
     if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
         raise ValueError(
-            f"register_task: name must be made of lower-case letters, digits and underscores, but is {name!r}"
+            f"register_task: name must be made of lower-case letters, digits and underscores, but is {shown(name)}"
         )
     if task_class(factory) is None:
         raise TypeError(
             "register_task: factory must be a class, or a function whose return annotation is a class, but is "
-            f"{factory!r}"
+            f"{shown(factory)}"
         )
     if TASKS.setdefault(name, factory) is not factory:
         raise ValueError(
-            f"register_task: name must be new, but {name!r} is the name of {_where(TASKS[name])}; choose another name"
+            f"register_task: name must be new, but {shown(name)} is the name of {_where(TASKS[name])}; choose "
+            "another name"
         )
 
 

@@ -10,7 +10,8 @@
     largest_error = max_b max_o |y_bo − target_bo|
 
 With weights w (B, T), outputs and targets are given at every step, and a sequence's value is Σ_t w_t v_t / Σ_t w_t.
-Every sequence needs at least one step with a weight above 0.
+Every sequence needs at least one step with a weight above 0. A target with weight 0 is not read: it may be
+padding, such as the class −1.
 Each task names one of these functions as its loss and one as its score.
 """
 
@@ -59,9 +60,17 @@ def within(limit: float, ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]
     return (jnp.abs(ys - targets) < limit).all(axis=-1).astype(ys.dtype)
 
 
+def _zero_unweighted(targets: Array, weights: Float[Array, "B T"] | None) -> Array:
+    """The targets, with 0 where the weight is 0, so that a class that is no class is not looked up there."""
+    if weights is None:
+        return targets
+    read = (weights > 0).reshape(weights.shape + (1,) * (targets.ndim - weights.ndim))
+    return jnp.where(read, targets, jnp.zeros_like(targets))
+
+
 def _mean_of(each: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     def mean(ys: Array, targets: Array, weights: Float[Array, "B T"] | None = None) -> Float[Array, ""]:
-        values = each(ys, targets)
+        values = each(ys, _zero_unweighted(targets, weights))
         if weights is None:
             return jnp.mean(values)
         # A mean of each sequence's own, so that a gradient waits for no sum over devices. Behind a barrier, or XLA
@@ -89,7 +98,7 @@ def exact(
         targets: of the same shape.
         weights: (B, T), or None.
     """
-    right = within(0.5, ys, targets)
+    right = within(0.5, ys, _zero_unweighted(targets, weights))
     return jnp.mean(right if weights is None else ((right > 0) | (weights == 0)).all(axis=1).astype(ys.dtype))
 
 

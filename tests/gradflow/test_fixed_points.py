@@ -1,9 +1,13 @@
 """Fixed points that are known in closed form."""
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_except
 
 import jax_lstm as jl
 from jax_lstm.gradflow import fixed_points
@@ -92,3 +96,110 @@ def test_wrong_starts_are_refused(starts, error, message):
     cell = jl.RNN(I, H)
     with pytest.raises(error, match=f"fixed_points: {message}"):
         fixed_points(cell, cell.init(jax.random.key(0), jnp.float64), jnp.zeros(I), starts)
+
+
+# Cells of which an entry moves by a constant per step until it meets a limit.
+
+
+def slstm_step(cell, params, s, x):
+    """One step of an sLSTM, from its equations; s is (h, c, n, m) in one vector."""
+    w_x, w_h, b = (np.asarray(a) for a in params)
+    h, c, n, m = np.split(s, 4)
+    zh = [h_k @ w_k for h_k, w_k in zip(np.split(h, cell.heads), w_h, strict=True)]
+    zh = np.concatenate([np.concatenate([np.split(z, 4)[gate] for z in zh]) for gate in range(4)])
+    z_i, z_f, z_g, z_o = np.split(x @ w_x + zh + b, 4)
+    ln_f = z_f if cell.forget_gate == "exp" else -np.log1p(np.exp(-z_f))
+    m_t = np.maximum(ln_f + m, z_i)
+    i, f = np.exp(z_i - m_t), np.exp(ln_f + m - m_t)
+    c, n = f * c + i * np.tanh(z_g), f * n + i
+    return np.concatenate([c / n / (1 + np.exp(-z_o)), c, n, m_t])
+
+
+SLSTMS = {
+    "sigmoid": jl.SLSTM(I, 4),
+    "exp": jl.SLSTM(I, 4, forget_gate="exp", forget_bias=-3),
+    "two heads": jl.SLSTM(I, 4, heads=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    slow_except([("sigmoid", "float64")], [(name, f"float{n}") for name in SLSTMS for n in (32, 64)]),
+)
+def test_every_start_of_an_slstm_converges_as_simulation_does(name, dtype):
+    cell = SLSTMS[name]
+    params = cell.init(jax.random.key(0), dtype)
+    rng = np.random.default_rng(1)
+    x, xs = (rng.normal(size=s).astype(dtype) for s in (I, (39, I)))
+    starts = jax.tree.map(
+        lambda s_0, s: jnp.concatenate([s_0[None], s]), cell.initial_state(params), jl.unroll_states(cell, params, xs)
+    )
+    found = fixed_points(cell, params, x, starts, iterations=40)
+    atol = 1e-4 if dtype == "float32" else 1e-9
+    assert int((np.asarray(found.speeds) < atol).sum()) == 40
+    s = np.concatenate([np.asarray(leaf[0], np.float64) for leaf in jl.unroll_states(cell, params, xs[:1])])
+    for _ in range(3000):
+        s = slstm_step(cell, params, s, x)
+    stable = (np.abs(found.eigenvalues) < 1).all(axis=1)
+    assert stable.sum() >= 38
+    for k, leaf in enumerate(found.points):
+        np.testing.assert_allclose(leaf[stable], np.tile(np.split(s, 4)[k], (stable.sum(), 1)), rtol=atol, atol=atol)
+    small = np.eye(16) * 1e-6
+    J = [(slstm_step(cell, params, s + e, x) - slstm_step(cell, params, s - e, x)) / 2e-6 for e in small]
+    want = np.sort(np.abs(np.linalg.eigvals(np.stack(J))))
+    got = np.sort(np.abs(found.eigenvalues[np.argmax(stable)]))
+    np.testing.assert_allclose(got, want, atol=1e-2 if dtype == "float32" else 1e-4)
+
+
+class Counting(NamedTuple):
+    h: Any
+    k: Any
+
+
+@dataclass(frozen=True)
+class Counter(jl.RNN):
+    """h_t = tanh(w h_{t−1} + x_t + k_t / 10); k counts the steps, up to 20."""
+
+    def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
+        return Counting(jnp.zeros_like(params.b), jnp.zeros_like(params.b))
+
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
+        k = jnp.minimum(state.k + 1, 20)
+        return Counting(jnp.tanh(zx + zh + k / 10), k)
+
+
+@dataclass(frozen=True)
+class LogMax(jl.RNN):
+    """h_t = tanh(z − l_t), where l_t = max(l_{t−1} − 0.1, z) is a decaying maximum in the log domain."""
+
+    def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
+        return Counting(jnp.zeros_like(params.b), jnp.full_like(params.b, -1e300))
+
+    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
+        k = jnp.maximum(state.k - 0.1, zx + zh)
+        return Counting(jnp.tanh(zx + zh - k / 2), k)
+
+
+@pytest.mark.parametrize("cell", [Counter(I, H), LogMax(I, H)], ids=["counter", "decaying maximum"])
+def test_an_own_cell_with_an_entry_of_constant_speed_converges(cell):
+    params = cell.init(jax.random.key(0), jnp.float64)
+    rng = np.random.default_rng(1)
+    starts = Counting(jnp.asarray(rng.normal(size=(40, H))), jnp.asarray(rng.uniform(-1, 9, size=(40, H))))
+    x = jnp.asarray(rng.normal(size=I))
+    found = fixed_points(cell, params, x, starts, iterations=40)
+    assert int((np.asarray(found.speeds) < 1e-9).sum()) == 40
+    s = jax.tree.map(lambda a: a[0], starts)
+    for _ in range(200):
+        s = cell.step(params, s, x)[0]
+    np.testing.assert_allclose(found.points.h, np.tile(s.h, (40, 1)), atol=1e-9)
+    np.testing.assert_allclose(found.points.k, np.tile(s.k, (40, 1)), atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_gru_that_stops_at_a_slow_point_is_searched_again():
+    cell = jl.GRU(I, 8)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    params = params._replace(w_x=2 * params.w_x, w_h=2 * params.w_h)
+    xs = np.random.default_rng(1).normal(size=(40, I))
+    found = fixed_points(cell, params, xs[0], jl.unroll_states(cell, params, xs))
+    assert int((np.asarray(found.speeds) < 1e-7).sum()) == 40

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 
 import jax_lstm as jl
 
@@ -44,6 +45,24 @@ def test_a_row_gets_a_gradient_for_each_time_that_it_is_read():
     np.testing.assert_array_equal(gradient, np.outer([0, 2, 0, 1, 0], np.ones(E)))
 
 
+PADS = [-1, V, 2**31 - 1, -(2**31)]
+
+
+@pytest.mark.parametrize("pad", PADS)
+def test_a_masked_symbol_is_not_looked_up(pad):
+    symbols, mask = np.array([1, pad, 4, pad]), np.array([True, False, True, False])
+    want = np.asarray(embedding_params().w)[[1, 0, 4, 0]] * mask[:, None]
+    checked = checkify.checkify(EMBEDDING.apply, errors=checkify.index_checks | checkify.float_checks)
+    error, rows = checked(embedding_params(), symbols, mask)
+    assert error.get() is None
+    np.testing.assert_array_equal(rows, want)
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(EMBEDDING.apply(embedding_params(), symbols, mask), want)
+    assert checked(embedding_params(), symbols)[0].get() is not None
+    gradient = jax.grad(lambda p: EMBEDDING.apply(p, symbols, mask).sum())(embedding_params()).w
+    np.testing.assert_array_equal(gradient, np.outer([0, 1, 0, 0, 1], np.ones(E)))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
     w = jl.Embedding(1000, 20).init(jax.random.key(1), dtype).w
@@ -67,6 +86,11 @@ def test_rows_are_normal_and_of_the_dtype_asked_for(dtype):
             "symbols must be integers, but are bool",
         ),
         (lambda: EMBEDDING.apply(embedding_params(), [1, 2]), TypeError, "symbols must be a JAX or NumPy array.*list"),
+        (
+            lambda: EMBEDDING.apply(embedding_params(), np.array([1, 2]), np.array([True])),
+            ValueError,
+            r"Embedding.apply: mask must have shape \(2,\)",
+        ),
         (lambda: EMBEDDING.apply(None, np.array([1])), ValueError, "Embedding.apply: params lacks w"),
         (lambda: EMBEDDING.apply(jl.Embedding(V, 9).init(jax.random.key(0)), np.array([1])), ValueError, "w has shape"),
         (lambda: jl.Embedding(0, 3), ValueError, "Embedding: vocabulary must be at least 1"),

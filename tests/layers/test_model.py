@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 from jax.sharding import AxisType
 from tiers import slow_except
 
@@ -85,6 +86,27 @@ def test_sharded_symbols_give_the_results_of_one_device(axis_type):
         sharded = jax.device_put(symbols, jax.NamedSharding(mesh, jax.P("data")))
         found = jax.jit(jax.value_and_grad(loss))(params, sharded), jax.jit(drawn)(params, sharded)
         jax.tree.map(close, found, expected)
+
+
+@pytest.mark.parametrize(
+    ("pad", "last"), slow_except([(-1, False)], [(pad, last) for pad in (-1, V, 2**31 - 1) for last in (False, True)])
+)
+def test_a_symbol_at_a_masked_step_may_be_any_integer(pad, last):
+    model = jl.Model(jl.LSTM(I, H), O, V)
+    params, mask = model.init(jax.random.key(0), jnp.float64), np.arange(len(SYMBOLS)) % 3 != 1
+
+    def loss(params, symbols):
+        run = model.apply_last if last else model.apply
+        state, ys = jax.vmap(run, (None, 0, None, 0))(params, symbols, None, np.stack([mask, ~mask]))
+        return jnp.sum(ys**2) + jnp.sum(state.h)
+
+    padded, other = (np.stack([np.where(m, SYMBOLS, p) for m in (mask, ~mask)]) for p in (pad, 0))
+    checked = checkify.checkify(jax.value_and_grad(loss), errors=checkify.index_checks | checkify.float_checks)
+    error, found = jax.jit(checked)(params, padded)
+    assert error.get() is None
+    with jax.debug_nans(True):
+        assert float(loss(params, padded)) == pytest.approx(float(found[0]), rel=1e-12)
+    jax.tree.map(close, found, jax.value_and_grad(loss)(params, other))
 
 
 def test_every_part_gets_a_gradient_and_a_key_of_its_own():

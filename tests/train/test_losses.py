@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jax_lstm.train.losses import BY_NAME
 
@@ -73,6 +74,20 @@ def test_weights_choose_the_steps_that_count():
     one = jnp.zeros((5, 6)).at[:, 3].set(7.0)
     numbers = jnp.asarray(RNG.normal(size=(5, 6, 4)), jnp.float32)
     np.testing.assert_allclose(BY_NAME["mse"](ys, numbers, one), np.mean((ys - numbers)[:, 3] ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bits_per_byte", "accuracy", "mse", "exact"])
+def test_a_target_without_weight_is_not_read(name):
+    rng, weights = np.random.default_rng(1), jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0]])
+    ys = jnp.asarray(rng.normal(size=(2, 3, 4)))
+    classes = name not in ("mse", "exact")
+    targets = rng.integers(0, 4, size=(2, 3)) if classes else rng.normal(size=(2, 3, 4))
+    want = jax.value_and_grad(BY_NAME[name])(ys, jnp.asarray(targets), weights)
+    for pad in (-1, 4, 2**31 - 1) if classes else (np.nan, np.inf):
+        padded = jnp.asarray(np.where(weights.reshape(2, 3, *(1,) * (targets.ndim - 2)) > 0, targets, pad))
+        with jax.debug_nans(True):
+            got = jax.value_and_grad(BY_NAME[name])(ys, padded, weights)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 def test_the_largest_error_is_of_all_numbers():

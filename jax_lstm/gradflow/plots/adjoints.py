@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jax_lstm.checks import shown
 from jax_lstm.gradflow.plots.canvas import canvas, decades, figure_of, floats, legend, styles
 
 
@@ -38,7 +39,9 @@ def plot_adjoint_norms(
             f"{'empty' if isinstance(norms, Mapping) else f'a {type(norms).__name__}'}; "
             "pass, for example, adjoint_norms(...)._asdict()"
         )
-    logs = {name: floats("plot_adjoint_norms", f"norms[{name!r}]", a, 1, "(T,)", least=1) for name, a in norms.items()}
+    logs = {
+        name: floats("plot_adjoint_norms", f"norms[{shown(name)}]", a, 1, "(T,)", least=1) for name, a in norms.items()
+    }
     with canvas(axes, path, title) as axes:
         for (name, log_norms), (colour, style) in zip(logs.items(), styles(), strict=False):
             steps = range(1, len(log_norms) + 1)

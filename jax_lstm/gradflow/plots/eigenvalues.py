@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jax_lstm.checks import shown
 from jax_lstm.gradflow.plots.canvas import canvas, figure_of, legend, styles
 
 MARKERS = "o^svDPX"
@@ -46,7 +47,7 @@ def plot_eigenvalues(
     for name, cloud in clouds.items():
         if cloud.ndim != 1 or not np.isfinite(cloud).all():
             raise ValueError(
-                f"plot_eigenvalues: eigenvalues[{name!r}] must be finite with shape (N,), but "
+                f"plot_eigenvalues: eigenvalues[{shown(name)}] must be finite with shape (N,), but "
                 f"{'holds inf or NaN' if cloud.ndim == 1 else f'has shape {cloud.shape}'}; pass those of one Jacobian"
             )
     if not clouds:

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jax_lstm.checks import shown
 from jax_lstm.gradflow.plots.canvas import FLOAT32_LEAST, canvas, decades, figure_of, floats, legend, styles
 
 
@@ -40,7 +41,7 @@ def plot_profile(
         )
     if not profiles:
         raise ValueError("plot_profile: profiles must have at least one entry, but is empty; pass one profile or more")
-    logs = {name: floats("plot_profile", f"profiles[{name!r}]", a, 1, "(T + 1,)") for name, a in profiles.items()}
+    logs = {name: floats("plot_profile", f"profiles[{shown(name)}]", a, 1, "(T + 1,)") for name, a in profiles.items()}
     with canvas(axes, path, title) as axes:
         axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)  # above this line the gradient grows
         for (name, log_norms), (colour, style) in zip(logs.items(), styles(), strict=False):
