@@ -66,7 +66,7 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             and so has `prompt` (B, P). Pass options such as `window` of `tbptt` when you call the result, or set them
             with `functools.partial`.
         time_major: whether the time axis comes before the batch axis, in arguments and results. For a function over
-            sequences of this library, except the measurements.
+            sequences of this library, except the measurements. `step` has no time axis, so there it changes nothing.
 
     Returns:
         A function with the arguments of `fn` that returns what `fn` returns, with the axes above.
@@ -88,7 +88,10 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
         )
 
     def run_in_batch(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs)
+        try:
+            given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs)
+        except TypeError as error:
+            raise TypeError(f"{_name(plain)}: {error}; it takes {', '.join(signature.parameters)}") from None
         data = next(name for name in DATA if name in signature.parameters)
         if given.arguments.get(data) is None:
             raise TypeError(
@@ -166,7 +169,7 @@ def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, resu
     return jax.vmap(one, ({name: over_time.get(name, 0) for name in arrays},), results)(arrays)
 
 
-def initial_states(cell: Any, params: Any, batch_size: int, like: ArrayLike | None = None) -> Any:
+def initial_states(cell: Any, params: Any, batch_size: int | tuple[int, ...], like: ArrayLike | None = None) -> Any:
     """The initial states of a batch of sequences: `cell.initial_state(params)`, repeated along a leading batch axis.
 
     >>> import jax
@@ -179,27 +182,31 @@ def initial_states(cell: Any, params: Any, batch_size: int, like: ArrayLike | No
     Args:
         cell: a cell, layer or `Model`.
         params: what its `init` returns.
-        batch_size: B, the number of sequences; a Python integer.
-        like: an array whose leading axis is the batch (B, ...), such as data (B, T, I) or observations (B, I). The
+        batch_size: B, the number of sequences, a Python integer; or a tuple of sizes, for several batch axes.
+        like: an array whose leading axes are those of the batch, such as data (B, T, I) or observations (B, I). The
             states are then sharded over devices as it is. None: they are placed as JAX places new arrays.
 
     Returns:
         A state, every leaf (B, ...). No two leaves share memory, so that the state may be donated.
 
     Raises:
-        ValueError: batch_size is negative, or `like` has another leading axis; or params have wrong shapes.
-        TypeError: cell is not a cell or model, or batch_size is not an integer.
+        ValueError: batch_size is negative, or `like` has other leading axes; or params have wrong shapes.
+        TypeError: cell is not a cell or model, or batch_size is not an integer or a tuple of integers.
     """
     if not (hasattr(cell, "init") and hasattr(cell, "initial_state")) or isinstance(cell, type):
         raise TypeError(f"initial_states: cell must be a cell, layer or Model, but is {_name(cell)}; make an instance")
-    batch_size = checks.positive_int("initial_states", "batch_size", batch_size, 0)
+    sizes = batch_size if isinstance(batch_size, tuple) else (batch_size,)
+    sizes = tuple(checks.positive_int("initial_states", "batch_size", size, 0) for size in sizes)
     state = cell.initial_state(checks.check_params("initial_states", cell, params)[0])
     if like is None:
-        return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], batch_size, axis=0), state)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*sizes, *leaf.shape)), state)
     like = checks.as_array("initial_states", "like", like)
-    if like.shape[:1] != (batch_size,):
+    if like.shape[: len(sizes)] != sizes:
         raise ValueError(
-            f"initial_states: like must have a leading batch axis of {batch_size}, but has shape {like.shape}; pass "
-            "data with the batch axis first"
+            f"initial_states: like must have the leading batch axes {sizes}, but has shape {like.shape}; pass data "
+            "with the batch axes first"
         )
-    return jax.vmap(match_sharding, (None, 0))(state, like)
+    placed = match_sharding
+    for _ in sizes:
+        placed = jax.vmap(placed, (None, 0))
+    return placed(state, like)

@@ -314,7 +314,7 @@ def check_state(caller: str, cell: Any, value: Any, dtype: jnp.dtype) -> Any:
         raise TypeError(
             f"{caller}: state must be {wanted}, but is "
             f"{_describe(value)}; convert a restored state with jl.state_from(cell, state), or make a first one with "
-            "cell.initial_state(params)"
+            "cell.initial_state(params), for a batch with jl.initial_states"
         )
     value = _checked(caller, "state", cell, want, value)
     for (path, w), a in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(value), strict=True):

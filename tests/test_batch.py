@@ -138,6 +138,8 @@ def test_initial_states_are_placed_as_the_data_are():
     states = jl.initial_states(model, params, B)
     jax.tree.map(lambda a, s: close(a, np.broadcast_to(s, (B, *s.shape))), states, want)
     assert jl.initial_states(CELL, params_of(CELL), 0).h.shape == (0, H)
+    for like in (None, XS):
+        assert jl.initial_states(CELL, params_of(CELL), (B, T), like).c.shape == (B, T, H)
 
 
 RUNS = {
@@ -185,7 +187,8 @@ def test_nan_in_padding_passes_the_checks_of_jax(fn, time_major):
         (lambda p: jl.batched(jl.step)(CELL, p, STATE, XS), ValueError, r"x must be \(B, I\), but has 3 axes"),
         (lambda p: jl.batched(jl.step)(CELL, p, STATE, X[:2]), ValueError, "state must have a leading batch axis of 2"),
         (lambda p: jl.batched(jl.step)(CELL, p, STATE, X, MASK), ValueError, r"mask must have shape \(3,\), as x has"),
-        (lambda p: jl.batched(jl.step)(CELL, p), TypeError, "missing a required argument: 'state'"),
+        (lambda p: jl.batched(jl.step)(CELL, p), TypeError, "step: missing .*'state'; it takes cell"),
+        (lambda p: jl.batched(jl.unroll)(CELL, p, XS, resets=RESET), TypeError, "'resets'; it takes .*reset"),
         (lambda p: jl.batched(jl.gates_of)(CELL, p, XS[0, 0]), ValueError, "xs must be an array with a batch axis"),
         (lambda p: jl.batched(gradflow.horizon)(CELL, p), TypeError, "x must be a JAX or NumPy array with a batch"),
         (lambda p: jl.batched(lambda a: a), TypeError, "an argument xs or x"),
@@ -193,7 +196,7 @@ def test_nan_in_padding_passes_the_checks_of_jax(fn, time_major):
         (lambda p: jl.batched(gradflow.sensitivity, time_major=True), TypeError, "time_major is for functions over"),
         (lambda p: jl.initial_states(CELL, p, -1), ValueError, "batch_size must be at least 0"),
         (lambda p: jl.initial_states(CELL, p, 2.0), TypeError, "batch_size must be a Python integer"),
-        (lambda p: jl.initial_states(CELL, p, 2, X), ValueError, "like must have a leading batch axis of 2"),
+        (lambda p: jl.initial_states(CELL, p, 2, X), ValueError, r"like must have the leading batch axes \(2,\)"),
         (lambda p: jl.initial_states(jl.LSTM, p, 2), TypeError, "cell must be a cell, layer or Model, but is LSTM"),
     ],
 )  # fmt: skip

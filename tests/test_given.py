@@ -218,6 +218,19 @@ def test_measurements_take_constants():
         measure.weight_gradient_by_step(loss, cell, params, xs, constants=constants),
         measure.weight_gradient_by_step(loss, Closed(), inside, xs)["w"],
     )
+    start = cell.initial_state(params) + 0.1
+    for fn in (partial(measure.horizon, state=start, x=xs[0]), partial(measure.data_horizon, xs=xs)):
+        close(fn(cell, params, constants=constants), fn(Closed(), inside))
+    points = [
+        measure.fixed_points(c, p, xs[0], start[None], iterations=20, **given)
+        for c, p, given in ((cell, params, {"constants": constants}), (Closed(), inside, {}))
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), *points)
+    running = measure.lyapunov_init(start)
+    close(
+        measure.lyapunov_update(cell, params, running, xs[0], constants=constants).exponents,
+        measure.lyapunov_update(Closed(), inside, running, xs[0]).exponents,
+    )
     over_batch = jl.batched(measure.sensitivity)(cell, params, data()[0].swapaxes(0, 1), constants=memory())
     close(over_batch[0], measure.sensitivity(cell, params, xs, constants=constants))
 

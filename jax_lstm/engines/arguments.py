@@ -107,7 +107,7 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
             if leaf.ndim <= at or leaf.shape[at] != xs.shape[axis]:
                 raise ValueError(
                     f"batched: every leaf of {other} must have a {'leading ' * (not at)}batch axis of "
-                    f"{xs.shape[axis]}, as {name} has, but one has shape {leaf.shape}"
+                    f"{xs.shape[axis]}, as {name} has ({name}.shape={xs.shape}), but one has shape {leaf.shape}"
                 )
 
 

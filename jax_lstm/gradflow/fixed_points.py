@@ -22,8 +22,10 @@ from jaxtyping import Array, Bool, Complex, Float
 from jax_lstm import checks
 from jax_lstm.cell import Cell, check_pure
 from jax_lstm.gates import at_least_float32
+from jax_lstm.gradflow.bound import weights_of, with_weights
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.jacobians import jacobian
+from jax_lstm.gradflow.trajectory import checked_step
 
 
 class FixedPoints(NamedTuple):
@@ -34,7 +36,9 @@ class FixedPoints(NamedTuple):
     eigenvalues: Complex[Array, "S N"]  # of J at the point, which is stable if all lie inside the unit circle
 
 
-def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iterations: int = 100) -> FixedPoints:
+def fixed_points(
+    cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iterations: int = 100, constants: Any = None
+) -> FixedPoints:
     """Fixed points of a cell's step at one constant input, searched from several starts.
 
     The method minimizes |F(s) − s| from each start by Levenberg–Marquardt iterations. This finds unstable fixed points
@@ -52,6 +56,7 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
         starts: S states as one pytree; each leaf has a leading axis of length S. For example, what `unroll_states`
             returns.
         iterations: Levenberg–Marquardt iterations of one search.
+        constants: as for `unroll`.
 
     Returns:
         FixedPoints, in the params' dtype or float32, whichever is wider:
@@ -69,8 +74,6 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
     for cells such as `SLSTM`, of which some entries move by a constant per step.
     """
     cell = checks.check_cell("fixed_points", cell)
-    params, dtype = checks.check_params("fixed_points", cell, params)
-    x = checks.check_input("fixed_points", "x", x, cell, dtype, "(I,)")
     iterations = checks.positive_int("fixed_points", "iterations", iterations)
     leaves = [checks.as_array("fixed_points", "every leaf of starts", leaf) for leaf in jax.tree.leaves(starts)]
     if not leaves or any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) for leaf in leaves):
@@ -84,9 +87,13 @@ def fixed_points(cell: Cell, params: Any, x: ArrayLike, starts: Any, *, iteratio
         raise ValueError(
             "fixed_points: starts must have at least 1 entry on its leading axis, but has 0; pass one or more states"
         )
+    dtype = checks.check_params("fixed_points", cell, params)[1]
     starts = jax.vmap(lambda state: checks.check_state("fixed_points", cell, state, dtype))(starts)
+    first = jax.tree.map(lambda a: a[0], starts)
+    cell, params, x, _ = checked_step("fixed_points", cell, params, x, first, constants)
     wide = at_least_float32(dtype)
-    params, x, starts = jax.tree.map(lambda a: a.astype(wide), (params, x, starts))
+    x, starts = jax.tree.map(lambda a: a.astype(wide), (x, starts))
+    params = with_weights(params, jax.tree.map(lambda a: a.astype(wide), weights_of(params)))
     return _fixed_points(cell, iterations, params, x, starts)
 
 

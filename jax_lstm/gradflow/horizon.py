@@ -16,12 +16,10 @@ from jaxtyping import Array, Float
 
 from jax_lstm import checks
 from jax_lstm.cell import Cell, check_pure
-from jax_lstm.engines.arguments import Arguments, check_arguments
 from jax_lstm.gates import at_least_float32
-from jax_lstm.gradflow.bound import bound
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.sensitivity import sensitivity
-from jax_lstm.gradflow.trajectory import check_measurable
+from jax_lstm.gradflow.trajectory import checked, checked_step
 
 SQUARINGS = 64  # n = 2⁶⁴: a constant factor in ‖Jⁿ‖ then changes log ‖Jⁿ‖ / n by less than float64 resolves
 
@@ -65,9 +63,7 @@ def horizon(
     params, dtype = checks.check_params("horizon", cell, params)
     state = jax.tree.map(jnp.zeros_like, cell.initial_state(params)) if state is None else state
     x = jnp.zeros(cell.input_size, dtype) if x is None else x
-    arguments = check_arguments("horizon", cell, Arguments(params, x, state, constants=constants), "x")
-    cell, params = bound(cell, params, arguments.constants)
-    state, x = check_measurable("horizon", arguments.state), arguments.xs
+    cell, params, x, state = checked_step("horizon", cell, params, x, state, constants)
     return _horizon(cell, params, state, x)
 
 
@@ -104,13 +100,12 @@ def data_horizon(
         TypeError: as for `unroll`.
     """
     cell = checks.check_cell("data_horizon", cell)
-    arguments = check_arguments("data_horizon", cell, Arguments(params, xs, state, constants=constants), "xs")
-    params, xs, state = arguments[:3]
-    if xs.shape[0] == 0:
+    *_, measured, s_0 = checked("data_horizon", cell, params, xs, state, None, constants)
+    if measured.shape[0] == 0:
         raise ValueError(
-            f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={xs.shape}); pass a longer sequence"
+            f"data_horizon: xs must have at least 1 step, but has 0 (xs.shape={measured.shape}); pass a longer sequence"
         )
-    size = sum(leaf.size for leaf in jax.tree.leaves(check_measurable("data_horizon", state)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(s_0))
     return _steps(-_slope(sensitivity(cell, params, xs, state, constants=constants)), size)
 
 

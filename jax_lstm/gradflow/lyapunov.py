@@ -21,7 +21,7 @@ from jax_lstm import checks
 from jax_lstm.cell import Cell, check_pure
 from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
-from jax_lstm.gradflow.trajectory import checked
+from jax_lstm.gradflow.trajectory import checked, checked_step
 
 
 class LyapunovState(NamedTuple):
@@ -182,13 +182,16 @@ def lyapunov_init(state: Any, *, k: int | None = None) -> LyapunovState:
     return _start(state, k)
 
 
-def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLike) -> LyapunovState:
+def lyapunov_update(
+    cell: Cell, params: Any, running: LyapunovState, x: ArrayLike, *, constants: Any = None
+) -> LyapunovState:
     """Advance a running estimate by one step of the cell.
 
     Args:
         cell, params: as for `lyapunov_spectrum`.
         running: the LyapunovState from `lyapunov_init` or from the previous `lyapunov_update`.
         x: (I,), the input of this step.
+        constants: as for `unroll`.
 
     Returns:
         The LyapunovState after the step; its `exponents` are the estimate so far.
@@ -203,9 +206,7 @@ def lyapunov_update(cell: Cell, params: Any, running: LyapunovState, x: ArrayLik
             "make one with lyapunov_init(state), or convert a restored one with LyapunovState(**running)"
         )
     cell = checks.check_cell("lyapunov_update", cell)
-    params, dtype = checks.check_params("lyapunov_update", cell, params)
-    state = checks.check_state("lyapunov_update", cell, running.state, dtype)
-    x = checks.check_input("lyapunov_update", "x", x, cell, dtype, "(I,)")
+    cell, params, x, state = checked_step("lyapunov_update", cell, params, x, running.state, constants)
     return _update(cell, params, running._replace(state=state), x)
 
 

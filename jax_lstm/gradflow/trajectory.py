@@ -27,6 +27,13 @@ def checked(
     return *bound(cell, arguments.params, arguments.constants), arguments.xs, arguments.state
 
 
+def checked_step(caller: str, cell: Any, params: Any, x: Any, state: Any, constants: Any) -> tuple[Any, Any, Any, Any]:
+    """`checked` for one step, with x (I,)."""
+    arguments = check_arguments(caller, cell, Arguments(params, x, state, constants=constants), "x")
+    check_measurable(caller, arguments.state)
+    return *bound(cell, arguments.params, arguments.constants), arguments.xs, arguments.state
+
+
 def check_measurable(caller: str, state: Any) -> Any:
     """Check that the state holds floats only; return it."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
