@@ -158,7 +158,7 @@ def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, resu
     """Map any other function over the batch."""
     arrays = {name: a for name, a in given.arguments.items() if name in BATCHED and a is not None}
     check_batch_axes({data: arrays[data]} | arrays, axis)
-    over_time = {"xs": axis, "mask": axis, "reset": axis, "noise": Noise(axis, 0)}
+    axes = {"xs": axis, "mask": axis, "reset": axis, "noise": Noise(axis, 0)}
     if (key := given.arguments.get("key")) is not None:
         arrays["key"] = batch_keys(checks.check_key("batched", key), arrays[data], axis)
 
@@ -166,7 +166,7 @@ def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, resu
         call = inspect.BoundArguments(given.signature, given.arguments | arrays)
         return fn(*call.args, **call.kwargs)
 
-    return jax.vmap(one, ({name: over_time.get(name, 0) for name in arrays},), results)(arrays)
+    return jax.vmap(one, ({name: axes.get(name, 0) for name in arrays},), results)(arrays)
 
 
 def initial_states(cell: Any, params: Any, batch_size: int | tuple[int, ...], like: ArrayLike | None = None) -> Any:

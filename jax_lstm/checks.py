@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_lstm.gates import ACTIVATIONS, SYNONYMS
+
 
 def positive_int(caller: str, name: str, value: Any, least: int = 1) -> int:
     """Check an integer of at least `least`; return it as a Python int. NumPy integers are accepted, bools are not."""
@@ -96,6 +98,19 @@ def check_forget_bias(caller: str, forget_bias: Any, chrono: Any) -> tuple[float
     if chrono <= 2:
         raise ValueError(f"{caller}: chrono must be greater than 2 (time steps), but is {chrono}")
     return None, chrono
+
+
+def activation_name(caller: str, name: str, value: Any) -> str:
+    """Check an activation: a name of `ACTIVATIONS` or `SYNONYMS`, or a function of `ACTIVATIONS`; return its name."""
+    found = SYNONYMS.get(value, value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        found = next((known for known, f in ACTIVATIONS.items() if f is value), None)
+    if found not in ACTIVATIONS:
+        came = shown(value)
+        raise ValueError(
+            f"{caller}: {name} must be one of {', '.join(ACTIVATIONS)}, or that function of jax.nn, but is {came}"
+        )
+    return found
 
 
 def static_value(caller: str, name: str, value: Any) -> Any:

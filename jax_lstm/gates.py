@@ -8,7 +8,7 @@ A function named `*_jvp` computes the JVP of an update from the residuals that t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,19 +43,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # Other names that `jax.nn` has for functions of the table.
 SYNONYMS = {"identity": "linear", "swish": "silu", "hard_swish": "hard_silu"}
-
-
-def activation_name(caller: str, name: str, value: Any) -> str:
-    """Check an activation: a name of `ACTIVATIONS` or `SYNONYMS`, or a function of `ACTIVATIONS`; return its name."""
-    found = SYNONYMS.get(value, value) if isinstance(value, str) else None
-    if not isinstance(value, str):
-        found = next((known for known, f in ACTIVATIONS.items() if f is value), None)
-    if found not in ACTIVATIONS:
-        came = repr(value) if isinstance(value, str) else getattr(value, "__name__", repr(value))
-        raise ValueError(
-            f"{caller}: {name} must be one of {', '.join(ACTIVATIONS)}, or that function of jax.nn, but is {came}"
-        )
-    return found
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:

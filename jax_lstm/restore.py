@@ -73,8 +73,6 @@ def state_from(cell: Any, tree: Any) -> Any:
         ValueError: a leaf is missing, unknown or of a wrong shape; the message gives its path.
         TypeError: a leaf is no array or has a dtype that no state of the cell has, or `cell` has no state.
     """
-    if not isinstance(cell, type) and not hasattr(cell, "initial_state") and hasattr(cell, "cell"):
-        return state_from(cell.cell, tree)
     if isinstance(cell, type) or not hasattr(cell, "init") or not hasattr(cell, "initial_state"):
         raise TypeError(
             "state_from: cell must be a cell, a layer or a Model, with the methods init and initial_state, but is "

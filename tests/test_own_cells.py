@@ -143,7 +143,7 @@ class Leak:
     def init(self, key, dtype=jnp.float32):
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)  # pyrefly: ignore
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return jl.RNNState(jnp.zeros(self.hidden_size, params.dtype))  # pyrefly: ignore
 
     def step(self, params, state, x):
@@ -182,7 +182,7 @@ class Plain(jl.SplitCell):
     def init(self, key, dtype=jnp.float32):
         return {"w": jax.random.normal(key, (3, 4), dtype)}
 
-    def initial_state(self, params, like=None):
+    def initial_state(self, params):
         return jl.RNNState(jnp.zeros(4, params["w"].dtype))
 
     def project(self, params, x):
@@ -202,8 +202,8 @@ class Scaled(CellWrapper):
     def init(self, key, dtype=jnp.float32):
         return self.cell.init(key, dtype)
 
-    def initial_state(self, params, like=None):
-        return self.cell.initial_state(params, like)
+    def initial_state(self, params):
+        return self.cell.initial_state(params)
 
     def step(self, params, state, x):
         return self.cell.step(params, state, 2 * x)
@@ -227,8 +227,8 @@ class Mean(jl.CompositeCell):
     def init(self, key, dtype=jnp.float32):
         return [cell.init(key, dtype) for cell in (self.one, self.other)]
 
-    def initial_state(self, params, like=None):
-        return [cell.initial_state(p, like) for cell, p in zip((self.one, self.other), params, strict=True)]
+    def initial_state(self, params):
+        return [cell.initial_state(p) for cell, p in zip((self.one, self.other), params, strict=True)]
 
     def step(self, params, state, x):
         (s, y), (r, z) = self.one.step(params[0], state[0], x), self.other.step(params[1], state[1], x)

@@ -32,8 +32,7 @@ class Leaky:
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
     def initial_state(self, params):
-        shape = () if like is None else like.shape[:-2]
-        return Level(jnp.zeros((*shape, self.hidden_size), params.dtype))
+        return Level(jnp.zeros(self.hidden_size, params.dtype))
 
     def step(self, params, state, x):
         s = state.s + self.gain * (jnp.tanh(x @ params) - state.s)

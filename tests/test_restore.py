@@ -262,7 +262,7 @@ def test_a_faulty_leaf_of_params_is_named(name, path, value, error, said):
             r"same leading axes, but state\.h has \(2,\) and state\.c has \(3,",
         ),
         ("LSTM", "c", np.zeros(4), ValueError, r"same leading axes, but state\.h has \(2,\) and state\.c has \(\)"),
-        ("model with symbols", "0.h", None, ValueError, r"state lacks 0\.h, which Stack needs"),
+        ("model with symbols", "0.h", None, ValueError, r"state lacks 0\.h, which Model needs"),
         (
             "LSTM",
             "c",

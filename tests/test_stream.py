@@ -64,7 +64,7 @@ class FromParams(jl.RNN):
         return jl.RNNState(params.b)
 
 
-def test_a_state_that_shares_memory_is_copied_and_nothing_is_lost():
+def test_a_state_that_shares_memory_is_copied():
     cell, params, xs, *_ = problem("LSTM")
     zero, learned = jnp.zeros(H), FromParams(I, H)
     weights = learned.init(jax.random.key(0), jnp.float64)

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 from jax_lstm import checks, gates
 from jax_lstm.cells.initializers import draw_per_gate, forget_biases, forget_choice, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell, product
-from jax_lstm.gates import ACTIVATIONS, Gates, activation_name
+from jax_lstm.gates import ACTIVATIONS, Gates
 
 WITHOUT = ("input_gate", "forget_gate", "output_gate")
 
@@ -166,7 +166,7 @@ class LSTM(PreactivationCell):
         for name in ("peephole", "coupled", "layer_norm"):
             object.__setattr__(self, name, checks.check_bool("LSTM", name, getattr(self, name)))
         for name in ("gate_activation", "cell_activation", "output_activation"):
-            object.__setattr__(self, name, activation_name("LSTM", name, getattr(self, name)))
+            object.__setattr__(self, name, checks.activation_name("LSTM", name, getattr(self, name)))
         if self.without is not None:
             checks.one_of("LSTM", "without", self.without, WITHOUT)
         if self.coupled and self.without in ("input_gate", "forget_gate"):
@@ -328,7 +328,7 @@ class LSTM(PreactivationCell):
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))
         chosen = self.gate_activation, self.cell_activation, self.output_activation
-        σ, φ, ψ = (ACTIVATIONS[activation_name("LSTM", "activation", name)] for name in chosen)
+        σ, φ, ψ = (ACTIVATIONS[name] for name in chosen)
 
         def normalize_c(c: Array) -> Array:
             return params.s_c * gates.layer_norm(c) + params.b_c if self.layer_norm else c

@@ -22,7 +22,7 @@ from jax_lstm import checks, gates
 from jax_lstm.cell import Noise
 from jax_lstm.cells.initializers import draw_per_gate, full, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell
-from jax_lstm.gates import ACTIVATIONS, activation_name, at_least_float32
+from jax_lstm.gates import ACTIVATIONS, at_least_float32
 
 
 class RNNParams(NamedTuple):
@@ -112,7 +112,7 @@ class RNN(PreactivationCell):
 
     def __post_init__(self):
         checks.check_fields(self)
-        object.__setattr__(self, "activation", activation_name("RNN", "activation", self.activation))
+        object.__setattr__(self, "activation", checks.activation_name("RNN", "activation", self.activation))
         object.__setattr__(self, "learned_leak", checks.check_bool("RNN", "learned_leak", self.learned_leak))
         for name in ("leak", "noise"):
             object.__setattr__(self, name, checks.finite_number("RNN", name, getattr(self, name)))
@@ -233,4 +233,4 @@ class RNN(PreactivationCell):
 
     @property
     def _φ(self) -> Callable[[Array], Array]:
-        return ACTIVATIONS[activation_name("RNN", "activation", self.activation)]
+        return ACTIVATIONS[self.activation]

@@ -134,8 +134,8 @@ def vmap_time_and_batch(f: Callable, axes: int) -> Callable:
     """
 
     def apart(*args: Any) -> Any:
-        over_time = tuple(Given(0, None, None) if isinstance(a, Given) else 0 for a in args)
-        return jax.vmap(vmap_n(f, axes - 1), over_time)(*args)
+        time_axes = tuple(Given(0, None, None) if isinstance(a, Given) else 0 for a in args)
+        return jax.vmap(vmap_n(f, axes - 1), time_axes)(*args)
 
     def merged(*args: Any) -> Any:
         lead = jax.tree.leaves(args)[0].shape[:axes]

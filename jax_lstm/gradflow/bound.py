@@ -30,10 +30,6 @@ class Bound(CellWrapper):
         """False: the params hold them."""
         return False
 
-    def init(self, *args: Any) -> Any:
-        """Not defined: `bound` makes the params."""
-        raise NotImplementedError
-
     def initial_state(self, params: BoundParams) -> Any:
         """The initial state of the cell."""
         return self.cell.initial_state(params.cell)

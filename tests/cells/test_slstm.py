@@ -184,10 +184,10 @@ def test_the_forget_bias_is_as_given_or_the_default_of_its_gate(choices, b_f):
     np.testing.assert_array_equal(b, np.repeat([0, b_f, 0, 0], 4))
 
 
-def test_the_initial_state_takes_the_batch_of_the_data():
+def test_the_initial_states_of_a_batch_are_finite():
     like = jnp.full((5, T, I), jnp.nan, jnp.float32)
     params = cast(PARAMS, "float32")
-    state, alone = CELLS["exp"].initial_state(params, like), CELLS["exp"].initial_state(params)
+    state, alone = jl.initial_states(CELLS["exp"], params, 5, like), CELLS["exp"].initial_state(params)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.tile(b, (5, 1)), strict=True), state, alone)
     assert all_finite(state)
 

@@ -48,7 +48,7 @@ class Leaky:
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
     def initial_state(self, params):
-        return Level(jnp.zeros((*(() if like is None else like.shape[:-2]), self.hidden_size), params.dtype))
+        return Level(jnp.zeros(self.hidden_size, params.dtype))
 
     def step(self, params, state, x):
         s = state.s + self.gain * (jnp.tanh(x @ params) - state.s)
@@ -68,7 +68,7 @@ class SplitLeaky(jl.SplitCell):
         return jax.random.normal(key, (self.input_size, self.hidden_size), dtype)
 
     def initial_state(self, params):
-        return Level(jnp.zeros((*(() if like is None else like.shape[:-2]), self.hidden_size), params.dtype))
+        return Level(jnp.zeros(self.hidden_size, params.dtype))
 
     def project(self, params, x):
         return x @ params

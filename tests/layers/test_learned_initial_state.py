@@ -69,8 +69,8 @@ def test_a_batch_shares_it_and_sums_its_gradient():
     alone = [jax.grad(lambda p, x=x: jnp.sum(jl.unroll(cell, p, x)[1] ** 2))(params) for x in xs]
     together = jax.grad(lambda p: jnp.sum(jl.batched(jl.unroll)(cell, p, xs)[1] ** 2))(params)
     jax.tree.map(lambda a, *each: close(a, sum(each)), together, *alone)
-    like = cell.initial_state(params, jnp.asarray(xs))
-    jax.tree.map(lambda a, s: np.testing.assert_array_equal(a, np.stack([s] * 3)), like, params.state)
+    states = jl.initial_states(cell, params, 3)
+    jax.tree.map(lambda a, s: np.testing.assert_array_equal(a, np.stack([s] * 3)), states, params.state)
 
 
 def test_streamed_it_gives_the_numbers_of_one_pass():
