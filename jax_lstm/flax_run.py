@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jax_lstm import checks
+from jax_lstm.abilities import has_noise
 from jax_lstm.batch import batched
-from jax_lstm.cell import has_noise
 from jax_lstm.engines.arguments import batch_keys
 from jax_lstm.engines.run import check_engine, check_options
 from jax_lstm.sequence import unroll

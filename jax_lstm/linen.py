@@ -27,7 +27,8 @@ from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_lstm import checks, flax_carry, flax_names, flax_run
-from jax_lstm.cell import Cell, check_causal
+from jax_lstm.abilities import check_causal
+from jax_lstm.cell import Cell
 from jax_lstm.checks import params_shapes
 from jax_lstm.engines.engine import Engine
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_lstm import checks
+from jax_lstm.abilities import check_causal
 from jax_lstm.batch import batched
-from jax_lstm.cell import Cell, check_causal
+from jax_lstm.cell import Cell
 from jax_lstm.engines.arguments import are_arrays
 from jax_lstm.sequence import step, unroll
 

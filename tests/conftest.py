@@ -61,6 +61,7 @@ def pytest_report_header():
 CORE = (
     "gates",
     "cell",
+    "abilities",
     *(f"cells.{name}" for name in ("gru", "initializers", "janet", "linear", "lstm", "min_gru", "min_lstm", "rnn")),
     "cells.slstm",
     *(f"engines.{name}" for name in ("associative", "collect", "driver", "engine", "plain", "segments", "truncation")),

@@ -5,6 +5,7 @@ Each cell below computes the same network. `Named` holds its state as the cells 
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +30,14 @@ class Named:
     def init(self, key, dtype=jnp.float32):
         return {"w": jax.random.normal(key, (I + H, H), dtype) / 2, "start": jnp.full(H, 0.5, dtype)}
 
-    def initial_state(self, params):
+    def initial_state(self, params) -> Any:
         return self.state(params["start"])
 
-    def step(self, params, state, x):
+    def step(self, params, state, x) -> Any:
         h = jnp.tanh(jnp.concatenate([x, self.h(state)]) @ params["w"])
         return self.state(h), h
 
-    def state(self, h):
+    def state(self, h) -> Any:
         return jl.RNNState(h)
 
     def h(self, state):

@@ -112,7 +112,7 @@ class Attention:
     hidden_size: int = H
     takes_constants = True
 
-    def init(self, key, dtype=jnp.float32):
+    def init(self, key, dtype=jnp.float32) -> Any:
         return jax.random.normal(key, (I + 2 * H, H), dtype) / 2
 
     def initial_state(self, params):
@@ -204,11 +204,12 @@ def test_measurements_take_constants():
         def init(self, key, dtype=jnp.float32):
             return {"w": params, "memory": constants["memory"]}
 
-        def initial_state(self, p):
+        def initial_state(self, params):
             return jnp.zeros(H)
 
-        def step(self, p, state, x):
-            return Attention.step(self, p["w"], state, x, constants={"memory": p["memory"], "used": constants["used"]})
+        def step(self, params, state, x):  # pyrefly: ignore[bad-override]
+            read = {"memory": params["memory"], "used": constants["used"]}
+            return Attention.step(self, params["w"], state, x, constants=read)
 
     inside = {"w": params, "memory": constants["memory"]}
     measure, loss = jl.gradflow, lambda s: jnp.sum(jnp.sin(s))
@@ -251,7 +252,9 @@ def test_constants_are_not_copied_over_time(cell):
         constants = jax.tree.map(lambda a: jnp.zeros((B, *a.shape), a.dtype), big)
         xs = jax.ShapeDtypeStruct((B, T, I), jnp.float64)
         compiled = jax.jit(jax.grad(loss, allow_int=True)).lower(params, xs, constants).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     assert bytes_of(64) - bytes_of(32) < 32 * B * (slots * 8 * 1.5 + 2000)  # the scores of a step, not its memory
     assert 32 * B * slots * H * 8 > 2 * 32 * B * (slots * 8 * 1.5 + 2000)  # what a copy would need

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jax_lstm as jl
-from jax_lstm.cell import has_own_derivative
+from jax_lstm.abilities import has_own_derivative
 from jax_lstm.engines import hoisted
 from jax_lstm.engines import layout as engines_layout
 from jax_lstm.engines.layout import Layout, choose_layout, count_sequences, vmapped_size

@@ -18,7 +18,7 @@ from problem import CELLS, MODES, StepMasks, loss, problem, run
 from programs import compilations
 
 import jax_lstm as jl
-from jax_lstm.cell import is_causal
+from jax_lstm.abilities import is_causal
 
 OUTPUTS = {jnp.float64: 1e-12, jnp.float32: 1e-6}
 DERIVATIVES = {jnp.float64: 1e-10, jnp.float32: 1e-5}

@@ -28,10 +28,10 @@ def attention_decoder(steps):
     class Decoder(jl.LSTM):
         takes_constants = True
 
-        def init(self, key, dtype=jnp.float32):
+        def init(self, key, dtype=jnp.float32):  # pyrefly: ignore[bad-override]
             return jl.LSTM(self.input_size + self.hidden_size, self.hidden_size).init(key, dtype)
 
-        def step(self, params, state, x, *, constants):
+        def step(self, params, state, x, *, constants):  # pyrefly: ignore[bad-override]
             memory, used = constants
             context = jax.nn.softmax(jnp.where(used, memory @ state.h, -1e9)) @ memory
             return jl.lstm_step(params, state, jnp.concatenate([x, context]))

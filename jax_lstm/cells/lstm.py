@@ -327,7 +327,7 @@ class LSTM(PreactivationCell):
         z = z if self.clip is None else jnp.clip(z, -self.clip, self.clip)
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))
-        chosen = self.gate_activation, self.cell_activation, self.output_activation
+        chosen: Any = self.gate_activation, self.cell_activation, self.output_activation
         σ, φ, ψ = (ACTIVATIONS[name] for name in chosen)
 
         def normalize_c(c: Array) -> Array:

@@ -233,4 +233,5 @@ class RNN(PreactivationCell):
 
     @property
     def _φ(self) -> Callable[[Array], Array]:
-        return ACTIVATIONS[self.activation]
+        name: Any = self.activation
+        return ACTIVATIONS[name]

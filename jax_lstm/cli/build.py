@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 import jax_lstm as jl
-from jax_lstm.cell import output_size
+from jax_lstm.abilities import output_size
 from jax_lstm.cli.choice import CELL, TASK, Choice
 from jax_lstm.cli.profile import mean_log_norms
 from jax_lstm.cli.trained_run import TrainedRun

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jax_lstm as jl
-from jax_lstm.cell import output
+from jax_lstm.abilities import output
 from jax_lstm.cli.build import build_model, restore, steps_of_all
 from jax_lstm.cli.choice import CELL, Choice, options_of
 from jax_lstm.cli.parser import add_imports, choose, experiment_of_run, parse, take_imports

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 import jax_lstm as jl
-from jax_lstm.cell import has_noise, output
+from jax_lstm.abilities import has_noise, output
 from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch
 from jax_lstm.train.losses import BY_NAME

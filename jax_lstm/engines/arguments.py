@@ -9,7 +9,8 @@ import jax
 from jaxtyping import Array
 
 from jax_lstm import checks
-from jax_lstm.cell import Noise, OptionalMethods, has_noise, takes_constants
+from jax_lstm.abilities import has_noise, takes_constants
+from jax_lstm.cell import Noise, OptionalMethods
 from jax_lstm.engines.sharding import place_on_mesh
 
 AXES = {"xs": "(T, I)", "x": "(I,)"}  # of one sequence, and of one step

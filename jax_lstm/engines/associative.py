@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_lstm.cell import is_linear
+from jax_lstm.abilities import is_linear
 from jax_lstm.engines.collect import collected
 from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import vmap_time_and_batch

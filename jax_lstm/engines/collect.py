@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from jax_lstm.cell import output
+from jax_lstm.abilities import output
 from jax_lstm.engines.engine import Inputs, Options
 from jax_lstm.engines.layout import vmap_time_and_batch
 from jax_lstm.engines.masking import zero_masked

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from jax_lstm import checks
-from jax_lstm.cell import CompositeCell, check_pure, check_takes, is_causal, takes_constants
+from jax_lstm.abilities import check_pure, check_takes, is_causal, takes_constants
+from jax_lstm.cell import CompositeCell
 from jax_lstm.engines.collect import pick
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.masking import zero_masked

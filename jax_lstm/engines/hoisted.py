@@ -38,7 +38,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from jax_lstm.cell import Noise, SplitCell, has_own_derivative, is_split, output
+from jax_lstm.abilities import has_own_derivative, is_split, output
+from jax_lstm.cell import Noise, SplitCell
 from jax_lstm.engines.collect import collected
 from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import Layout, choose_layout, vmap_n, vmap_time_and_batch

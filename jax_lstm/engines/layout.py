@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_lstm.cell import has_own_derivative
+from jax_lstm.abilities import has_own_derivative
 from jax_lstm.checks import is_at_least, params_shapes
 from jax_lstm.engines.engine import Given
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_lstm.cell import is_causal
+from jax_lstm.abilities import is_causal
 from jax_lstm.engines.collect import pick
 from jax_lstm.engines.engine import Given, Inputs, Options
 from jax_lstm.engines.layout import vmap_n

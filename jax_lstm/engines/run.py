@@ -6,7 +6,8 @@ from typing import Any
 import jax
 
 from jax_lstm import checks
-from jax_lstm.cell import Noise, check_causal
+from jax_lstm.abilities import check_causal
+from jax_lstm.cell import Noise
 from jax_lstm.engines.arguments import Arguments, are_arrays, check_arguments, check_batch
 from jax_lstm.engines.associative import Associative
 from jax_lstm.engines.auto import Auto

@@ -20,7 +20,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float
 
 from jax_lstm import checks
-from jax_lstm.cell import Cell, check_pure
+from jax_lstm.abilities import check_pure
+from jax_lstm.cell import Cell
 from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.bound import weights_of, with_weights
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state

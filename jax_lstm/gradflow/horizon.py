@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
-from jax_lstm.cell import Cell, check_pure
+from jax_lstm.abilities import check_pure
+from jax_lstm.cell import Cell
 from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.jacobians import jacobian
 from jax_lstm.gradflow.sensitivity import sensitivity

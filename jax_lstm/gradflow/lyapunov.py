@@ -18,7 +18,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jax_lstm import checks
-from jax_lstm.cell import Cell, check_pure
+from jax_lstm.abilities import check_pure
+from jax_lstm.cell import Cell
 from jax_lstm.gates import at_least_float32
 from jax_lstm.gradflow.flat import flatten_state, unflatten_state
 from jax_lstm.gradflow.trajectory import checked, checked_step

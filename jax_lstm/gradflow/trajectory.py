@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
-from jax_lstm.cell import check_pure
+from jax_lstm.abilities import check_pure
 from jax_lstm.engines.arguments import Arguments, check_arguments
 from jax_lstm.gradflow.bound import bound, states_of
 from jax_lstm.gradflow.truncated import truncated

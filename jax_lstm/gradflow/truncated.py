@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jax_lstm import checks
-from jax_lstm.cell import Noise, call_given, has_noise, init_cell, noise_of
+from jax_lstm.abilities import has_noise, init_cell, noise_of
+from jax_lstm.cell import Noise, call_given
 from jax_lstm.checks import state_shapes
 from jax_lstm.layers.wrapper import CellWrapper
 from jax_lstm.registry import register_cell

@@ -15,17 +15,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from jax_lstm import checks
-from jax_lstm.cell import (
-    CompositeCell,
-    Noise,
-    check_causal,
-    has_noise,
-    init_cell,
-    noise_of,
-    output,
-    output_size,
-    takes_constants,
-)
+from jax_lstm.abilities import check_causal, has_noise, init_cell, noise_of, output, output_size, takes_constants
+from jax_lstm.cell import CompositeCell, Noise
 
 
 class BidirectionalParams(NamedTuple):

@@ -20,18 +20,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
-from jax_lstm.cell import (
-    Noise,
-    SplitCell,
-    call_given,
-    has_noise,
-    has_own_derivative,
-    init_cell,
-    is_linear,
-    is_split,
-    noise_of,
-    output_size,
-)  # fmt: skip
+from jax_lstm.abilities import has_noise, has_own_derivative, init_cell, is_linear, is_split, noise_of, output_size
+from jax_lstm.cell import Noise, SplitCell, call_given
 from jax_lstm.layers.wrapper import CellWrapper
 
 RATES = ("inputs", "hidden", "zoneout", "zoneout_c")

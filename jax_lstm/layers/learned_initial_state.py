@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jax_lstm.cell import CompositeCell, Noise, call_given, has_noise, init_cell, noise_of
+from jax_lstm.abilities import has_noise, init_cell, noise_of
+from jax_lstm.cell import CompositeCell, Noise, call_given
 from jax_lstm.layers.wrapper import CellWrapper
 
 

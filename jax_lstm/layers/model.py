@@ -16,8 +16,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, restore
+from jax_lstm.abilities import init_cell, output, output_size
 from jax_lstm.batch import time_major_results
-from jax_lstm.cell import StaticPytree, init_cell, output, output_size
+from jax_lstm.cell import StaticPytree
 from jax_lstm.layers.embedding import Embedding, EmbeddingParams
 from jax_lstm.layers.readout import Readout, ReadoutParams
 from jax_lstm.sequence import unroll

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jax_lstm import checks
-from jax_lstm.cell import check_causal
+from jax_lstm.abilities import check_causal
 from jax_lstm.gates import at_least_float32
 from jax_lstm.layers.model import Model, ModelParams
 

@@ -20,17 +20,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jax_lstm import checks
-from jax_lstm.cell import (
-    CompositeCell,
-    Noise,
-    call_given,
-    init_cell,
-    is_causal,
-    noise_of,
-    output,
-    output_size,
-    takes_constants,
-)
+from jax_lstm.abilities import init_cell, is_causal, noise_of, output, output_size, takes_constants
+from jax_lstm.cell import CompositeCell, Noise, call_given
 from jax_lstm.engines.layer_scan import scan_layers
 from jax_lstm.layers.dropout import rate, rate_or_array, scaled_mask
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_lstm import checks
-from jax_lstm.cell import OptionalMethods, is_causal, output, output_size, takes_constants
+from jax_lstm.abilities import is_causal, output, output_size, takes_constants
+from jax_lstm.cell import OptionalMethods
 
 
 @dataclass(frozen=True)

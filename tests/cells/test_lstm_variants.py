@@ -13,7 +13,7 @@ import reference
 from problem import CELLS
 
 import jax_lstm as jl
-from jax_lstm.cell import has_own_derivative
+from jax_lstm.abilities import has_own_derivative
 
 I, H, T = 3, 4, 5
 VARIANTS = {name: row.cell for name, row in CELLS.items() if isinstance(row.cell, jl.LSTM) and name != "LSTM"}
