@@ -19,6 +19,8 @@ def squash(name, z):
         return np.where(np.real(z) > 0, z, 0)
     if name == "hard_sigmoid":
         return np.where(np.real(z) < -3, 0, np.where(np.real(z) > 3, 1, z / 6 + 0.5))
+    if name == "elu":
+        return np.where(np.real(z) > 0, z, np.expm1(np.where(np.real(z) > 0, 0, z)))
     return {"sigmoid": sigmoid, "tanh": np.tanh, "linear": np.positive}[name](z)
 
 

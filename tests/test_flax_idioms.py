@@ -1,5 +1,6 @@
 """What a Flax user expects: training mode, abstract modules, transforms, any batch axes, integer inputs, any names."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -537,7 +538,8 @@ def test_an_own_cell_of_any_state_runs_in_flax(bare, kind):
 
 # Our cells in Flax's own loops, against NumPy.
 
-CELLS = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+ELU = jl.RNN(I, H, activation=jax.nn.elu)
+CELLS = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN, "RNN of elu": ELU}
 VARIANTS = {
     "as it is": {},
     "unbatched": {"batch": ()},
@@ -559,7 +561,7 @@ QUICK = [
     *(("LSTM", v, "nnx") for v in ("two batch axes time-major", "integers unbatched", "reverse lengths")),
     *(("LSTM", v, "linen") for v in ("two batch axes", "integers", "lengths time-major")),
     ("GRU", "reverse lengths in order", "nnx"),
-    ("RNN", "initial carry reverse unbatched", "linen"),
+    ("RNN of elu", "initial carry reverse unbatched", "linen"),
 ]
 
 
@@ -567,7 +569,8 @@ def reference_run(name, params, xs, start=None, mask=None, reverse=False):
     """One sequence in NumPy: the last state as a tuple, h first, and the outputs."""
     start = (np.zeros(H),) * (2 if name == "LSTM" else 1) if start is None else start
     params = [np.asarray(p, np.float64) for p in params]
-    return reference.unroll(reference.STEPS[name], params, np.asarray(xs), start, mask, None, reverse)
+    step = partial(reference.rnn, activation="elu") if name == "RNN of elu" else reference.STEPS[name]
+    return reference.unroll(step, params, np.asarray(xs), start, mask, None, reverse)
 
 
 def flip(ys, length):
