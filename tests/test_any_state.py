@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_except
 
 import jax_lstm as jl
 
@@ -166,8 +167,11 @@ def layers(cell, params):
     yield flat(state, 1), ys
 
 
-@pytest.mark.parametrize("cell", OTHERS, ids=lambda cell: type(cell).__name__)
-@pytest.mark.parametrize("entry", [sequences, steps, batches, measurements, layers])
+ROWS = [(entry, cell) for entry in (sequences, steps, batches, measurements, layers) for cell in OTHERS]
+QUICK = [(entry, cell) for entry, cell in ROWS if entry in (steps, batches) or isinstance(cell, Bare)]
+
+
+@pytest.mark.parametrize(("entry", "cell"), slow_except([*QUICK, (sequences, BareSplit())], ROWS))
 def test_any_state_gives_the_numbers_of_a_named_one(entry, cell):
     params = params_of(cell)
     for ours, expected in zip(entry(cell, params), entry(Named(), params), strict=True):

@@ -148,9 +148,8 @@ for file in sorted(Path(sys.argv[1]).glob("*.program")):
 """
 
 
-@pytest.mark.parametrize(
-    "names", slow_except(["LSTM, model"], ["LSTM, model", "stack with dropout, bidirectional, SLSTM"])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", ["LSTM, model", "stack with dropout, bidirectional, SLSTM"])
 def test_a_fresh_process_runs_saved_programs(names, tmp_path):
     model = jl.Model(jl.LSTM(3, 4), output_size=5, vocabulary=5)
     (t,) = export.symbolic_shape("t")

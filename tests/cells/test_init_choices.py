@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import config
+from tiers import slow_except
 
 import jax_lstm as jl
 
@@ -56,7 +57,7 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", slow_except(["LSTM", "Stack"], CELLS))
 def test_the_forget_bias_of_a_draw_may_be_vmapped(name):
     make, b_f = CELLS[name]
     cell = make()
@@ -69,7 +70,7 @@ def test_the_forget_bias_of_a_draw_may_be_vmapped(name):
     assert_same(cell.init(KEY(0), forget_bias=None), cell.init(KEY(0)))
 
 
-@pytest.mark.parametrize("name", ["LSTM", "JANET"])
+@pytest.mark.parametrize("name", slow_except(["LSTM"], ["LSTM", "JANET"]))
 def test_chrono_of_a_draw_may_be_traced_or_per_unit(name):
     make, b_f = {"LSTM": (partial(jl.LSTM, I, H), lstm), "JANET": (partial(jl.JANET, I, H), janet)}[name]
     cell, longest = make(), np.array([3.0, 10.0, 100.0, 1e4])
