@@ -195,6 +195,11 @@ def initial_states(cell: Any, params: Any, batch_size: int | tuple[int, ...], li
     """
     if not (hasattr(cell, "init") and hasattr(cell, "initial_state")) or isinstance(cell, type):
         raise TypeError(f"initial_states: cell must be a cell, layer or Model, but is {_name(cell)}; make an instance")
+    if checks.is_array(batch_size) or checks.field_names(batch_size):
+        raise TypeError(
+            f"initial_states: batch_size must be a Python integer, but is {checks.shown(batch_size)}; params come "
+            "before it"
+        )
     sizes = batch_size if isinstance(batch_size, tuple) else (batch_size,)
     sizes = tuple(checks.positive_int("initial_states", "batch_size", size, 0) for size in sizes)
     state = cell.initial_state(checks.check_params("initial_states", cell, params)[0])

@@ -63,7 +63,9 @@ def number_or_array(
         ):
             raise ValueError(f"{caller}: {name} must be a number or broadcast to {shape}, but has shape {value.shape}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{caller}: {name} must be a number, or an array that broadcasts to {shape}, but is {value!r}")
+        raise TypeError(
+            f"{caller}: {name} must be a number, or an array that broadcasts to {shape}, but is {shown(value)}"
+        )
     else:
         value = float(value)
     if not isinstance(value, jax.core.Tracer):
@@ -81,7 +83,7 @@ def check_rates(caller: str, rates: Any, names: tuple[str, ...]) -> dict[str, An
         raise TypeError(f"{caller}: rates must be a dict by name, but is {_describe(rates)}")
     if unknown := [str(name) for name in rates if name not in names]:
         takes = f"takes {', '.join(names)}" if names else "takes none"
-        raise ValueError(f"{caller}: rates has {', '.join(unknown)}, but {takes}")
+        raise ValueError(f"{caller}: rates has {listed(unknown)}, but {takes}")
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
@@ -108,7 +110,8 @@ def activation_name(caller: str, name: str, value: Any) -> str:
     if found not in ACTIVATIONS:
         came = shown(value)
         raise ValueError(
-            f"{caller}: {name} must be one of {', '.join(ACTIVATIONS)}, or that function of jax.nn, but is {came}"
+            f"{caller}: {name} must be one of {', '.join(ACTIVATIONS)}, or that function of jax.nn, but is {came}; for "
+            "another function override update"
         )
     return found
 
@@ -167,6 +170,11 @@ def check_key(caller: str, key: Any) -> jax.Array:
 
 def as_array(caller: str, name: str, value: Any) -> jax.Array:
     """Convert a JAX or NumPy array to a JAX array. Lists and Python numbers are refused, since they have no dtype."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"{caller}: {name} must be a JAX or NumPy array, but is a jax.ShapeDtypeStruct, a shape without values; "
+            "pass values, or call the function under jax.eval_shape"
+        )
     if is_array(value):
         return jnp.asarray(value)
     advice = "check the order of the arguments"
@@ -224,7 +232,10 @@ def check_mask(caller: str, name: str, value: Any, like: jax.Array) -> jax.Array
         )
     b = jnp.asarray(value) if isinstance(value, bool) else as_array(caller, name, value)
     if b.dtype != jnp.bool_:
-        raise TypeError(f"{caller}: {name} must hold bools, but holds {b.dtype}; cast it, for example {name} != 0")
+        advice = f"cast it, for example {name} != 0"
+        if b.ndim == like.ndim - 2 and jnp.issubdtype(b.dtype, jnp.integer):
+            advice = f"for lengths pass jnp.arange(T) < {name}[..., None]"
+        raise TypeError(f"{caller}: {name} must hold bools, but holds {b.dtype}; {advice}")
     if b.shape != like.shape[:-1]:
         raise ValueError(f"{caller}: {name} must have shape {like.shape[:-1]}, one bool per step, but has {b.shape}")
     check_same_sharding(caller, name, b, like)
@@ -268,6 +279,7 @@ def check_cell(caller: str, value: Any) -> Any:
     for name in ("init", "initial_state", "step", "input_size", "hidden_size"):
         if not hasattr(value, name):
             advice = "" if isinstance(value, str | int | float | type(None)) else "; the cell comes before its params"
+            advice = "; pass its field cell" if hasattr(value, "cell") else advice
             raise TypeError(wanted + f"{_describe(value)} has no {name}{advice}")
     try:
         hash(value)

@@ -23,6 +23,16 @@ def check_run_options(*, time_major: Any, reverse: Any, remat_every: Any, engine
     check_engine("Recurrent", engine)
 
 
+def check_deterministic(value: Any) -> bool:
+    """Check `deterministic`, a Python bool."""
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            "Recurrent: deterministic must be True or False, but is a traced or device array; make it a static "
+            "argument of jax.jit or nnx.jit"
+        )
+    return checks.check_bool("Recurrent", "deterministic", value)
+
+
 @lru_cache(maxsize=256)
 def is_stochastic(cell: Any) -> bool:
     """Whether a run with a key draws random numbers. A `Stack` without dropout takes a key, but draws nothing."""

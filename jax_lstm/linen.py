@@ -202,6 +202,7 @@ class Recurrent(Weights):
 
     def _run_key(self, key: Any, deterministic: Any) -> Any:
         """The random key of a call; None if nothing is drawn."""
+        deterministic = None if deterministic is None else flax_run.check_deterministic(deterministic)
         if key is not None:
             if deterministic:
                 raise ValueError("Recurrent: key was given together with deterministic=True; give only one of the two")
@@ -214,7 +215,7 @@ class Recurrent(Weights):
                 f"Recurrent: cell {type(self.cell).__name__} draws random numbers, so deterministic must be given "
                 f"either to the constructor or to the call, but was given {'twice' if given else 'in neither'}"
             )
-        return None if checks.check_bool("Recurrent", "deterministic", given[0]) else self.make_rng("dropout")
+        return None if given[0] else self.make_rng("dropout")
 
 
 class RecurrentCell(Weights, nn.RNNCellBase):

@@ -219,6 +219,15 @@ class Recurrent(Weights):
 
     def _run_key(self, key: Any, deterministic: Any, rngs: Any) -> Any:
         """The random key of a call; None if nothing is drawn."""
+        deterministic = None if deterministic is None else flax_run.check_deterministic(deterministic)
+        if rngs is not None and not isinstance(rngs, nnx.Rngs | nnx.RngStream):
+            try:
+                checks.check_key("Recurrent", rngs)
+            except TypeError:
+                raise TypeError(
+                    f"Recurrent: rngs must be nnx.Rngs, nnx.RngStream or one random key, but is {checks.shown(rngs)}; "
+                    "make one with nnx.Rngs(dropout=seed)"
+                ) from None
         if key is not None:
             if deterministic or rngs is not None:
                 raise ValueError(
@@ -227,8 +236,7 @@ class Recurrent(Weights):
             return key
         if not flax_run.is_stochastic(self.cell):
             return None
-        deterministic = self.deterministic if deterministic is None else deterministic
-        if checks.check_bool("Recurrent", "deterministic", deterministic):
+        if flax_run.check_deterministic(self.deterministic if deterministic is None else deterministic):
             return None
         rngs = self.rngs if rngs is None else rngs
         if rngs is None or (isinstance(rngs, nnx.Rngs) and not _has_dropout(rngs)):
@@ -240,9 +248,7 @@ class Recurrent(Weights):
             return rngs["dropout"]()
         if isinstance(rngs, nnx.RngStream):
             return rngs()
-        if isinstance(rngs, jax.Array):
-            return rngs
-        raise TypeError(f"Recurrent: rngs must be nnx.Rngs, nnx.RngStream or one random key, but is {rngs!r}")
+        return rngs
 
 
 class RecurrentCell(Weights, nnx.RNNCellBase):

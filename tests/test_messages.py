@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 PARAMS = jl.LSTMParams(*(RNG.normal(size=s) for s in [(I, 4 * H), (H, 4 * H), (4 * H,)]))
 XS, MASK = RNG.normal(size=(T, I)), np.arange(T) < 4
 STATE = jl.LSTMState(*RNG.normal(size=(2, H)))
-LIMIT = 330  # the names of all activations take 240
+LIMIT = 350  # the names of all activations take 240
 
 
 @dataclass(frozen=True)
@@ -352,3 +352,29 @@ def test_sharded_params_are_refused_by_leaf_and_axis(leaf, spec, axis):
             rtol=0,
             atol=1e-12,
         )
+
+
+@pytest.mark.usefixtures("own_messages")
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: jl.LSTM(3, 4).init(jax.random.key(0), forget_bias=1e39), ValueError, "must be finite in float32"),
+        (lambda: jl.LSTM(3, 4, forget_bias=1e39).init(jax.random.key(0)), ValueError, "must be finite in float32"),
+        (lambda: jl.SLSTM(3, 4).init(jax.random.key(0), jnp.float16, forget_bias=1e5), ValueError, "finite in float16"),
+        (lambda: jl.initial_states(CELL, 2, PARAMS), (TypeError, ValueError), "params come before it|params must be"),
+        (lambda: jl.initial_states(CELL, PARAMS, PARAMS), TypeError, "batch_size must be .*params come before it"),
+        (lambda: jl.stream(jl.Model(CELL, 2)), TypeError, "a Model has no step; pass its field cell"),
+        (lambda: jl.unroll(CELL, PARAMS, XS, None, jnp.asarray(3)), TypeError, "for lengths pass jnp.arange"),
+        (lambda: jl.gradflow.fixed_points(CELL, PARAMS, STATE, XS[0]), TypeError, "fixed_points: x must be"),
+        (lambda: jl.unroll(CELL, PARAMS, jax.ShapeDtypeStruct((2, 3), jnp.float32)), TypeError, "without values"),
+    ],
+)
+def test_an_error_gives_the_right_advice(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_leak_close_to_0_or_1_stays_finite():
+    for leak in (1 - 1e-9, 1e-40):
+        alpha = jl.RNN(3, 4, leak=0.5, learned_leak=True).init(jax.random.key(0), leak=leak).alpha
+        np.testing.assert_allclose(alpha, np.log(leak) - np.log1p(-leak), rtol=1e-6)

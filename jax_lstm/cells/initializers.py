@@ -51,8 +51,10 @@ def forget_choice(
     )
 
 
-def full(value: Any, size: int, dtype: DTypeLike) -> Float[Array, " size"]:
-    """A number or an array () or (size,), as an array (size,) of this dtype."""
+def full(caller: str, name: str, value: Any, size: int, dtype: DTypeLike) -> Float[Array, " size"]:
+    """A number or an array () or (size,), as an array (size,) of this dtype, in which a number must be finite."""
+    if isinstance(value, float) and abs(value) > float(jnp.finfo(dtype).max):
+        raise ValueError(f"{caller}: {name} must be finite in {jnp.dtype(dtype)}, but is {value}; give a smaller one")
     return jnp.broadcast_to(jnp.asarray(value, dtype), (size,))
 
 
@@ -62,7 +64,8 @@ def forget_biases(key: Array, size: int, dtype: DTypeLike, forget_bias: Any, chr
     Each is a number, an array () or (size,), or None.
     """
     if chrono is None:
-        return full(0.0 if forget_bias is None else forget_bias, size, dtype)
+        return full("init", "forget_bias", 0.0 if forget_bias is None else forget_bias, size, dtype)
     wide = at_least_float32(dtype)
-    longest = full(chrono - 1.0 if isinstance(chrono, float) else chrono.astype(wide) - 1, size, wide)
+    longest = chrono - 1.0 if isinstance(chrono, float) else chrono.astype(wide) - 1
+    longest = full("init", "chrono", longest, size, wide)
     return jnp.log(jax.random.uniform(key, (size,), wide, 1.0, longest)).astype(dtype)

@@ -9,6 +9,7 @@ time step over the time constant. The leak may be learned, one per unit: a = σ(
 Wang (2016).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -168,8 +169,13 @@ class RNN(PreactivationCell):
             return params
         if leak is not None:
             leak = checks.number_or_array("RNN.init", "leak", leak, (H,), lambda a: 0 < a < 1, "above 0 and below 1")
-        a = full(self.leak if leak is None else leak, H, at_least_float32(dtype))
-        return LeakyRNNParams(*params, alpha=(jnp.log(a) - jnp.log1p(-a)).astype(dtype))
+        a = self.leak if leak is None else leak
+        if isinstance(a, float):  # in Python's precision: float32 rounds a leak close to 1 to 1
+            alpha = full("RNN.init", "leak", math.log(a) - math.log1p(-a), H, dtype)
+        else:
+            a = full("RNN.init", "leak", a, H, at_least_float32(dtype))
+            alpha = (jnp.log(a) - jnp.log1p(-a)).astype(dtype)
+        return LeakyRNNParams(*params, alpha=alpha)
 
     def initial_state(self, params: Params) -> RNNState:
         """The state before the first step: h = 0.

@@ -141,7 +141,7 @@ class SLSTM(SplitCell):
         return SLSTMParams(
             w_x=draw_per_gate(lecun_normal, key_x, 4, (self.input_size, H), dtype),
             w_h=blocks.swapaxes(1, 2).reshape(self.heads, n, 4 * n),
-            b=jnp.concatenate([zero, full(b_f, H, dtype), zero, zero]),
+            b=jnp.concatenate([zero, full("init", "forget_bias", b_f, H, dtype), zero, zero]),
         )
 
     def initial_state(self, params: SLSTMParams) -> SLSTMState:

@@ -31,7 +31,9 @@ class Arguments(NamedTuple):
 
 def are_arrays(leaves: list[Any]) -> bool:
     """Whether all leaves of the arguments are arrays or bools, so that they can be passed to a compiled program."""
-    return all(checks.is_array(leaf) or isinstance(leaf, bool) for leaf in leaves)
+    return all(
+        isinstance(leaf, bool) or (checks.is_array(leaf) and type(leaf) is not jax.ShapeDtypeStruct) for leaf in leaves
+    )
 
 
 def check_arguments(caller: str, cell: Any, arguments: Arguments, name: str) -> Arguments:

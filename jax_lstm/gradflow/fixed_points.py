@@ -75,6 +75,8 @@ def fixed_points(
     for cells such as `SLSTM`, of which some entries move by a constant per step.
     """
     cell = checks.check_cell("fixed_points", cell)
+    dtype = checks.check_params("fixed_points", cell, params)[1]
+    x = checks.check_input("fixed_points", "x", x, cell, dtype, "(I,)")
     iterations = checks.positive_int("fixed_points", "iterations", iterations)
     leaves = [checks.as_array("fixed_points", "every leaf of starts", leaf) for leaf in jax.tree.leaves(starts)]
     if not leaves or any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) for leaf in leaves):
@@ -88,7 +90,6 @@ def fixed_points(
         raise ValueError(
             "fixed_points: starts must have at least 1 entry on its leading axis, but has 0; pass one or more states"
         )
-    dtype = checks.check_params("fixed_points", cell, params)[1]
     starts = jax.vmap(lambda state: checks.check_state("fixed_points", cell, state, dtype))(starts)
     first = jax.tree.map(lambda a: a[0], starts)
     cell, params, x, _ = checked_step("fixed_points", cell, params, x, first, constants)
