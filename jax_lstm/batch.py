@@ -1,11 +1,13 @@
 """Run a batch of sequences: the same as `jax.vmap` with the right axes, and faster on a CPU."""
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -92,6 +94,7 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs)
         except TypeError as error:
             raise TypeError(f"{_name(plain)}: {error}; it takes {', '.join(signature.parameters)}") from None
+        given.apply_defaults()  # a jitted partial has its fixed arguments there
         data = next(name for name in DATA if name in signature.parameters)
         if given.arguments.get(data) is None:
             raise TypeError(
@@ -99,6 +102,11 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             )
         if plain in DIRECT:
             return _run(plain, axis, **given.arguments)
+        if any(p.kind is p.VAR_POSITIONAL and given.arguments[p.name] for p in signature.parameters.values()):
+            raise TypeError(
+                f"batched: the arguments of {_name(plain)} must have names, so that those of a batch are known, but it "
+                "got some as *args; pass them by keyword"
+            )
         return _map(fixed.func, given, data, axis, RESULT_AXES.get(plain, 0) if axis else 0)
 
     return run_in_batch
@@ -156,14 +164,23 @@ def _run(plain: Callable, axis: int, **given: Any) -> Any:
 
 def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, results: Any) -> Any:
     """Map any other function over the batch."""
-    arrays = {name: a for name, a in given.arguments.items() if name in BATCHED and a is not None}
+    parameters = given.signature.parameters
+    var_keyword = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    named = dict(given.arguments)
+    named |= named.pop(var_keyword, {}) if var_keyword else {}
+    arrays = {name: a for name, a in named.items() if name in BATCHED and a is not None}
     check_batch_axes({data: arrays[data]} | arrays, axis)
     axes = {"xs": axis, "mask": axis, "reset": axis, "noise": Noise(axis, 0)}
-    if (key := given.arguments.get("key")) is not None:
+    if (key := named.get("key")) is not None:
         arrays["key"] = batch_keys(checks.check_key("batched", key), arrays[data], axis)
 
     def one(arrays: dict[str, Any]) -> Any:
-        call = inspect.BoundArguments(given.signature, given.arguments | arrays)
+        all_named = named | arrays
+        own = {name: a for name, a in all_named.items() if name in parameters}
+        if var_keyword:
+            own[var_keyword] = {name: a for name, a in all_named.items() if name not in parameters}
+        in_order = OrderedDict((name, own[name]) for name in parameters if name in own)
+        call = inspect.BoundArguments(given.signature, in_order)
         return fn(*call.args, **call.kwargs)
 
     return jax.vmap(one, ({name: axes.get(name, 0) for name in arrays},), results)(arrays)
@@ -201,7 +218,11 @@ def initial_states(cell: Any, params: Any, batch_size: int | tuple[int, ...], li
             "before it"
         )
     sizes = batch_size if isinstance(batch_size, tuple) else (batch_size,)
-    sizes = tuple(checks.positive_int("initial_states", "batch_size", size, 0) for size in sizes)
+    sizes = tuple(
+        size if jax.export.is_symbolic_dim(size) else checks.positive_int("initial_states", "batch_size", size, 0)
+        for size in sizes
+    )
+    checks.check_hashable("initial_states", cell)
     state = cell.initial_state(checks.check_params("initial_states", cell, params)[0])
     if like is None:
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*sizes, *leaf.shape)), state)

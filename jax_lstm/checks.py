@@ -281,19 +281,24 @@ def check_cell(caller: str, value: Any) -> Any:
             advice = "" if isinstance(value, str | int | float | type(None)) else "; the cell comes before its params"
             advice = "; pass its field cell" if hasattr(value, "cell") else advice
             raise TypeError(wanted + f"{_describe(value)} has no {name}{advice}")
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"{caller}: cell must be hashable, but {_name(value)} is not; keep only plain Python values in the cell "
-            "and put arrays in params"
-        ) from None
+    check_hashable(caller, value)
     if holds_tracer(value):
         raise TypeError(
             f"{caller}: cell must hold plain Python values, but {_name(value)} closes over a traced array; "
             "put that array in params"
         )
     return value
+
+
+def check_hashable(caller: str, cell: Any) -> None:
+    """Check that a cell, layer or model is hashable."""
+    try:
+        hash(cell)
+    except TypeError:
+        raise TypeError(
+            f"{caller}: cell must be hashable, but {_name(cell)} is not; keep only plain Python values in the cell "
+            "and put arrays in params"
+        ) from None
 
 
 def check_params(caller: str, cell: Any, value: Any) -> tuple[Any, jnp.dtype]:
@@ -411,7 +416,12 @@ def holds_tracer(value: Any) -> bool:
 @lru_cache(maxsize=256)
 def params_shapes(cell: Any) -> Any:
     """The shapes and dtypes that `cell.init` returns, without drawing params."""
-    return jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return jax.eval_shape(cell.init, some_key())
+
+
+def some_key() -> Any:
+    """The shape and dtype of a random key."""
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def state_shapes(cell: Any, dtype: jnp.dtype) -> Any:
@@ -494,10 +504,12 @@ def _argument_of(value: Any, cell: Any, dtype: jnp.dtype, name: str) -> str | No
     if value is None:
         return None
     if is_array(value):
+        wanted = {"params": lambda: params_shapes(cell), "state": lambda: state_shapes(cell, dtype)}.get(name)
+        if wanted is not None and is_array(wanted()):
+            return None
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return "key"
-        wanted = {"params": lambda: params_shapes(cell), "state": lambda: state_shapes(cell, dtype)}.get(name)
-        if wanted is None or is_array(wanted()):
+        if wanted is None:
             return None
         if value.dtype == jnp.uint32 and value.shape in ((2,), (4,)):  # a key of jax.random.PRNGKey
             return "key"
@@ -511,6 +523,11 @@ def _argument_of(value: Any, cell: Any, dtype: jnp.dtype, name: str) -> str | No
     # A layer such as Readout has params only.
     is_state = hasattr(cell, "initial_state") and type(value) is type(state_shapes(cell, dtype))
     return "state" if is_state and name != "state" else None
+
+
+def leaf_name(what: str, path: Any) -> str:
+    """The name of the leaf at this path of a pytree called `what`."""
+    return _leaf(what, _path(path))
 
 
 def _leaf(what: str, name: str) -> str:

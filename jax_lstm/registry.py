@@ -83,8 +83,11 @@ def register_cell(cls: C) -> C:
     abstract = sorted(getattr(cls, "__abstractmethods__", ()))  # what a subclass of SplitCell has not defined
     if missing := [*(name for name in PARTS if name not in has), *abstract]:
         raise TypeError(f"register_cell: cls must be the class of a cell, but {cls.__name__} has no {missing[0]}")
-    if CELLS.setdefault(cls.__name__, cls) is not cls:
-        taken = CELLS[cls.__name__]
+    taken = CELLS.get(cls.__name__, cls)
+    # A class that is defined again, as in a notebook cell that runs twice, replaces the old one.
+    if (taken.__module__, taken.__qualname__) == (cls.__module__, cls.__qualname__):
+        CELLS[cls.__name__] = cls
+    else:
         raise ValueError(
             f"register_cell: the name of cls must be new, but {taken.__module__}.{taken.__qualname__} is registered as "
             f"{cls.__name__}; rename the class"

@@ -45,6 +45,7 @@ def params_from(cell: Any, tree: Any) -> Any:
         raise TypeError(
             f"params_from: cell must be a cell, a layer or a Model, with a method init, but is {_describe(cell)}"
         )
+    checks.check_hashable("params_from", cell)
     params = _rebuilt("params_from", "params", cell, checks.params_shapes(cell), tree)
     return checks.check_params("params_from", cell, params)[0]
 
@@ -78,6 +79,7 @@ def state_from(cell: Any, tree: Any) -> Any:
             "state_from: cell must be a cell, a layer or a Model, with the methods init and initial_state, but is "
             f"{_describe(cell)}"
         )
+    checks.check_hashable("state_from", cell)
     want = checks.state_shapes(cell, jnp.dtype(jnp.float32))
     state = _rebuilt("state_from", "state", cell, want, tree)
     _check_shapes(cell, want, state)

@@ -218,3 +218,24 @@ def test_a_wrong_state_is_named_whatever_it_should_be():
             jl.unroll(cell, params, XS[0], wrong)
         with pytest.raises((TypeError, ValueError), match=words):
             jl.step(cell, params, wrong, XS[0, 0])
+
+
+@dataclass(frozen=True)
+class Random(Named):
+    """Its state is one random key."""
+
+    def initial_state(self, params):
+        return jax.random.key(7)
+
+    def step(self, params, state, x) -> Any:
+        state, k = jax.random.split(state)
+        return state, x @ params["w"][:I] + jax.random.normal(k, (H,), params["w"].dtype)
+
+
+def test_a_state_that_is_one_random_key_is_passed_on():
+    cell, params = Random(), params_of(Named())
+    _, hs = jl.unroll(cell, params, XS[0])
+    state, first = jl.unroll(cell, params, XS[0, :3])
+    close(np.concatenate([first, jl.unroll(cell, params, XS[0, 3:], state)[1]]), hs)
+    close(jl.step(cell, params, state, XS[0, 3])[1], hs[3])
+    close(jl.batched(jl.unroll)(cell, params, XS, jl.initial_states(cell, params, B))[1][0], hs)

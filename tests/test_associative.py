@@ -148,3 +148,36 @@ def test_a_cell_not_linear_in_its_state_is_refused_by_name(cell):
     for call in (jl.unroll, jl.unroll_states, partial(jl.tbptt, window=5)):
         with pytest.raises(ValueError, match=r'engine "associative": .* linear .* LSTM does not'):
             call(cell, params, XS[0], engine="associative")
+
+
+class OneGate(jl.SplitCell):
+    """h_t = f h_{t−1} + x w with one forget gate f for all units, so that `affine` returns a scalar."""
+
+    input_size, hidden_size, linear_in_state = 3, 4, True
+
+    def init(self, key, dtype=jnp.float32):
+        return {"w": jax.random.normal(key, (3, 4), dtype), "v": jnp.ones(3, dtype)}
+
+    def initial_state(self, params):
+        return jl.RNNState(jnp.zeros(4, params["w"].dtype))
+
+    def affine(self, params, x):
+        return jl.RNNState(jax.nn.sigmoid(x @ params["v"])), jl.RNNState(x @ params["w"])
+
+    def project(self, params, x):
+        return x @ params["w"], x @ params["v"]
+
+    def recur(self, params, state):
+        return state.h
+
+    def update(self, params, state, zx, zh):
+        return jl.RNNState(jax.nn.sigmoid(zx[1]) * zh + zx[0])
+
+
+@pytest.mark.parametrize("B", [1, 3])
+def test_a_coefficient_may_have_fewer_axes_than_the_state(B):
+    cell, rng = OneGate(), np.random.default_rng(0)
+    params, xs, reset = cell.init(jax.random.key(0), jnp.float64), rng.normal(size=(B, 3, 3)), rng.random((B, 3)) < 0.5
+    run = jl.batched(jl.unroll)
+    ours, expected = (run(cell, params, xs, None, None, reset, engine=engine) for engine in ("associative", "plain"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, strict=True), ours, expected)

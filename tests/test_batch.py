@@ -203,3 +203,36 @@ def test_nan_in_padding_passes_the_checks_of_jax(fn, time_major):
 def test_what_does_not_fit_a_batch_is_named(call, error, words):
     with pytest.raises(error, match=words):
         call(params_of(CELL))
+
+
+def test_a_function_of_keywords_gets_the_same_batch():
+    cell = jl.Dropout(CELL, zoneout=0.5)
+    params, key = params_of(cell), jax.random.key(3)
+
+    def by_keywords(cell, params, xs, **rest):
+        return jl.unroll(cell, params, xs, **rest)
+
+    rest = {"mask": MASK, "state": STATE}
+    expected = jl.batched(jl.unroll)(cell, params, XS, key=key, **rest)
+    jax.tree.map(close, jl.batched(by_keywords)(cell, params, XS, key=key, **rest), expected)
+    fixed = jax.jit(partial(jl.unroll, cell, key=key))  # the key is a default of its signature
+    jax.tree.map(close, jl.batched(fixed)(params, XS, **rest), expected)
+    with pytest.raises(TypeError, match=r"must have names.*\*args; pass them by keyword"):
+        jl.batched(lambda xs, *rest: xs)(XS, MASK)
+
+
+def test_one_bool_is_the_mask_of_a_whole_batch():
+    params = params_of(CELL)
+    for mask, reset in ((True, False), (False, np.bool_(True))):
+        ours = jl.batched(jl.step)(CELL, params, STATE, X, mask, reset)
+        jax.tree.map(close, ours, jl.batched(jl.step)(CELL, params, STATE, X, np.full(B, mask), np.full(B, reset)))
+
+
+def test_a_state_not_sharded_as_the_data_is_named():
+    params, mesh = params_of(CELL), jax.make_mesh((3,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        xs = jax.device_put(XS, jax.P("data"))
+        with pytest.raises(ValueError, match=r"every leaf of state must be sharded as xs.*initial_states\(.*like=xs\)"):
+            jl.batched(jl.unroll)(CELL, params, xs, jl.initial_states(CELL, params, B))
+        state = jl.initial_states(CELL, params, B, like=xs)
+        jax.tree.map(close, jl.batched(jl.unroll)(CELL, params, xs, state), jl.batched(jl.unroll)(CELL, params, xs))

@@ -275,7 +275,7 @@ def test_constants_are_required_and_refused_by_name():
         jl.batched(jl.unroll)(
             attention, params, data()[0].swapaxes(0, 1), constants=jax.tree.map(lambda a: a[0], memory())
         )
-    with pytest.raises(TypeError, match="every leaf of constants must be a JAX or NumPy array, but is a str"):
+    with pytest.raises(TypeError, match=r"constants\.memory must be a JAX or NumPy array, but is a str"):
         jl.unroll(attention, params, xs, constants={"memory": "none"})
 
 
@@ -299,6 +299,22 @@ def test_noise_drawn_by_hand_is_that_of_the_key():
             jl.unroll(cell, params, xs[:, 0], **wrong)
     with pytest.raises(ValueError, match=r"noise\.steps must have a leading axis of 7 steps"):
         jl.unroll(cell, params, xs[:, 0], noise=cell.sample_noise(params, key, 3))
+    smaller = jl.Stack((jl.Dropout(jl.LSTM(I, 1), inputs=0.4, zoneout=0.3), jl.RNN(1, H, noise=0.2)), dropout=0.5)
+    other = smaller.sample_noise(smaller.init(key, jnp.float64), key, T)
+    rnn = jl.RNN(I, H, noise=0.1)
+    for c, p, wrong, words in (
+        (cell, params, other, r"noise\.steps\.0\.cell\.zoneout\.h must be float64\[7, 4\]"),
+        (
+            rnn,
+            rnn.init(key, jnp.float64),
+            Noise(jnp.ones(T)),
+            r"noise\.steps must be float64\[7, 4\], as cell RNN draws",
+        ),
+        (rnn, rnn.init(key, jnp.float64), noise, "noise must be that of cell RNN, but is that of another cell"),
+        (cell, params, Noise(noise.steps[:1], noise.sequence), "noise must be that of cell Stack"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            jl.unroll(c, p, xs[:, 0], noise=wrong)
     with pytest.raises(ValueError, match="noise was given, but cell LSTM draws nothing"):
         jl.unroll(jl.LSTM(I, H), jl.LSTM(I, H).init(key, jnp.float64), xs[:, 0], noise=noise)
 

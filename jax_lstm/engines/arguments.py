@@ -6,6 +6,7 @@ The checks are made while JAX traces the run, so that an eager call is one compi
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from jax_lstm import checks
@@ -48,7 +49,7 @@ def check_arguments(caller: str, cell: Any, arguments: Arguments, name: str) -> 
     state = cell.initial_state(params) if state is None else checks.check_state(caller, cell, state, dtype)
     mask = checks.check_mask(caller, "mask", arguments.mask, xs)
     reset = checks.check_mask(caller, "reset", arguments.reset, xs)
-    key, noise = check_key(caller, cell, arguments.key), _check_noise(caller, cell, arguments, xs)
+    key, noise = check_key(caller, cell, arguments.key), _check_noise(caller, cell, arguments, params, xs)
     return Arguments(params, xs, state, mask, reset, key, noise, _check_constants(caller, cell, arguments.constants))
 
 
@@ -75,6 +76,9 @@ def check_batch(caller: str, cell: Any, arguments: Arguments, name: str, axis: i
         checked = check_arguments(caller, cell, arguments, name)
         return checked._replace(state=place_on_mesh(checked.state))
 
+    lead = arguments.xs.shape[: 2 if name == "xs" else 1]
+    masks = (b if b is None or jnp.ndim(b) else jnp.full(lead, b) for b in (arguments.mask, arguments.reset))
+    arguments = arguments._replace(**dict(zip(("mask", "reset"), masks, strict=True)))
     keys = None if key is None else batch_keys(key, arguments.xs, axis)
     return jax.vmap(one, (axes(axis),), axes(1 if name == "xs" else 0))(arguments._replace(key=keys))
 
@@ -97,7 +101,7 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
         )
     lead = xs.shape[:lead]
     for other in ("mask", "reset"):
-        if arrays.get(other) is not None:
+        if arrays.get(other) is not None and not (isinstance(arrays[other], bool) or jnp.shape(arrays[other]) == ()):
             b = checks.as_array("batched", other, arrays[other])
             if b.shape != lead:
                 raise ValueError(f"batched: {other} must have shape {lead}, as {name} has, but has {b.shape}")
@@ -111,6 +115,12 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
                 raise ValueError(
                     f"batched: every leaf of {other} must have a {'leading ' * (not at)}batch axis of "
                     f"{xs.shape[axis]}, as {name} has ({name}.shape={xs.shape}), but one has shape {leaf.shape}"
+                )
+            placed, wanted = jax.typeof(leaf).sharding.spec[at], jax.typeof(xs).sharding.spec[axis]
+            if placed != wanted:
+                raise ValueError(
+                    f"batched: every leaf of {other} must be sharded as {name} is on the batch axis, {wanted}, but one "
+                    f"is {jax.typeof(leaf)}; place it so, states with jl.initial_states(..., like={name})"
                 )
 
 
@@ -134,8 +144,8 @@ def check_key(caller: str, cell: Any, key: Any) -> Any:
     return checks.check_key(caller, key)
 
 
-def _check_noise(caller: str, cell: Any, arguments: Arguments, xs: Array) -> Noise | None:
-    """Check noise that the user drew: None, or a `Noise` whose steps have the length of xs."""
+def _check_noise(caller: str, cell: Any, arguments: Arguments, params: Any, xs: Array) -> Noise | None:
+    """Check noise that the user drew: None, or a `Noise` of the shapes and dtypes that the cell draws."""
     noise = arguments.noise
     if noise is None:
         return None
@@ -156,7 +166,31 @@ def _check_noise(caller: str, cell: Any, arguments: Arguments, xs: Array) -> Noi
                 f"{caller}: noise.steps must have a leading axis of {xs.shape[0]} steps, as xs has, but one leaf has "
                 f"shape {leaf.shape}; draw it with cell.sample_noise(params, key, {xs.shape[0]})"
             )
+    drawn = jax.eval_shape(lambda p, k: cell.sample_noise(p, k, xs.shape[0]), params, checks.some_key())
+    again = f"draw it with cell.sample_noise(params, key, {xs.shape[0]})"
+    if not all(_alike(given, want) for given, want in zip(noise, drawn, strict=True)):
+        raise ValueError(
+            f"{caller}: noise must be that of cell {type(cell).__name__}, but is that of another cell; {again}"
+        )
+    wanted = dict(jax.tree_util.tree_leaves_with_path(drawn))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(noise):
+        want = wanted.get(path, leaf)  # with `rates` there may be more masks
+        if leaf.shape != want.shape or leaf.dtype != want.dtype:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"{caller}: noise.{name} must be {want.dtype}{list(want.shape)}, as cell {type(cell).__name__} draws "
+                f"it, but is {leaf.dtype}{list(leaf.shape)}; {again}"
+            )
     return noise
+
+
+def _alike(given: Any, want: Any) -> bool:
+    """Whether two pytrees are both arrays, or containers of the same type and length; None is like anything."""
+    if given is None or want is None:
+        return True
+    if checks.is_array(given) or checks.is_array(want):
+        return checks.is_array(given) and checks.is_array(want)
+    return type(given) is type(want) and len(given) == len(want)
 
 
 def _check_constants(caller: str, cell: Any, constants: Any) -> Any:
@@ -171,4 +205,6 @@ def _check_constants(caller: str, cell: Any, constants: Any) -> Any:
         )
     if constants is None:
         raise ValueError(f"{caller}: cell {name} takes constants, but none were given; pass constants=")
-    return jax.tree.map(lambda leaf: checks.as_array(caller, "every leaf of constants", leaf), constants)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: checks.as_array(caller, checks.leaf_name("constants", path), leaf), constants
+    )

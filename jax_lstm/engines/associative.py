@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jax_lstm.abilities import is_linear
 from jax_lstm.engines.collect import collected
@@ -44,6 +45,8 @@ class Associative:
             return given_t.call(cell.affine, params, x)
 
         a, b = vmap_time_and_batch(affine, xs.ndim - 1)(xs, inputs.given)
+        # A coefficient may have fewer axes than the state, such as one gate for all units.
+        a, b = (jax.tree.map(lambda s, c: _like_state(s, c, inputs), s_0, c) for c in (a, b))
         if inputs.reset is not None:
             fresh = jax.tree.map(lambda a, b, s: a * jnp.broadcast_to(s, a.shape) + b, a, b, s_initial)
             b = apply_reset(resets, fresh, b)
@@ -61,3 +64,10 @@ class Associative:
         last = 0 if options.reverse else -1
         s_T = jax.tree.map(lambda s: s[last], states) if inputs.T else s_0
         return s_T, collected(cell, inputs, options, states)
+
+
+def _like_state(s: Array, c: Array, inputs: Inputs) -> Array:
+    """A coefficient (T, *B, ...), broadcast to the shape of a leaf of the state for every step."""
+    lead = inputs.batch_axes + 1
+    c = c.reshape(*c.shape[:lead], *(1,) * (s.ndim + 1 - c.ndim), *c.shape[lead:])
+    return jnp.broadcast_to(c, (inputs.T, *s.shape))
