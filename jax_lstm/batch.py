@@ -94,7 +94,9 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             given = signature.bind(*fixed.args, *args, **fixed.keywords | kwargs)
         except TypeError as error:
             raise TypeError(f"{_name(plain)}: {error}; it takes {', '.join(signature.parameters)}") from None
-        given.apply_defaults()  # a jitted partial has its fixed arguments there
+        for name, parameter in signature.parameters.items():  # a jitted partial has its fixed arguments as defaults
+            if name in (*BATCHED, "key") and parameter.default is not parameter.empty:
+                given.arguments.setdefault(name, parameter.default)
         data = next(name for name in DATA if name in signature.parameters)
         if given.arguments.get(data) is None:
             raise TypeError(
@@ -102,7 +104,7 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
             )
         if plain in DIRECT:
             return _run(plain, axis, **given.arguments)
-        if any(p.kind is p.VAR_POSITIONAL and given.arguments[p.name] for p in signature.parameters.values()):
+        if any(p.kind is p.VAR_POSITIONAL and given.arguments.get(p.name) for p in signature.parameters.values()):
             raise TypeError(
                 f"batched: the arguments of {_name(plain)} must have names, so that those of a batch are known, but it "
                 "got some as *args; pass them by keyword"

@@ -80,9 +80,9 @@ def unroll(
             None, nothing is drawn and the run is deterministic.
         noise: random numbers that you drew yourself, `cell.sample_noise(params, key, T, rates=...)`, in place of `key`:
             for example with a dropout rate that changes during training.
-        constants: what the cell reads at every step, such as the memory of an attention or the attributes of a
-            catchment: a pytree of arrays of any dtypes. It is never copied over time, and a reset keeps it. Only for a
-            cell whose class says `takes_constants = True`; its `step` gets it as the keyword `constants`.
+        constants: what the cell reads at every step, such as the vectors that an attention layer reads: a pytree of
+            arrays of any dtypes. It is stored once, not once per step, and a reset does not change it. Only for a cell
+            with `takes_constants = True` in its class; its `step` gets the keyword argument `constants`.
         reverse: process the steps from last to first. hs[t] is still the output for xs[t].
         remat_every: n. The run then saves only every n-th state for the backward pass, which recomputes the others.
             Memory beyond inputs and outputs is then O(T/n + n) instead of O(T); time grows by about one forward pass.
