@@ -264,6 +264,7 @@ def test_a_checkpoint_fills_an_abstract_module(cell, tmp_path):
     assert_equal(restored(xs), module(xs))  # the stream too is restored
 
 
+@pytest.mark.slow
 def test_nnx_transforms_of_a_layer_that_draws():
     cell, xs = jl.Dropout(jl.RNN(H, H), hidden=0.5), draw(B, T, H, dtype=jnp.float32)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from tiers import slow_except
 
 import jax_lstm as jl
 from jax_lstm.cell import Noise
@@ -73,7 +74,7 @@ def one_by_one(cell, params, area, state, xs, mask, reset, kind):
     return jax.tree.map(lambda *a: jnp.stack(a), *ends), jnp.stack(outputs, axis=1)
 
 
-@pytest.mark.parametrize("engine", ["auto", "plain"])
+@pytest.mark.parametrize("engine", slow_except(["auto"], ["auto", "plain"]))
 def test_constants_reach_every_step_and_get_their_gradient(engine):
     cell = Catchment()
     params, (xs, constants, state, mask, reset) = cell.init(jax.random.key(0), jnp.float64), data()
@@ -279,6 +280,7 @@ def test_constants_are_required_and_refused_by_name():
         jl.unroll(attention, params, xs, constants={"memory": "none"})
 
 
+@pytest.mark.slow
 def test_noise_drawn_by_hand_is_that_of_the_key():
     cell = jl.Stack((jl.Dropout(jl.LSTM(I, H), inputs=0.4, zoneout=0.3), jl.RNN(H, H, noise=0.2)), dropout=0.5)
     params, (xs, _, _, mask, _) = cell.init(jax.random.key(0), jnp.float64), data()

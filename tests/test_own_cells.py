@@ -314,7 +314,7 @@ def test_an_unregistered_cell_is_a_static_argument():
 
 
 def test_equal_own_cells_share_one_program():
-    run = jax.jit(jl.unroll)
+    run = jax.jit(lambda cell, params, xs: jl.unroll(cell, params, xs))
     for cell in (Halved(3, 4), Halved(3, 4), Slotted(3, 4), Slotted(3, 4)):
         run(cell, params_of(cell), XS)
     assert run._cache_size() == 2  # pyrefly: ignore

@@ -159,6 +159,7 @@ class GRUD:
         return {"h": s_t.h, "last": last}, y
 
 
+@pytest.mark.slow
 def test_an_attention_decoder_learns_to_reverse():
     with jaxs_defaults():
         losses = attention_decoder(steps=150)
@@ -176,6 +177,7 @@ def test_acting_equals_the_replay_and_burn_in_has_no_gradient():
     assert after.any()
 
 
+@pytest.mark.slow
 def test_a_population_over_forget_biases_trains_in_one_program():
     with jaxs_defaults():
         kept, losses = population_over_forget_biases(jnp.array([-2.0, 0.0, 2.0, 4.0], jnp.float32), steps=200)

@@ -38,7 +38,7 @@ def by_name(name):
     return getattr(jax.nn, {"linear": "identity"}.get(name, name))
 
 
-@pytest.mark.parametrize("name", slow_except(["elu", "soft_sign", "gelu"], ACTIVATIONS))
+@pytest.mark.parametrize("name", slow_except(["elu"], ACTIVATIONS))
 def test_a_step_has_the_value_and_gradient_of_jax_nn(name):
     """In the RNN as φ and in the LSTM as ψ, in three dtypes."""
     f, rnn, lstm = by_name(name), jl.RNN(I, H, name), jl.LSTM(I, H, output_activation=by_name(name))
@@ -63,7 +63,7 @@ def test_a_step_has_the_value_and_gradient_of_jax_nn(name):
         close(np.float64(dc), np.float64(dz) / 4)
 
 
-@pytest.mark.parametrize("name", slow_except(["elu", "soft_sign", "linear"], ACTIVATIONS))
+@pytest.mark.parametrize("name", slow_except(["elu"], ACTIVATIONS))
 def test_a_run_has_the_gradient_of_a_loop(name):
     """The RNN has a derivative of its own, and JAX derives that of the LSTM."""
     f, cells = by_name(name), (jl.RNN(I, H, name), jl.LSTM(I, H, output_activation=name))

@@ -57,7 +57,7 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@pytest.mark.parametrize("name", slow_except(["LSTM", "Stack"], CELLS))
+@pytest.mark.parametrize("name", slow_except(["LSTM"], CELLS))
 def test_the_forget_bias_of_a_draw_may_be_vmapped(name):
     make, b_f = CELLS[name]
     cell = make()
@@ -121,7 +121,7 @@ def test_the_initial_leak_may_be_per_unit_traced_and_vmapped():
     assert LEAKY.init(KEY(0), jnp.bfloat16).alpha.dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("engine", ["hoisted", "plain"])
+@pytest.mark.parametrize("engine", slow_except(["hoisted"], ["hoisted", "plain"]))
 def test_a_learned_leak_gives_the_values_and_gradients_of_a_loop(engine):
     rng = np.random.default_rng(1)
     xs, taus = rng.normal(size=(6, I)), np.geomspace(1.2, 20, H)

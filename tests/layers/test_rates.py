@@ -112,6 +112,7 @@ def test_a_rate_may_differ_between_units_and_steps():
     close(scaled, np.asarray(unit) * np.linspace(0, 2, n))
 
 
+@pytest.mark.slow
 def test_a_schedule_of_rates_in_float32_params_keeps_their_dtype():
     for dtype in (jnp.float32, jnp.bfloat16):
         params = ROWS["stack"][0].init(KEY(0), dtype)
@@ -159,6 +160,7 @@ def loop(params, xs, noise):
     return jnp.stack(hs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hoisted", "plain"])
 @pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.1, 0.1, 0.1)])
 def test_a_run_and_its_gradient_use_the_rates_of_the_draw(rates, engine):
