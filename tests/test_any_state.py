@@ -168,11 +168,8 @@ def layers(cell, params):
 
 
 ROWS = [(entry, cell) for entry in (sequences, steps, batches, measurements, layers) for cell in OTHERS]
-QUICK = [
-    (entry, cell)
-    for entry, cell in ROWS
-    if entry in (steps, batches) or (isinstance(cell, Bare) and entry in (sequences, measurements))
-]
+MOST = (sequences, measurements)
+QUICK = [(f, cell) for f, cell in ROWS if f in (steps, batches) or (isinstance(cell, Bare) and f in MOST)]
 
 
 @pytest.mark.parametrize(("entry", "cell"), slow_except([*QUICK, (sequences, BareSplit())], ROWS))
