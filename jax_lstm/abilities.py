@@ -88,7 +88,7 @@ def init_cell(caller: str, cell: Any, key: Array, dtype: DTypeLike, choices: dic
     return cell.init(key, dtype, **choices)
 
 
-def noise_of(caller: str, cell: Any, params: Any, key: Array, T: int, rates: Any) -> Noise:
+def noise_of(caller: str, cell: Any, params: Any, key: Array, T: Any, rates: Any) -> Noise:
     """The noise of a cell inside a layer, with these rates; nothing if the cell draws nothing and has no rates."""
     if rates is None:
         return cell.sample_noise(params, key, T) if has_noise(cell) else Noise()
