@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jax_lstm import checks
 from jax_lstm.cell import Noise
 from jax_lstm.cells.lstm import cell_of
-from jax_lstm.engines.arguments import Arguments, batch_keys, check_batch_axes
+from jax_lstm.engines.arguments import Arguments, batch_keys, check_batch_axes, is_one_bool
 from jax_lstm.engines.run import run_sequence, run_step
 from jax_lstm.engines.sharding import match_sharding
 from jax_lstm.sequence import gates_of, lstm, step, tbptt, unroll, unroll_states
@@ -170,7 +170,7 @@ def _map(fn: Callable, given: inspect.BoundArguments, data: str, axis: int, resu
     var_keyword = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
     named = dict(given.arguments)
     named |= named.pop(var_keyword, {}) if var_keyword else {}
-    arrays = {name: a for name, a in named.items() if name in BATCHED and a is not None}
+    arrays = {name: a for name, a in named.items() if name in BATCHED and a is not None and not is_one_bool(a)}
     check_batch_axes({data: arrays[data]} | arrays, axis)
     axes = {"xs": axis, "mask": axis, "reset": axis, "noise": Noise(axis, 0)}
     if (key := named.get("key")) is not None:

@@ -237,6 +237,8 @@ def test_a_function_of_keywords_gets_the_same_batch():
     jax.tree.map(close, jl.batched(by_keywords)(cell, params, XS, key=key, **rest), expected)
     fixed = jax.jit(partial(jl.unroll, cell, key=key))  # the key is a default of its signature
     jax.tree.map(close, jl.batched(fixed)(params, XS, **rest), expected)
+    with pytest.raises(ValueError, match=r"gates_of: mask must have shape \(5,\), one bool per step, but has \(\)"):
+        jl.batched(jl.gates_of)(CELL, params, XS, mask=True)
     with pytest.raises(TypeError, match=r"must have names.*\*args; pass them by keyword"):
         jl.batched(lambda xs, *rest: xs)(XS, MASK)
 

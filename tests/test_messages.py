@@ -71,7 +71,7 @@ class Named(Unnamed):
 
 
 class Minimal:
-    """Only what the protocol wants; its output is no part of the state."""
+    """A cell with the five parts of the protocol only. Its state does not contain its output."""
 
     input_size = hidden_size = H
 

@@ -18,7 +18,10 @@ AXES = {"xs": "(T, I)", "x": "(I,)"}  # of one sequence, and of one step
 
 
 class Arguments(NamedTuple):
-    """The arrays of a call of `unroll`, or of `step`, whose xs is one x. In a batch all but params and key have B."""
+    """The arrays of a call of `unroll`, or of `step`, for which xs is one x.
+
+    In a batch, all but params and key have a batch axis.
+    """
 
     params: Any
     xs: Any
@@ -77,7 +80,7 @@ def check_batch(caller: str, cell: Any, arguments: Arguments, name: str, axis: i
         return checked._replace(state=place_on_mesh(checked.state))
 
     lead = arguments.xs.shape[: 2 if name == "xs" else 1]
-    masks = (jnp.full(lead, b) if _is_one_bool(b) else b for b in (arguments.mask, arguments.reset))
+    masks = (jnp.full(lead, b) if is_one_bool(b) else b for b in (arguments.mask, arguments.reset))
     arguments = arguments._replace(**dict(zip(("mask", "reset"), masks, strict=True)))
     keys = None if key is None else batch_keys(key, arguments.xs, axis)
     return jax.vmap(one, (axes(axis),), axes(1 if name == "xs" else 0))(arguments._replace(key=keys))
@@ -101,7 +104,7 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
         )
     lead = xs.shape[:lead]
     for other in ("mask", "reset"):
-        if arrays.get(other) is not None and not _is_one_bool(arrays[other]):
+        if arrays.get(other) is not None and not is_one_bool(arrays[other]):
             b = checks.as_array("batched", other, arrays[other])
             if b.shape != lead:
                 raise ValueError(f"batched: {other} must have shape {lead}, as {name} has, but has {b.shape}")
@@ -124,7 +127,7 @@ def check_batch_axes(arrays: dict[str, Any], axis: int, layout: str | None = Non
                 )
 
 
-def _is_one_bool(value: Any) -> bool:
+def is_one_bool(value: Any) -> bool:
     """Whether a mask or reset is one bool, for the whole batch."""
     return isinstance(value, bool) or (checks.is_array(value) and value.shape == ())
 

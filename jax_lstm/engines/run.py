@@ -83,7 +83,7 @@ def check_options(
 class Caller(str):
     """The name of a public function, for messages.
 
-    All names are equal, so that a name is no part of a compiled program's key.
+    Two names always compare equal. So functions that differ in their name only share one compiled program.
     """
 
     def __eq__(self, other: object) -> bool:

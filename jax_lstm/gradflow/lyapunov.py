@@ -260,7 +260,7 @@ def _along(F: Callable, state: Any, k: int, burn_in: int, xs: Any, T: int | None
     if burn_in:
         running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[:burn_in], xs), length=burn_in)
         running = _start(running.state, k)._replace(Q=running.Q)
-    # A symbolic T is no length of a scan, which reads it off the data instead.
+    # `lax.scan` takes no symbolic length; it reads the length from the data instead.
     length = T - burn_in if isinstance(T, int) else None
     running, _ = jax.lax.scan(body, running, jax.tree.map(lambda a: a[burn_in:], xs), length=length)
     return running.exponents
