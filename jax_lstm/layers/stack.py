@@ -176,7 +176,7 @@ class Stack(CompositeCell):
         of_cells = given.get("cells", (None,) * n)
         if not isinstance(of_cells, Sequence) or len(of_cells) != n:
             raise ValueError(
-                f"{caller}: cells in rates must be a tuple of {n} rates, one per cell, but is {of_cells!r}"
+                f"{caller}: cells in rates must be a tuple of {n} rates, one per cell, but is {checks.shown(of_cells)}"
             )
         drops, dtype = "dropout" in given or self.dropout > 0, jax.tree.leaves(params)[0].dtype
         steps, sequence = [], []
