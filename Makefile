@@ -19,7 +19,7 @@ UV_INSTALL = $(BIN)/uv pip install --quiet --constraint constraints.txt --build-
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all test-times lint notebooks bench dist lock clean
+.PHONY: demo test test-all test-times lint notebooks bench bench-gpu dist lock clean
 
 demo: $(VENV)/train.stamp
 	$(BIN)/jax-lstm demo
@@ -57,6 +57,13 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/tables.py --write
 	$(BIN)/python benchmarks/tables.py
+
+# With $(PYTHON) itself: its JAX and PyTorch must be able to use the GPU.
+bench-gpu: export JAX_COMPILATION_CACHE_DIR =
+bench-gpu: export PYTHONPATH = $(CURDIR)
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py
+	$(PYTHON) benchmarks/tables.py --write
 
 # Build the sdist, and the wheel from it; install the wheel in an empty environment and use it there.
 dist: export UV_CONSTRAINT = $(CURDIR)/constraints.txt

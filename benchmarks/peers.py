@@ -6,18 +6,16 @@ An implementation is made from our LSTMParams (gates i, f, g, o; weights (in, ou
     step(params, state, x)       one step for streaming: state, h; x (1, I), `state` as it likes
     input(x)                     x (I,) as its step wants it
     ours(gradient)               a gradient of its params as an LSTMParams, for the check
-Time comes first wherever a library can take it so, because no transposition is then timed; only Keras cannot.
+Time comes first wherever a library can take it so, because no transposition is then timed; only Keras cannot. Haiku,
+Equinox and Keras are imported where they are used, so that the others can be compared without them.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import haiku as hk
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 import twin
 from flax import linen, nnx
@@ -117,7 +115,7 @@ def flax_nnx(p: jl.LSTMParams, kind: Any = nnx.OptimizedLSTMCell, name: str = "F
     graph, params, rest = nnx.split(nnx.RNN(cell, time_major=True, rngs=nnx.Rngs(0)), nnx.Param, ...)
 
     def forward(params, xs):
-        zero = jnp.zeros((xs.shape[1], H))  # without a carry of ours nnx draws keys, which a trace forbids
+        zero = jnp.zeros((xs.shape[1], H), xs.dtype)  # without a carry of ours nnx draws keys, which a trace forbids
         return nnx.merge(graph, params, rest)(xs, initial_carry=(zero, zero))
 
     def step(params, state, x):
@@ -143,6 +141,8 @@ def flax_nnx(p: jl.LSTMParams, kind: Any = nnx.OptimizedLSTMCell, name: str = "F
 
 def haiku(p: jl.LSTMParams) -> Implementation:
     """hk.LSTM under hk.dynamic_unroll: one kernel on [x, h], gates i, g, f, o, and 1 added to f in the forward."""
+    import haiku as hk
+
     I, H = p.w_x.shape[0], p.w_h.shape[0]
 
     def to_theirs(a):
@@ -179,6 +179,8 @@ def haiku(p: jl.LSTMParams) -> Implementation:
 
 def equinox(p: jl.LSTMParams) -> Implementation:
     """eqx.nn.LSTMCell in a lax.scan, vmapped over the batch, as its documentation does."""
+    import equinox as eqx
+
     I, H = p.w_x.shape[0], p.w_h.shape[0]
     cell = eqx.nn.LSTMCell(I, H, key=jax.random.key(0))
     cell = eqx.tree_at(lambda c: (c.weight_ih, c.weight_hh, c.bias), cell, (p.w_x.T, p.w_h.T, p.b))
@@ -192,7 +194,7 @@ def equinox(p: jl.LSTMParams) -> Implementation:
                 state = cell(x, state)
                 return state, state[0]
 
-            zero = jnp.zeros(H)
+            zero = jnp.zeros(H, xs.dtype)
             return jax.lax.scan(body, (zero, zero), xs)[1]
 
         return jax.vmap(one, 1, 1)(xs)
@@ -210,6 +212,8 @@ def equinox(p: jl.LSTMParams) -> Implementation:
 
 def keras_jax(p: jl.LSTMParams) -> Implementation:
     """keras.layers.LSTM on the JAX backend, stateless; batch-major, so it transposes by itself."""
+    import keras
+
     I, H = p.w_x.shape[0], p.w_h.shape[0]
     layer = keras.layers.LSTM(H, return_sequences=True)
     layer.build((None, None, I))
@@ -244,7 +248,7 @@ class TorchLayer(NamedTuple):
     torch: Any
 
     def _tensor(self, a: jax.Array) -> Any:
-        return self.torch.from_numpy(np.array(a))
+        return self.torch.from_numpy(np.array(a, np.float32)).to(self.layer.weight_ih_l0)
 
     def train_step(self, xs: jax.Array, g: jax.Array) -> Callable[[], None]:
         """Forward and backward, by weights and inputs; gradients are left in .grad."""
@@ -257,6 +261,12 @@ class TorchLayer(NamedTuple):
             call.d_xs = x.grad
 
         return call
+
+    def gradients(self, call: Callable[[], None]) -> dict[str, np.ndarray]:
+        """What one call of a train step leaves in .grad, in our layout."""
+        call()
+        w_x, w_h, b, _ = (q.grad.float().cpu().numpy() for q in self.layer.parameters())
+        return {"w_x": w_x.T, "w_h": w_h.T, "b": b, "xs": call.d_xs.float().cpu().numpy()}
 
     def forward(self, xs: jax.Array) -> Callable[[], None]:
         """Forward without a graph."""
@@ -281,7 +291,7 @@ class TorchLayer(NamedTuple):
         return call
 
 
-def torch_layer(p: jl.LSTMParams) -> TorchLayer | None:
+def torch_layer(p: jl.LSTMParams, device: str = "cpu", dtype: str = "float32") -> TorchLayer | None:
     """PyTorch's layer, where it is installed."""
     try:
         import torch
@@ -291,15 +301,13 @@ def torch_layer(p: jl.LSTMParams) -> TorchLayer | None:
     with torch.no_grad():
         for theirs, a in zip(layer.parameters(), (p.w_x.T, p.w_h.T, p.b, 0 * p.b), strict=True):
             theirs.copy_(torch.from_numpy(np.array(a)))
-    return TorchLayer(layer, torch)
+    return TorchLayer(layer.to(device, getattr(torch, dtype)), torch)
 
 
 def check_torch(torch: TorchLayer, xs: jax.Array, g: jax.Array, expected: Any) -> None:
     """The same gradients as jax_lstm's, or nothing is timed."""
-    call = torch.train_step(xs, g)
-    call()
-    w_x, w_h, b, _ = (q.grad.numpy() for q in torch.layer.parameters())
-    for name, a, e in zip(("w_x", "w_h", "b", "xs"), (w_x.T, w_h.T, b, call.d_xs.numpy()), expected[1:], strict=True):
+    gradients = torch.gradients(torch.train_step(xs, g))
+    for (name, a), e in zip(gradients.items(), expected[1:], strict=True):
         error = float(np.abs(a - np.asarray(e)).max() / np.abs(np.asarray(e)).max())
         if not error < 1e-3:
             raise ValueError(f"PyTorch: {name} differs by {error:.1e} of its size from jax_lstm's")

@@ -172,6 +172,56 @@ def compiled() -> str:
                   "collectives in loops"], rows)  # fmt: skip
 
 
+def gpu() -> str:
+    """Times on a GPU, forward pass / train step; under the table, the kernels of a step and the errors."""
+    if not (RESULTS / "gpu.json").exists():
+        return "Not run yet."
+    results = read("gpu")
+    rows = results["rows"]
+    names = {OURS: OURS, "jax_lstm, plain": 'engine="plain"', "Flax nnx": "Flax nnx", "Equinox": "Equinox",
+             TORCH: "PyTorch (cuDNN)"}  # fmt: skip
+    lines = []
+    for row in rows["times"]:
+        figures = [row["figures"].get(name, {}) for name in names]
+        cells = [f"{f['forward']['ms']:.2f} / {f['train']['ms']:.2f}" if "train" in f else "" for f in figures]
+        lines.append([", ".join(map(str, row["shape"])), row["dtype"], *cells])
+    parts = [table(["B, T, I, H", "dtype", *names.values()], lines), on_gpu(results)]
+    return "\n\n".join([*parts, gpu_kernels(rows), gpu_errors(rows), *gpu_left_out(rows)])
+
+
+def on_gpu(results: dict[str, Any]) -> str:
+    """The GPU and the versions of what ran on it."""
+    m = results["machine"]
+    versions = ", ".join(f"{name} {v}" for name, v in m["versions"].items() if v != "absent")
+    return f"GPU: {results['rows']['gpu']['kind']}. Python {m['python']}, {versions}."
+
+
+def gpu_kernels(rows: dict[str, Any]) -> str:
+    """The kernels of a step, forward pass / train step, where a profiler counted them."""
+
+    def shown(figure: dict[str, Any]) -> str:
+        return "not counted" if figure["a_step"] is None else f"{figure['a_step']:.1f}"
+
+    counts = [f"{name} {shown(f['forward'])} / {shown(f['train'])}" for name, f in rows["kernels"].items()]
+    return f"Kernels started for each step, forward pass / train step: {'; '.join(counts) or 'not counted'}."
+
+
+def gpu_errors(rows: dict[str, Any]) -> str:
+    """The largest error of each precision over all cells and engines."""
+    largest: dict[str, float] = {}
+    for row in rows["correctness"]:
+        largest[row["precision"]] = max(largest.get(row["precision"], 0), row["largest"])
+    cells = ", ".join(dict.fromkeys(row["cell"] for row in rows["correctness"]))
+    errors = "; ".join(f"{precision} {error:.1e}" for precision, error in largest.items())
+    return f"Largest error against float64 on the host ({cells}): {errors}."
+
+
+def gpu_left_out(rows: dict[str, Any]) -> list[str]:
+    """The rows that are missing, if there are any."""
+    missing = [*rows["skipped"], *rows["errors"]]
+    return [f"Not measured: {'; '.join(missing)}."] if missing else []
+
+
 def machine() -> str:
     """What the figures were measured on."""
     m = read("speed")["machine"]
@@ -192,6 +242,7 @@ TABLES = {
     "many": many,
     "depth": depth,
     "compiled": compiled,
+    "gpu": gpu,
     "machine": machine,
 }
 

@@ -11,7 +11,7 @@ import platform
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ RESULTS = Path(__file__).parent / "results"
 PROCESSES = 3
 
 
-def minima(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 300) -> dict[str, dict[str, float]]:
+def minima(
+    calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 300, untimed: int = 2
+) -> dict[str, dict[str, float]]:
     """The least time of each call in ms, over rounds that run every call once."""
     for call in calls.values():
-        jax.block_until_ready(call())
-        jax.block_until_ready(call())
+        for _ in range(untimed):
+            jax.block_until_ready(call())
     order = random.Random(0)  # some libraries' threads spin for a while after a call: nobody is always next
     best = dict.fromkeys(calls, float("inf"))
     end, n = time.perf_counter() + seconds, 0
@@ -37,6 +39,13 @@ def minima(calls: dict[str, Callable[[], Any]], seconds: float, rounds: int = 30
             best[name] = min(best[name], time.perf_counter() - start)
         n += 1
     return {name: {"ms": round(1e3 * seconds, 4)} for name, seconds in best.items()}
+
+
+def compiled_at_once(lowered: dict[Any, Any], options: dict[str, Any] | None = None) -> dict[Any, Any]:
+    """The programs, compiled at the same time in threads."""
+    with ThreadPoolExecutor(8) as pool:
+        compiled = {name: pool.submit(one.compile, options) for name, one in lowered.items()}
+        return {name: future.result() for name, future in compiled.items()}
 
 
 def in_fresh_processes(measure: Callable[..., Any], *args: Any) -> Any:
@@ -84,8 +93,8 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def write(name: str, rows: Any) -> Path:
+def write(name: str, rows: Any, folder: Path = RESULTS) -> Path:
     """results/<name>.json, with the machine beside the figures."""
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return path
