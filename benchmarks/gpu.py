@@ -49,6 +49,7 @@ DRY = OPTIONS.dry_run
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch and other processes need memory too
 if DRY:
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling is most of a dry run
 
 import gpu_correctness  # noqa: E402
 import gpu_kernels  # noqa: E402
@@ -142,19 +143,34 @@ def gpu() -> dict[str, Any]:
 # What is timed
 
 
+def on_host() -> Any:
+    """Run small operations on the CPU, because each would be compiled for the GPU first."""
+    return jax.default_device(jax.devices("cpu")[0])
+
+
 @lru_cache(maxsize=1)
 def data(shape: Shape) -> tuple[jl.LSTMParams, jax.Array, jax.Array]:
     """Weights, inputs and the cotangent of the outputs, time-major, in float32."""
-    return random_data(*shape)
+    with on_host():
+        return random_data(*shape)
 
 
-def case(one: peers.Implementation, xs: jax.Array, g: jax.Array) -> Case:
-    """An implementation in the dtype of xs."""
-    params = jax.tree.map(lambda a: a.astype(xs.dtype), one.params)
+def case(one: peers.Implementation, xs: jax.Array, g: jax.Array, dtype: str) -> Case:
+    """An implementation in one dtype, its arrays on the GPU."""
+    with on_host():
+        arrays = jax.tree.map(lambda a: a.astype(dtype), (one.params, xs, g))
+    params, xs, g = jax.device_put(arrays, jax.devices()[0])
     return Case(one.name, params, one.forward, xs, g, one.ours)
 
 
-def run(cell: jl.LSTM, engine: str = "auto", **masks: jax.Array) -> Callable[[Any, jax.Array], jax.Array]:
+def our_case(shape: Shape) -> Case:
+    """Our LSTM as it is by default, in float32."""
+    p, xs, g = data(shape)
+    with on_host():
+        return case(peers.jax_lstm(p), xs, g, "float32")
+
+
+def run(cell: jl.LSTM, engine: str = "auto", **masks: np.ndarray) -> Callable[[Any, jax.Array], jax.Array]:
     """The outputs of our LSTM."""
     unroll = jl.batched(partial(jl.unroll, engine=engine), time_major=True)
     return lambda params, xs: unroll(cell, params, xs, **masks)[1]
@@ -163,12 +179,10 @@ def run(cell: jl.LSTM, engine: str = "auto", **masks: jax.Array) -> Callable[[An
 def main_cases(shape: Shape, dtype: str) -> list[Case]:
     """Our two engines, and the peers; the first is what the others are compared with."""
     p, xs, g = data(shape)
-    cell = jl.LSTM(*shape[2:])
-    ours = peers.jax_lstm(p)
-    plain = ours._replace(name=PLAIN, forward=run(cell, "plain"))
-    xs, g = xs.astype(dtype), g.astype(dtype)
-    others = [make(p) for make in (peers.flax_nnx, peers.equinox) if is_installed(make)]
-    return [case(one, xs, g) for one in (ours, plain, *others)]
+    with on_host():
+        ours, *others = [make(p) for make in (peers.jax_lstm, peers.flax_nnx, peers.equinox) if is_installed(make)]
+    plain = ours._replace(name=PLAIN, forward=run(jl.LSTM(*shape[2:]), "plain"))
+    return [case(one, xs, g, dtype) for one in (ours, plain, *others)]
 
 
 def is_installed(make: Callable[..., Any]) -> bool:
@@ -179,20 +193,20 @@ def is_installed(make: Callable[..., Any]) -> bool:
 def extra_cases(shape: Shape) -> list[Case]:
     """Our LSTM in other ways; the first is the same as in the main table, to compare with."""
     B, T, I, H = shape
-    p, xs, g = data(shape)
+    ours = our_case(shape)
     cell = jl.LSTM(I, H)
     rng = np.random.default_rng(0)
-    mask = jnp.asarray(np.arange(T)[:, None] < rng.integers(T // 2, T, size=B, endpoint=True))
-    reset = jnp.asarray(rng.random((T, B)) < 0.01)
+    mask = np.arange(T)[:, None] < rng.integers(T // 2, T, size=B, endpoint=True)
+    reset = rng.random((T, B)) < 0.01
+    batch_major = [jax.device_put(np.swapaxes(a, 0, 1), jax.devices()[0]) for a in data(shape)[1:]]
 
     def mapped(params: Any, xs: jax.Array) -> jax.Array:
         return jax.vmap(lambda xs: jl.unroll(cell, params, xs)[1])(xs)
 
-    ours = Case(OURS, p, run(cell), xs, g, lambda g: g)
     rounded = run(jl.LSTM(I, H, compute_dtype="bfloat16"))
     return [
         ours,
-        ours._replace(name="jax.vmap, batch-major", forward=mapped, xs=xs.swapaxes(0, 1), g=g.swapaxes(0, 1)),
+        ours._replace(name="jax.vmap, batch-major", forward=mapped, xs=batch_major[0], g=batch_major[1]),
         ours._replace(name="with a mask", forward=run(cell, mask=mask), ours=None),
         ours._replace(name="with mask and reset", forward=run(cell, mask=mask, reset=reset), ours=None),
         ours._replace(name='compute_dtype="bfloat16"', forward=rounded),
@@ -232,7 +246,7 @@ def jax_calls(cases: list[Case], figures: dict[str, Any]) -> dict[tuple[str, str
             kind: getattr(programs[one.name, kind].memory_analysis(), "temp_size_in_bytes", None) for kind in KINDS
         }
         if one.ours is not None:
-            got = one.ours(calls[one.name, "train"]()[1][0])
+            got = one.ours(jax.device_get(calls[one.name, "train"]()[1][0]))
             got = jl.LSTMParams(*(np.asarray(a, np.float32) for a in got))
             expected = expected or got
             figure["difference"] = gpu_correctness.error(got, expected)
@@ -279,7 +293,7 @@ def add_times(calls: dict[tuple[str, str], Callable[[], Any]], figures: dict[str
         finish(call())
         lengths[name] = n = max(1, min(100, round(QUEUE / (time.perf_counter() - start))))
         queues[name] = partial(queue, call, n)
-    for (name, kind), figure in timing.minima(queues, 0.1 if DRY else seconds, untimed=1).items():
+    for (name, kind), figure in timing.minima(queues, 0.05 if DRY else seconds, untimed=0).items():
         n = lengths[name, kind]
         figures.setdefault(name, {})[kind] = {"ms": round(figure["ms"] / n, 4), "queued": n}
 
@@ -380,10 +394,15 @@ def flags_child() -> list[dict[str, Any]]:
     with mock.patch("jax.lax.scan", partial(jax.lax.scan, unroll=OPTIONS.unroll)):
         for shape in (SMALL, LARGE):
             figures: dict[str, Any] = {}
-            calls = jax_calls(main_cases(shape, "float32")[:1], figures)
+            calls = jax_calls([our_case(shape)], figures)
             add_times(calls, figures, seconds=1)
             results.append({"shape": shape} | {kind: figures[OURS][kind] for kind in KINDS})
     return results
+
+
+def rows_of(section: str, measure: Callable[..., None], *arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Rows of one section: the name, the function, and its arguments."""
+    return [(f"{section}: {', '.join(map(str, args))}", measure, *args) for args in arguments]
 
 
 def main() -> None:
@@ -398,21 +417,20 @@ def main() -> None:
         )
     folder = OPTIONS.out or (Path(tempfile.mkdtemp()) if DRY else timing.RESULTS)
     report = Report(folder, OPTIONS.seconds)
-    first, *others = gpu_correctness.CELLS
-    report.row(f"correctness of {first}", correctness, first)
-    for shape, dtype in ((SMALL, "float32"), (LARGE, "float32"), (LARGE, "bfloat16"), (SMALL, "bfloat16")):
-        report.row(f"times of {shape} {dtype}", times, shape, dtype)
-    report.row("kernels of PyTorch", torch_kernels)
-    report.row("kernels", kernels)
-    for name in others:
-        report.row(f"correctness of {name}", correctness, name)
-    for shape, dtype in ((WIDE, "float32"), (WIDE, "bfloat16"), (LONG, "float32")):
-        report.row(f"times of {shape} {dtype}", times, shape, dtype)
-    for shape in (SMALL, LARGE):
-        report.row(f"extras of {shape}", extras, shape)
-    for name in FLAGS:
-        report.row(f"flags: {name}", flags, name)
-    report.row(f"times of {LONG} bfloat16", times, LONG, "bfloat16")
+    for name, measure, *args in (
+        *rows_of("correctness", correctness, ("LSTM",)),
+        *rows_of("times", times, (SMALL, "float32"), (LARGE, "float32"), (LARGE, "bfloat16")),
+        ("kernels of PyTorch", torch_kernels),
+        ("kernels", kernels),
+        *rows_of("correctness", correctness, ("MinLSTM",), ("GRU",), ("Stack of 2 LSTM",)),
+        *rows_of("extras", extras, (SMALL,)),
+        *rows_of("times", times, (WIDE, "float32"), (WIDE, "bfloat16"), (LONG, "float32"), (SMALL, "bfloat16")),
+        *rows_of("extras", extras, (LARGE,)),
+        *rows_of("flags", flags, *((name,) for name in FLAGS)),
+        *rows_of("correctness", correctness, ("MinGRU",)),
+        *rows_of("times", times, (LONG, "bfloat16")),
+    ):
+        report.row(name, measure, *args)
     print(folder / "gpu.json")
     wrong = [f"{r['cell']}, {r['precision']}" for r in report.rows["correctness"] if not r["ok"]]
     if wrong:

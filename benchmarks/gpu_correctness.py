@@ -54,7 +54,7 @@ def problem(cell: Any, sizes: tuple[int, int, int, int]) -> Problem:
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    shapes = jax.eval_shape(cell.init, jax.random.key(0))
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0)))
     params = jax.tree.map(lambda a: normal(*a.shape) * np.float32(a.shape[0] ** -0.5), shapes)
     mask = np.arange(T)[:, None] < rng.integers(T // 2, T, size=B, endpoint=True)
     return Problem(params, normal(T, B, I), normal(T, B, H), mask, rng.random((T, B)) < 0.1)
