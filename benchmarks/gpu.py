@@ -198,7 +198,7 @@ def extra_cases(shape: Shape) -> list[Case]:
     rng = np.random.default_rng(0)
     mask = np.arange(T)[:, None] < rng.integers(T // 2, T, size=B, endpoint=True)
     reset = rng.random((T, B)) < 0.01
-    batch_major = [jax.device_put(np.swapaxes(a, 0, 1), jax.devices()[0]) for a in data(shape)[1:]]
+    batch_major = [jax.device_put(np.swapaxes(np.asarray(a), 0, 1), jax.devices()[0]) for a in data(shape)[1:]]
 
     def mapped(params: Any, xs: jax.Array) -> jax.Array:
         return jax.vmap(lambda xs: jl.unroll(cell, params, xs)[1])(xs)

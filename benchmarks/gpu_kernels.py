@@ -27,7 +27,9 @@ def count(call: Callable[[], Any], steps: int) -> dict[str, Any]:
                 problems.append(f"{read.__name__}: {type(error).__name__}: {error}")
             else:
                 events = events or found
-    return summary(events, steps, "; ".join(problems) or "the profiler wrote no events of a GPU's stream")
+        if not events:
+            problems.append(f"no events of a GPU's stream among the lines {lines(Path(folder))}")
+    return summary(events, steps, "; ".join(problems)[:1000])
 
 
 def summary(events: Counter, steps: int, reason: str) -> dict[str, Any]:
@@ -67,6 +69,14 @@ def from_xplane(folder: Path) -> Counter:
         if is_counted(plane.name, line.name)
         for event in line.events
     )
+
+
+def lines(folder: Path) -> list[str]:
+    """The names of all lines of the trace."""
+    planes = [
+        plane for file in folder.rglob("*.xplane.pb") for plane in jax.profiler.ProfileData.from_file(str(file)).planes
+    ]
+    return sorted({f"{plane.name} {line.name}" for plane in planes for line in plane.lines})
 
 
 def count_torch(call: Callable[[], Any], steps: int) -> dict[str, Any]:
