@@ -38,13 +38,13 @@ def test_a_dry_run_fills_every_row(tmp_path, monkeypatch):
     assert rows["errors"] == {}
     assert rows["skipped"] == []
     assert all(math.isfinite(n) for n in numbers(rows))
-    assert len(rows["correctness"]) == 5 * 3
+    assert len(rows["correctness"]) == 3 * 3
     assert all(row["ok"] for row in rows["correctness"])
-    assert len(rows["times"]) == 4 * 2
+    assert len(rows["times"]) == 5
     assert len(rows["extras"]) == 2
     assert len(rows["flags"]) == 5
     for row in (*rows["times"], *rows["extras"]):
-        assert len(row["figures"]) >= 4
+        assert len(row["figures"]) >= 3  # PyTorch and Equinox need not be installed
         for figure in row["figures"].values():
             assert figure["forward"]["ms"] > 0
             assert figure["train"]["ms"] > 0
@@ -53,7 +53,7 @@ def test_a_dry_run_fills_every_row(tmp_path, monkeypatch):
     )
 
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert tables.gpu().count("| float32 |") == 4
+    assert tables.gpu().count("| float32 |") == 3
 
 
 @pytest.mark.slow
