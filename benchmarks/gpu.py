@@ -49,7 +49,8 @@ DRY = OPTIONS.dry_run
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch and other processes need memory too
 if DRY:
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling is most of a dry run
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling takes most of the time
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # PyTorch's threads wait for each other on a busy machine
 
 import gpu_correctness  # noqa: E402
 import gpu_kernels  # noqa: E402
