@@ -12,15 +12,8 @@ from jaxtyping import Array
 
 from jax_lstm.cell import Noise, SplitCell, call_given, state_output, takes
 
-# If a subclass overrides one of the methods on the right, an inherited method on the left is not used.
-DERIVED_FROM = {
-    "update_with_residuals": ("update", "mix"),
-    "update_jvp": ("update", "mix"),
-    "preactivation_jvp": ("project", "recur"),
-    "recur_transposed": ("recur",),
-    "affine": ("project", "recur", "update", "mix", "step"),
-}
-OWN_DERIVATIVE = ("update_with_residuals", "update_jvp", "preactivation_jvp", "recur_transposed")
+# The methods that `affine` is written for: if a subclass overrides one of them, an inherited `affine` is not used.
+AFFINE_OF = ("project", "recur", "update", "mix", "step")
 
 
 def output_size(cell: Any) -> int:
@@ -103,27 +96,14 @@ def is_split(cell: Any) -> bool:
     return isinstance(cell, SplitCell) and type(cell).step is SplitCell.step and cell.splits
 
 
-def has_own_derivative(cell: Any) -> bool:
-    """Whether the cell defines its own derivative, and no subclass has overridden what that is the derivative of."""
-    return is_split(cell) and cell.own_derivative and all(_is_current(cell, name) for name in OWN_DERIVATIVE)
-
-
 def is_linear(cell: Any) -> bool:
     """Whether a split cell is linear in its state, and no subclass has overridden what `affine` was written for."""
-    return is_split(cell) and cell.linear_in_state and _is_current(cell, "affine")
-
-
-def _is_current(cell: SplitCell, method: str) -> bool:
-    """Whether an optional method agrees with the other methods of the cell.
-
-    False if a subclass overrides `update`, say, but inherits the `update_with_residuals` of another `update`.
-    """
     classes = type(cell).__mro__
 
     def depth(name: str) -> int:
         return next(k for k, cls in enumerate(classes) if name in vars(cls))
 
-    return not any(depth(source) < depth(method) for source in DERIVED_FROM[method])
+    return is_split(cell) and cell.linear_in_state and not any(depth(name) < depth("affine") for name in AFFINE_OF)
 
 
 def check_pure(cell: Any, params: Any, state: Any, xs: Any, given: dict[str, Any] | None = None) -> None:

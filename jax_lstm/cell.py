@@ -8,23 +8,14 @@ A cell has three pure functions and two sizes. With only these it runs on the en
 
 A `SplitCell` splits its step into three parts, and runs on the engine "hoisted" (engines/hoisted.py), which is faster:
 
-    zx_t = project(params, x_t)                  needs no state: one matrix product for all steps, before the loop
-    zh_t = recur(params, s_{t−1})                linear in the state: the only matrix product inside the loop
-    s_t  = update(params, s_{t−1}, zx_t, zh_t)   elementwise in the state; may use any parameter
+    z_t = project(params, x_t) + recur(params, s_{t−1})     matrix products with x_t and with the state
+    s_t = update(params, s_{t−1}, z_t)                      elementwise; may use any parameter
 
-If another matrix product follows `update`, such as a projection of h, the step is s_t = mix(params, update(…)). `mix`
-is linear in the state.
+`project` needs no state, so its product can be computed for all steps at once. All gradients of weights that `project`
+and `recur` read are computed for all steps at once. If another matrix product follows `update`, such as a projection of
+h, the step is s_t = mix(params, update(…)).
 
 If an option of a cell prevents the split, its property `splits` is False. Then `composed` is the step, on "plain".
-
-If `update` depends on zx and zh only through their sum, a split cell may define its own derivative; then its property
-`own_derivative` is True. This pays if it needs fewer residuals than JAX would save:
-
-    s_t, L_t = update_with_residuals(params, s_{t−1}, zx_t + zh_t)    the new state, and the residuals for its JVP
-    ds_t     = update_jvp(L_t, ds_{t−1}, dz_t)                        the JVP of update, linear in (ds, dz)
-    dz_t     = preactivation_jvp(params, dparams, x_t, dx_t, s_{t−1}) the tangent of the pre-activation with s_{t−1}
-                                                                      held fixed; dparams or dx_t may be None: zero
-    ds ↦ dzh = recur_transposed(params)                               recur of a tangent, its weights transposed once
 
 If a step is linear in the state, a split cell may define its coefficients; then `linear_in_state` is True:
 
@@ -37,10 +28,9 @@ Any cell may draw random numbers before the first step; then `has_noise` is True
     noise    = sample_noise(params, key, T, rates=None)      Noise(steps, sequence)
 
 A run may have noise, and constants if `takes_constants` is True (`Inputs` in engines/engine.py). `step`, `project`,
-`recur`, `update`, `affine`, `preactivation_jvp` and the function that `recur_transposed` returns get them by keyword,
-for one step of one sequence, if they have a parameter `noise` or `constants`. Give the parameter `noise` a default: a
-run without a key does not pass it. `recur` gets `noise.sequence` only. A cell with its own derivative must not read
-them in `update`, unless `noise_in_update` is True for that noise.
+`recur`, `update` and `affine` get them by keyword, for one step of one sequence, if they have a parameter `noise` or
+`constants`. Give the parameter `noise` a default: a run without a key does not pass it. `recur` gets `noise.sequence`
+only.
 """
 
 import contextlib
@@ -206,10 +196,12 @@ class SplitCell(OptionalMethods, ABC):
 
     As if by::
 
-        zx = project(params, x)
-        zh = recur(params, state)
-        state = mix(params, update(params, state, zx, zh))
+        z = project(params, x) + recur(params, state)
+        state = mix(params, update(params, state, z))
         y = output(state)
+
+    `project` and `recur` return arrays or pytrees, which are added leaf by leaf. A leaf that is None in one of them is
+    that of the other: so `update` can get a part of the input and a part of the state apart.
 
     A subclass defines `init`, `initial_state`, `input_size`, `hidden_size`, `project`, `recur` and `update`. It may
     define `mix` (default: the identity) and `output` (default: `state.h`). `step` is inherited.
@@ -221,15 +213,6 @@ class SplitCell(OptionalMethods, ABC):
         return True
 
     @property
-    def own_derivative(self) -> bool:
-        """Whether the cell defines the four methods of its own derivative. The default is False."""
-        return False
-
-    def noise_in_update(self, noise: Noise) -> bool:
-        """Whether `update` reads this noise: then the own derivative is not used. The default is False."""
-        return False
-
-    @property
     def linear_in_state(self) -> bool:
         """Whether a step is linear in the state, and the cell defines `affine`. The default is False."""
         return False
@@ -239,41 +222,29 @@ class SplitCell(OptionalMethods, ABC):
         """The input's part of the pre-activation, zx_t, from one x (I,). It does not depend on the state.
 
         Returns:
-            An array or a pytree of arrays; use one leaf per gate if `update` needs the gates apart.
+            An array or a pytree of arrays.
         """
 
     @abstractmethod
     def recur(self, params: Any, state: Any) -> Any:
-        """The state's part of the pre-activation, zh_t: an array or a pytree; it must be linear in the state."""
+        """The state's part of the pre-activation: an array or a pytree, of the structure of `project`.
+
+        It should be a matrix product. None: there are no recurrent weights.
+        """
 
     @abstractmethod
-    def update(self, params: Any, state: Any, zx: Any, zh: Any) -> Any:
-        """The next state s_t from s_{t−1}, zx and zh.
+    def update(self, params: Any, state: Any, z: Any) -> Any:
+        """The next state s_t from s_{t−1} and the pre-activation z_t, the sum of `project` and `recur`.
 
-        It must be elementwise: put matrix products into `project`, `recur` or `mix`, because the backward pass saves
-        the linearization of `update` at every step. It is differentiated in forward mode, so a custom derivative
-        inside it must be a `jax.custom_jvp`, not a `jax.custom_vjp`.
+        It should be elementwise: put matrix products into `project`, `recur` or `mix`, because the backward pass
+        computes `update` again at every step. Params that it reads, such as a bias, should be vectors. It is
+        differentiated in forward mode too, so a custom derivative inside it must be a `jax.custom_jvp`, not a
+        `jax.custom_vjp`.
         """
 
     def mix(self, params: Any, state: Any) -> Any:
-        """The state s_t from what `update` returns; it must be linear in it. The default returns it unchanged."""
+        """The state s_t from what `update` returns: another matrix product. The default returns it unchanged."""
         return state
-
-    def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
-        """(s_t, residuals) from z = zx + zh; `update_jvp` reads the residuals, each leaf (n,). See `own_derivative`."""
-        raise NotImplementedError
-
-    def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
-        """The JVP of `update`: ds_t from ds_{t−1} and dz_t. See `own_derivative`."""
-        raise NotImplementedError
-
-    def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any) -> Any:
-        """The tangent of zx + zh with the state held fixed; a tangent that is None is zero. See `own_derivative`."""
-        raise NotImplementedError
-
-    def recur_transposed(self, params: Any) -> Callable[..., Any]:
-        """A function ds ↦ recur(params, ds), with weights transposed once before the loop. See `own_derivative`."""
-        raise NotImplementedError
 
     def affine(self, params: Any, x: Array) -> tuple[Any, Any]:
         """(a, b) with s_t = a ⊙ s_{t−1} + b for one input x (I,); each is a state. See `linear_in_state`."""
@@ -284,7 +255,7 @@ class SplitCell(OptionalMethods, ABC):
 
         As if by::
 
-            state = mix(params, update(params, state, project(params, x), recur(params, state)))
+            state = mix(params, update(params, state, project(params, x) + recur(params, state)))
             return state, output(state)
 
         Args:
@@ -309,8 +280,8 @@ class SplitCell(OptionalMethods, ABC):
     def composed(self, params: Any, state: Any, x: Array, **given: Any) -> Any:
         """The next state, from project, recur, update and mix, without checks of the arguments."""
         zx = call_given(self.project, params, x, given=given)
-        zh = call_given(self.recur, params, state, given=lasting(given))
-        return self.mix(params, call_given(self.update, params, state, zx, zh, given=given))
+        z = add_preactivations(self, zx, call_given(self.recur, params, state, given=lasting(given)))
+        return self.mix(params, call_given(self.update, params, state, z, given=given))
 
 
 class CompositeCell(OptionalMethods, ABC):
@@ -330,6 +301,21 @@ class CompositeCell(OptionalMethods, ABC):
         Returns:
             (s_T, states, ys) of the whole cell; `states` is built from those of the parts.
         """
+
+
+def add_preactivations(cell: Any, zx: Any, zh: Any) -> Any:
+    """z = zx + zh, what `project` and `recur` return, leaf by leaf; a leaf that is None in one is that of the other."""
+    if zx is None or zh is None:
+        return zh if zx is None else zx
+    try:
+        return jax.tree.map(
+            lambda a, b: b if a is None else a if b is None else a + b, zx, zh, is_leaf=lambda a: a is None
+        )
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            f"cell {type(cell).__name__}: project and recur must return arrays, or trees of one structure with None "
+            f"where one of them has no part, because they are added; but {error}"
+        ) from None
 
 
 def call_given(f: Callable, *args: Any, given: dict[str, Any]) -> Any:

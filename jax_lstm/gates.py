@@ -3,12 +3,10 @@
 The functions take pre-activations z, such as z = x_t w_x + h_{t−1} w_h + b. zx is the input's part of z, zh the
 state's part. σ is the sigmoid, ⊙ the elementwise product. Every array is (H,) unless said otherwise. The cells (cells/)
 add the weights, and the engines (engines/) the loop over time and the batch.
-
-A function named `*_jvp` computes the JVP of an update from the residuals that the update saves.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,12 +72,17 @@ class GRUGates(NamedTuple):
     n: Float[Array, " H"]
 
 
-class JANETSlopes(NamedTuple):
-    """Partial derivatives of a JANET's h_t with respect to h_{t−1} (z held fixed), z_f and z_g; each (H,)."""
+class GRUPreactivation(NamedTuple):
+    """The pre-activation of a GRU, without its biases; each leaf (H,).
 
-    h: Float[Array, " H"]
-    z_f: Float[Array, " H"]
-    z_g: Float[Array, " H"]
+    r, z: those of the gates r and z. n: the input's part of that of n, x w_xn. m: the state's part, h w_hn, which r
+    multiplies.
+    """
+
+    r: Any
+    z: Any
+    n: Any
+    m: Any
 
 
 # LSTM: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
@@ -95,20 +98,6 @@ def lstm_state(c_tm1: Unit, gates: Gates) -> tuple[Unit, Unit]:
     i, f, g, o = gates
     c_t = f * c_tm1 + i * g
     return o * jnp.tanh(c_t), c_t
-
-
-def lstm_jvp(c_tm1: Unit, gates: Gates, dc_tm1: Unit, dz: Gates) -> tuple[Unit, Unit]:
-    """(dh_t, dc_t), the JVP of `lstm_state` ∘ `lstm_gates` at c_{t−1} and these gates; linear in (dc_{t−1}, dz).
-
-    With σ' = σ(1 − σ) and tanh' = 1 − tanh²::
-
-        dc_t = f ⊙ dc_{t−1} + g i(1 − i) ⊙ dz_i + c_{t−1} f(1 − f) ⊙ dz_f + i(1 − g²) ⊙ dz_g
-        dh_t = o(1 − tanh² c_t) ⊙ dc_t + tanh(c_t) o(1 − o) ⊙ dz_o
-    """
-    i, f, g, o = gates
-    tanh_c = jnp.tanh(f * c_tm1 + i * g)
-    dc_t = f * dc_tm1 + g * i * (1 - i) * dz.i + c_tm1 * f * (1 - f) * dz.f + i * (1 - g * g) * dz.g
-    return o * (1 - tanh_c * tanh_c) * dc_t + tanh_c * o * (1 - o) * dz.o, dc_t
 
 
 def lstm_variant(
@@ -162,21 +151,23 @@ def layer_norm(a: Float[Array, " n"]) -> Float[Array, " n"]:
 # GRU: Cho et al. 2014, in the form that cuDNN and PyTorch compute.
 
 
-def gru_gates(zx: GRUGates, zh: GRUGates, b_hn: Unit) -> GRUGates:
-    """r = σ(zx_r + zh_r), z = σ(zx_z + zh_z), n = tanh(zx_n + r ⊙ (zh_n + b_hn))."""
-    r = jax.nn.sigmoid(zx.r + zh.r)
-    z = jax.nn.sigmoid(zx.z + zh.z)
-    return GRUGates(r, z, jnp.tanh(zx.n + r * (zh.n + b_hn)))
+def gru_gates(z: GRUPreactivation, b: Float[Array, " Z"], b_hn: Unit) -> GRUGates:
+    """r = σ(z_r + b_r), z = σ(z_z + b_z), n = tanh(z_n + b_n + r ⊙ (m + b_hn)), with m = h_{t−1} w_hn."""
+    b_r, b_z, b_n = jnp.split(b, 3)
+    r = jax.nn.sigmoid(z.r + b_r)
+    return GRUGates(r, jax.nn.sigmoid(z.z + b_z), jnp.tanh(z.n + b_n + r * (z.m + b_hn)))
 
 
-def gru_gates_reset_before(zx: GRUGates, zh_r: Unit, zh_z: Unit, recur_n: Callable[[Unit], Unit]) -> GRUGates:
-    """r = σ(zx_r + zh_r), z = σ(zx_z + zh_z), n = tanh(zx_n + recur_n(r)), with recur_n(r) = (r ⊙ h_{t−1}) w_hn.
+def gru_gates_reset_before(
+    zx: GRUPreactivation, b: Float[Array, " Z"], zh_r: Unit, zh_z: Unit, recur_n: Callable[[Unit], Unit]
+) -> GRUGates:
+    """r = σ(zx_r + zh_r + b_r), z = σ(zx_z + zh_z + b_z), n = tanh(zx_n + b_n + recur_n(r)).
 
-    This is the form of the paper, where r multiplies h before the product with w_hn.
+    recur_n(r) = (r ⊙ h_{t−1}) w_hn. This is the form of the paper, where r multiplies h before the product with w_hn.
     """
-    r = jax.nn.sigmoid(zx.r + zh_r)
-    z = jax.nn.sigmoid(zx.z + zh_z)
-    return GRUGates(r, z, jnp.tanh(zx.n + recur_n(r)))
+    b_r, b_z, b_n = jnp.split(b, 3)
+    r = jax.nn.sigmoid(zx.r + zh_r + b_r)
+    return GRUGates(r, jax.nn.sigmoid(zx.z + zh_z + b_z), jnp.tanh(zx.n + b_n + recur_n(r)))
 
 
 def gru_state(h_tm1: Unit, gates: GRUGates) -> Unit:
@@ -188,7 +179,7 @@ def gru_state(h_tm1: Unit, gates: GRUGates) -> Unit:
 
 
 def rnn_state(h_tm1: Unit, new: Unit, leak: float | Unit) -> Unit:
-    """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z). It is linear: from dh_{t−1} and φ'(z) ⊙ dz it computes dh_t."""
+    """h_t = (1 − a) h_{t−1} + a φ(z), from new = φ(z)."""
     return new if isinstance(leak, float) and leak == 1 else (1 - leak) * h_tm1 + leak * new
 
 
@@ -203,16 +194,6 @@ def janet_gates(z_f: Unit, z_g: Unit, beta: float) -> tuple[Unit, Unit, Unit]:
 def janet_state(h_tm1: Unit, f: Unit, k: Unit, g: Unit) -> Unit:
     """h_t = f ⊙ h_{t−1} + k ⊙ g."""
     return f * h_tm1 + k * g
-
-
-def janet_slopes(h_tm1: Unit, f: Unit, k: Unit, g: Unit) -> JANETSlopes:
-    """The coefficients of `janet_jvp`: f, h_{t−1} f(1 − f) − g k(1 − k), and k(1 − g²)."""
-    return JANETSlopes(f, h_tm1 * f * (1 - f) - g * k * (1 - k), k * (1 - g * g))
-
-
-def janet_jvp(slopes: JANETSlopes, dh_tm1: Unit, dz_f: Unit, dz_g: Unit) -> Unit:
-    """dh_t = f ⊙ dh_{t−1} + (h_{t−1} f(1 − f) − g k(1 − k)) ⊙ dz_f + k(1 − g²) ⊙ dz_g."""
-    return slopes.h * dh_tm1 + slopes.z_f * dz_f + slopes.z_g * dz_g
 
 
 # minLSTM and minGRU: Feng et al. 2024. Both are h_t = a ⊙ h_{t−1} + b with a and b from the input only.

@@ -57,9 +57,9 @@ class Everything(jl.SplitCell):
     def recur(self, params, state):
         return jnp.split(state.m @ params.w_p @ (params.w_h + params.u @ params.v), 4)
 
-    def update(self, params, state, zx, zh):
+    def update(self, params, state, z):
         scale = jnp.split(params.scale, 4)
-        i, f, g, o = (s * (a + b) for s, a, b in zip(scale, zx, zh, strict=True))
+        i, f, g, o = (s * a for s, a in zip(scale, z, strict=True))
         i, f = (jax.nn.sigmoid(z + p * state.c) for z, p in zip((i, f), params.p[:2], strict=True))
         c = f * state.c + i * jnp.tanh(g)
         return State(jax.nn.sigmoid(o + params.p[2] * c) * jnp.tanh(c), c)

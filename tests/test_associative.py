@@ -168,10 +168,10 @@ class OneGate(jl.SplitCell):
         return x @ params["w"], x @ params["v"]
 
     def recur(self, params, state):
-        return state.h
+        return None
 
-    def update(self, params, state, zx, zh):
-        return jl.RNNState(jax.nn.sigmoid(zx[1]) * zh + zx[0])
+    def update(self, params, state, z):
+        return jl.RNNState(jax.nn.sigmoid(z[1]) * state.h + z[0])
 
 
 @pytest.mark.parametrize("B", [1, 3])

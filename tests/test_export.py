@@ -374,7 +374,7 @@ def test_the_advised_constraint_is_enough():
 def test_explain_takes_unknown_sizes_and_names_the_option():
     for shape in ("t, b, 3", "t, 8, 3", "7, b, 3"):
         xs = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
-        assert jl.engines.explain(CELL, xs).startswith("LSTM: hoisted, inputs projected before the loop")
+        assert jl.engines.explain(CELL, xs).startswith("LSTM: hoisted, inputs projected in the loop")
     xs = jax.ShapeDtypeStruct(export.symbolic_shape("t, 3"), jnp.float32)
     assert "hoisted" in jl.engines.explain(CELL, xs)
     with pytest.raises(ValueError, match=r"explain: remat_every='auto' needs a known number of steps, but T is t"):

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 import jax_lstm as jl
-from jax_lstm.abilities import has_own_derivative
-from jax_lstm.engines import hoisted
 from jax_lstm.engines import layout as engines_layout
-from jax_lstm.engines.layout import Layout, choose_layout, count_sequences, vmapped_size
+from jax_lstm.engines import recurrence, tangent
+from jax_lstm.engines.layout import Layout, choose_layout
 from jax_lstm.engines.segments import segment_length
 
 B, T, I, H = 5, 7, 3, 4
-LAYOUTS = [Layout(False, True), Layout(False, False), Layout(True, True), Layout(False, True, packed=True)]
+LAYOUTS = [Layout(False, True), Layout(False, False), Layout(True, True)]
 
 
 @pytest.fixture
@@ -23,7 +22,8 @@ def laid_out(monkeypatch):
     """A function that fixes the layout of every run from here on, in programs compiled anew."""
 
     def fix(layout, merged):
-        monkeypatch.setattr(hoisted, "choose_layout", lambda *_: layout)
+        for module in (recurrence, tangent):
+            monkeypatch.setattr(module, "choose_layout", lambda *_: layout)
         monkeypatch.setattr(engines_layout, "can_merge_axes", lambda: merged)
         jax.clear_caches()
 
@@ -75,72 +75,52 @@ def test_a_gru_over_a_merged_batch_is_right_in_every_leaf(laid_out, merged):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), ours, plain)
 
 
-def without_own_derivative(cell):
-    """The same cell, as one that leaves its derivative to JAX."""
-    return type("Bare", (type(cell),), {"own_derivative": False})(cell.input_size, cell.hidden_size)
-
-
-@pytest.mark.parametrize("name", ["LSTM", "RNN"])
-def test_a_cells_own_coefficients_give_what_jax_would_find(name):
-    cell, params, xs, mask, reset = problem(name)
-    bare = without_own_derivative(cell)
-    assert has_own_derivative(cell)
-    assert not has_own_derivative(bare)
-    one = jax.grad(lambda p, x, c: jnp.sum(jl.unroll(c, p, x, None, mask[0], reset[0])[1] ** 2), (0, 1))
-    ours, found = (one(params, xs[0], c) for c in (cell, bare))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), ours, found)
-
-
-def test_a_vmap_shows_how_many_sequences_it_runs_at_once():
+@pytest.fixture
+def layouts(monkeypatch):
+    """What `choose_layout` was asked, in programs compiled anew."""
     seen = []
 
-    def f(xs):
-        seen.append(vmapped_size(xs))
-        return jnp.sum(xs**2)
+    def watched(batch, members=1):
+        seen.append((batch, members))
+        return choose_layout(batch, members)
 
-    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, T, I)))
-    f(xs[0, 0])
-    jax.vmap(f)(xs[0])
-    jax.vmap(jax.vmap(f))(xs)
-    jax.jit(jax.grad(lambda xs: jnp.sum(jax.vmap(f)(xs))))(xs[0])
-    jax.vmap(jax.grad(f))(xs[0])
-    jax.jit(f)(xs[0, 0])
-    assert seen == [1, 3, 6, 3, 3, 1]
+    for module in (recurrence, tangent):
+        monkeypatch.setattr(module, "choose_layout", watched)
+    jax.clear_caches()
+    yield seen
+    jax.clear_caches()
 
 
-def test_sequences_multiplies_batch_axes_and_enclosing_vmaps():
-    seen = []
+def test_a_layout_is_chosen_for_all_sequences_of_a_vmap(layouts):
+    cell, params, xs, *_ = problem("LSTM")
+    many = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
 
-    def f(xs):
-        seen.append(count_sequences(xs, None if xs.ndim == 2 else 1))
-        return jnp.sum(xs**2)
+    def run(params, xs):
+        return jl.unroll(cell, params, xs)[1]
 
-    xs = jnp.zeros((2, T, 4, I))
-    f(xs[0, :, 0])
-    f(xs[0])
-    jax.vmap(f)(xs)
-    assert seen == [1, 4, 8]
-    (steps,) = jax.export.symbolic_shape("steps")
-    jax.eval_shape(f, jax.ShapeDtypeStruct((steps, I), jnp.float32))
-    assert seen[-1] is None
+    def last(f, *args):
+        layouts.clear()
+        jax.clear_caches()
+        jax.jit(f)(*args)
+        return layouts[-1]
+
+    over_xs, over_params = jax.vmap(run, (None, 0)), jax.vmap(run, (0, None))
+    assert last(run, params, xs[0]) == ((), 1)
+    assert last(over_xs, params, xs) == ((B,), 1)
+    assert last(over_params, many, xs[0]) == ((), 2)
+    assert last(jax.vmap(over_xs, (0, None)), many, xs) == ((B,), 2)
+    assert last(jax.vmap(over_params, (None, 0)), many, xs) == ((B,), 2)
+    assert last(jax.vmap(over_xs, (None, 1)), params, xs[None].repeat(3, 0).swapaxes(0, 1)) == ((3, B), 1)
+    assert last(lambda p, x: jl.batched(jl.unroll)(cell, p, x), params, xs) == ((B,), 1)
+    assert last(jax.grad(lambda p, x: jnp.sum(over_xs(p, x))), params, xs) == ((B,), 1)
+    assert last(jax.vmap(jax.grad(lambda p, x: jnp.sum(run(p, x))), (None, 0)), params, xs) == ((), B)
 
 
-def test_only_large_input_products_of_batches_are_inlined():
-    cell = jl.LSTM(32, 64)
-
-    def of(rows, steps):
-        return choose_layout(cell, jax.ShapeDtypeStruct((steps, rows, 32), jnp.float32), rows)
-
-    assert of(16, 64) == Layout(inline=True, transposed=True)
-    assert of(16, 4) == Layout(inline=False, transposed=True)
-    assert of(1, 4096) == Layout(inline=False, transposed=False)
+def test_a_transposed_copy_is_for_several_sequences_on_a_cpu():
+    assert choose_layout((16,)) == choose_layout((2, 8)) == choose_layout((), members=4) == Layout(True, True)
+    assert choose_layout(()) == choose_layout((3,)) == Layout(inline=True, transposed=False)
     (rows,) = jax.export.symbolic_shape("rows")
-    any_batch = jax.ShapeDtypeStruct((4096, rows, 32), jnp.float32)
-    assert choose_layout(cell, any_batch, count_sequences(any_batch)) == Layout()  # right for any
-    assert choose_layout(jl.GRU(32, 64), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Layout()
-    assert (
-        choose_layout(jl.LSTM(32, 64, peephole=True), jax.ShapeDtypeStruct((4096, 16, 32), jnp.float32), 16) == Layout()
-    )
+    assert choose_layout((rows,)) == Layout(inline=True, transposed=True)
 
 
 def test_many_devices_merge_only_in_a_shard_map_over_all_axes():

@@ -42,8 +42,8 @@ class Bare(jl.SplitCell):
     def recur(self, params, state):
         return params * state.h
 
-    def update(self, params, state, zx, zh):
-        return jl.RNNState(jnp.tanh(zx + zh))
+    def update(self, params, state, z):
+        return jl.RNNState(jnp.tanh(z))
 
 
 class Hidden(NamedTuple):
@@ -60,8 +60,8 @@ class Unnamed(Bare):
     def recur(self, params, state):
         return params * state.v
 
-    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
-        return Hidden(jnp.tanh(zx + zh))
+    def update(self, params, state, z):  # pyrefly: ignore[bad-override]
+        return Hidden(jnp.tanh(z))
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_gradients_of_10000_steps_are_finite_and_near_float64(mode):
     params, xs = as_float64((params, xs))
     _, (theirs, _, _) = with_gradient(wide)(params, wide.initial_state(params), xs)
     # Relative to the leaf's largest entry, as each is a sum over ten thousand steps; twice what was measured.
-    allowed = 2 * {"float32": 3.9e-7, "products of bfloat16": 4.0e-3, "params of bfloat16": 1.6e-2}[mode]
+    allowed = 2 * {"float32": 1.2e-6, "products of bfloat16": 4.0e-3, "params of bfloat16": 1.6e-2}[mode]
     for a, b in zip(ours, theirs, strict=True):
         assert all_finite(a)
         assert 0 < float(jnp.abs(as_float64(a) - b).max() / jnp.abs(b).max()) < allowed

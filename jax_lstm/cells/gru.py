@@ -25,7 +25,7 @@ from jax_lstm import checks, gates
 from jax_lstm.cell import SplitCell
 from jax_lstm.cells.initializers import draw_per_gate, lecun_normal, orthogonal
 from jax_lstm.cells.linear import bounded, product
-from jax_lstm.gates import GRUGates
+from jax_lstm.gates import GRUPreactivation
 
 
 class GRUParams(NamedTuple):
@@ -145,18 +145,19 @@ class GRU(SplitCell):
         """
         return GRUState(jnp.zeros(self.hidden_size, params.w_h.dtype))
 
-    def project(self, params: GRUParams, x: Float[Array, " I"]) -> GRUGates:
-        """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""
+    def project(self, params: GRUParams, x: Float[Array, " I"]) -> GRUPreactivation:
+        """The input's part of the pre-activation: x w_x, one leaf (H,) per gate, from x (I,)."""
         x = bounded(x, params.w_x.dtype)
-        return GRUGates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 3))
+        return GRUPreactivation(*jnp.split(product(x, params.w_x, self.compute_dtype), 3), m=None)
 
-    def recur(self, params: GRUParams, state: GRUState) -> GRUGates:
-        """The state's part of the pre-activations: zh = h w_h, one leaf (H,) per gate."""
-        return GRUGates(*jnp.split(product(state.h, params.w_h, self.compute_dtype), 3))
+    def recur(self, params: GRUParams, state: GRUState) -> GRUPreactivation:
+        """The state's part of the pre-activation: h w_h, one leaf (H,) per gate; that of n is m."""
+        r, z, m = jnp.split(product(state.h, params.w_h, self.compute_dtype), 3)
+        return GRUPreactivation(r, z, None, m)
 
-    def update(self, params: Any, state: GRUState, zx: GRUGates, zh: GRUGates) -> GRUState:
-        """The next state h_t from zx and zh. b_hn is added here, so that `recur` is linear."""
-        return GRUState(gates.gru_state(state.h, gates.gru_gates(zx, zh, params.b_hn)))
+    def update(self, params: Any, state: GRUState, z: GRUPreactivation) -> GRUState:
+        """The next state h_t; b and b_hn are added to z here."""
+        return GRUState(gates.gru_state(state.h, gates.gru_gates(z, params.b, params.b_hn)))
 
     def composed(self, params: GRUParams, state: GRUState, x: Float[Array, " I"], **given: Any) -> GRUState:
         """The next state h_t, without checks of the arguments; with `reset_after=False` this is the step."""
@@ -168,5 +169,5 @@ class GRU(SplitCell):
             return product(r * state.h, params.w_h[:, 2 * H :], self.compute_dtype)
 
         zh_r, zh_z = jnp.split(product(state.h, params.w_h[:, : 2 * H], self.compute_dtype), 2)
-        rzn = gates.gru_gates_reset_before(self.project(params, x), zh_r, zh_z, recur_n)
+        rzn = gates.gru_gates_reset_before(self.project(params, x), params.b, zh_r, zh_z, recur_n)
         return GRUState(gates.gru_state(state.h, rzn))

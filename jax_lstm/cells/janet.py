@@ -5,10 +5,7 @@
     h_t = σ(z_f) ⊙ h_{t−1} + (1 − σ(z_f − β)) ⊙ g
 
 An LSTM with a forget gate only. With β = 0, h_t is a weighted mean of h_{t−1} and g; β > 0 raises the weight of g. The
-paper uses β = 1, and draws b_f as `chrono` does. |h| stays below e^β. The JVP for the tangents (dh_{t−1}, dz), with
-f = σ(z_f) and k = 1 − σ(z_f − β), is
-
-    dh_t = f ⊙ dh_{t−1} + (h_{t−1} f(1 − f) − g k(1 − k)) ⊙ dz_f + k(1 − g²) ⊙ dz_g
+paper uses β = 1, and draws b_f as `chrono` does. |h| stays below e^β.
 """
 
 from dataclasses import dataclass
@@ -22,7 +19,6 @@ from jaxtyping import Array, Float
 from jax_lstm import checks, gates
 from jax_lstm.cells.initializers import draw_per_gate, forget_biases, forget_choice, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell
-from jax_lstm.gates import JANETSlopes
 
 
 class JANETParams(NamedTuple):
@@ -133,22 +129,9 @@ class JANET(PreactivationCell):
         """
         return JANETState(jnp.zeros(self.hidden_size, params.w_h.dtype))
 
-    def update(
-        self, params: JANETParams, state: JANETState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]
-    ) -> JANETState:
-        """The next state h_t from z = zx + zh + b; zx and zh are (2H,)."""
-        return JANETState(gates.janet_state(state.h, *self._gates(zx + zh + params.b)))
-
-    def update_with_residuals(
-        self, params: JANETParams, state: JANETState, z: Float[Array, " Z"]
-    ) -> tuple[JANETState, JANETSlopes]:
-        """The next state h_t from z = zx + zh (b is added here), and the residuals that its JVP needs."""
-        f, k, g = self._gates(z + params.b)
-        return JANETState(gates.janet_state(state.h, f, k, g)), gates.janet_slopes(state.h, f, k, g)
-
-    def update_jvp(self, residuals: JANETSlopes, dstate: JANETState, dz: Float[Array, " Z"]) -> JANETState:
-        """The JVP of the step: dh_t from dh_{t−1} and dz."""
-        return JANETState(gates.janet_jvp(residuals, dstate.h, *jnp.split(dz, 2)))
+    def update(self, params: JANETParams, state: JANETState, z: Float[Array, " Z"]) -> JANETState:
+        """The next state h_t; b is added to z here, which is (2H,)."""
+        return JANETState(gates.janet_state(state.h, *self._gates(z + params.b)))
 
     def _gates(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"], Float[Array, " H"]]:
         z_f, z_g = jnp.split(z, 2)

@@ -5,7 +5,6 @@ LinearRecurrentCell   z = x_t w_x + b, h_t = a(z) ⊙ h_{t−1} + b(z)        Mi
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,21 +22,6 @@ def product(x: Float[Array, " n"], w: Float[Array, "n m"], compute_dtype: str | 
     if compute_dtype is None:
         return x @ w
     return jnp.matmul(x.astype(compute_dtype), w.astype(compute_dtype), preferred_element_type=w.dtype)
-
-
-def product_by_transpose(
-    x: Float[Array, " n"], w_t: Float[Array, "m n"], compute_dtype: str | None = None
-) -> Float[Array, " m"]:
-    """`product(x, w_t.T)` for a w that is stored transposed, as w_t.
-
-    A backward loop runs the transpose of this product, ȳ w_t, which reads w_t along rows. On a CPU this is up to twice
-    as fast as ȳ wᵀ.
-    """
-    if compute_dtype is not None:
-        x, w = x.astype(compute_dtype), w_t.astype(compute_dtype)
-    else:
-        w = w_t
-    return jax.lax.dot_general(x, w, (((0,), (1,)), ((), ())), preferred_element_type=w_t.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -63,14 +47,9 @@ def _bounded_jvp(dtype: DTypeLike, primals: tuple[Array], tangents: tuple[Array]
 class PreactivationCell(SplitCell):
     """Base class of LSTM, RNN and JANET: z = x w_x + h w_h + b.
 
-    The params have the fields w_x, w_h and b; the state has a field h. A subclass adds `update`,
-    `update_with_residuals` and `update_jvp`. These add b, because there it costs no extra pass over the data.
+    The params have the fields w_x, w_h and b; the state has a field h. A subclass adds `update`, which adds b, because
+    there it costs no extra pass over the data.
     """
-
-    @property
-    def own_derivative(self) -> bool:
-        """True: this class and its subclasses define the four methods of a derivative (cell.py)."""
-        return True
 
     @property
     @abstractmethod
@@ -84,31 +63,6 @@ class PreactivationCell(SplitCell):
     def recur(self, params: Any, state: Any) -> Float[Array, " Z"]:
         """The state's part of the pre-activation: zh = h w_h, (Z,)."""
         return product(state.h, params.w_h, self.compute_dtype)
-
-    def preactivation_jvp(
-        self, params: Any, dparams: Any, x: Float[Array, " I"], dx: Array | None, state: Any
-    ) -> Float[Array, " Z"] | None:
-        """The tangent of the pre-activation with h held fixed: dz = x dw_x + h dw_h + db + dx w_x, (Z,).
-
-        If dparams or dx is None, its terms are left out; if both are, the result is None.
-
-        db is one more row of dw_x, for an input feature that is always 1. A separate sum with db would combine an array
-        that has a batch axis with one that has none (engines/hoisted.py), and its gradient would be one more pass over
-        every step.
-        """
-        parts = []
-        if dparams is not None:
-            x_1 = jax.lax.pad(bounded(x, params.w_x.dtype), jnp.ones((), params.w_x.dtype), [(0, 1, 0)])
-            parts.append(product(x_1, jnp.concatenate([dparams.w_x, dparams.b[None]]), self.compute_dtype))
-            parts.append(product(state.h, dparams.w_h, self.compute_dtype))
-        if dx is not None:
-            parts.append(product(dx.astype(params.w_x.dtype), params.w_x, self.compute_dtype))
-        return sum(parts[1:], parts[0]) if parts else None
-
-    def recur_transposed(self, params: Any) -> Callable[..., Float[Array, " Z"]]:
-        """A function that computes dh w_h from a tangent of the state, with w_h transposed once beforehand."""
-        w_t = params.w_h.T
-        return lambda dstate: product_by_transpose(dstate.h, w_t, self.compute_dtype)
 
 
 class LinearRecurrentCell(SplitCell):
@@ -142,13 +96,13 @@ class LinearRecurrentCell(SplitCell):
         """The input's part of the pre-activation: zx = x w_x, (Z,) from x (I,)."""
         return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
 
-    def recur(self, params: Any, state: Any) -> Float[Array, " H"]:
-        """h itself, (H,): there are no recurrent weights."""
-        return state.h
+    def recur(self, params: Any, state: Any) -> None:
+        """None: there are no recurrent weights."""
+        return
 
-    def update(self, params: Any, state: Any, zx: Float[Array, " Z"], zh: Float[Array, " H"]) -> Any:
-        """The next state: h_t = a(z) ⊙ h_{t−1} + b(z), with z = zx + b."""
-        return self.state_type(linear_state(zh, *self.coefficients(zx + params.b)))
+    def update(self, params: Any, state: Any, z: Float[Array, " Z"]) -> Any:
+        """The next state: h_t = a(z) ⊙ h_{t−1} + b(z); b is added to z here."""
+        return self.state_type(linear_state(state.h, *self.coefficients(z + params.b)))
 
     def affine(self, params: Any, x: Float[Array, " I"]) -> tuple[Any, Any]:
         """The coefficients of the step s_t = a ⊙ s_{t−1} + b for one input x (I,): (a, b), each a state with h (H,)."""

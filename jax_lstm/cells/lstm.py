@@ -31,6 +31,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks, gates
+from jax_lstm.cell import add_preactivations
 from jax_lstm.cells.initializers import draw_per_gate, forget_biases, forget_choice, lecun_normal, orthogonal
 from jax_lstm.cells.linear import PreactivationCell, product
 from jax_lstm.gates import ACTIVATIONS, Gates
@@ -74,6 +75,13 @@ class LSTMVariantParams(NamedTuple):
     s_h: Float[Array, " n*H"] | None = None
     s_c: Float[Array, " H"] | None = None
     b_c: Float[Array, " H"] | None = None
+
+
+class Sides(NamedTuple):
+    """x w_x and h w_h, each (n H,), which layer norms need apart."""
+
+    x: Any
+    h: Any
 
 
 Params = LSTMParams | LSTMVariantParams
@@ -198,8 +206,8 @@ class LSTM(PreactivationCell):
         return self.hidden_size if self.projection is None else self.projection
 
     @property
-    def own_derivative(self) -> bool:
-        """Whether this is the plain LSTM, which defines its own derivative; for a variant JAX derives it."""
+    def _plain(self) -> bool:
+        """Whether this is the LSTM without any variant."""
         varied = self.peephole or self.coupled or self.without or self.projection or self.layer_norm or self.clip
         squashed = (self.gate_activation, self.cell_activation, self.output_activation)
         return not varied and squashed == ("sigmoid", "tanh", "tanh")
@@ -278,29 +286,25 @@ class LSTM(PreactivationCell):
         dtype = params.w_h.dtype  # two arrays: each may be donated
         return LSTMState(h=jnp.zeros(self.output_size, dtype), c=jnp.zeros(self.hidden_size, dtype))
 
-    def update(self, params: Params, state: LSTMState, zx: Float[Array, " Z"], zh: Float[Array, " Z"]) -> LSTMState:
-        """The next state (h_t, c_t) from z = zx + zh + b; with a projection h_t is still o ⊙ ψ(c_t), (H,)."""
-        return self._gated(params, state.c, zx, zh)[1]
+    def project(self, params: Any, x: Float[Array, " I"]) -> Any:
+        """The input's part of the pre-activation: x w_x, (Z,); with layer norms apart from the state's."""
+        zx = super().project(params, x)
+        return Sides(zx, None) if self.layer_norm else zx
+
+    def recur(self, params: Any, state: Any) -> Any:
+        """The state's part of the pre-activation: h w_h, (Z,); with layer norms apart from the input's."""
+        zh = super().recur(params, state)
+        return Sides(None, zh) if self.layer_norm else zh
+
+    def update(self, params: Params, state: LSTMState, z: Any) -> LSTMState:
+        """The next state (h_t, c_t); b is added to z here. With a projection h_t is still o ⊙ ψ(c_t), (H,)."""
+        return self._gated(params, state.c, z)[1]
 
     def mix(self, params: Any, state: LSTMState) -> LSTMState:
         """The state with the projection applied: h_t = (o ⊙ ψ(c_t)) w_p; unchanged without a projection."""
         if self.projection is None:
             return state
         return state._replace(h=product(state.h, params.w_p, self.compute_dtype))
-
-    def update_with_residuals(
-        self, params: Params, state: LSTMState, z: Float[Array, " Z"]
-    ) -> tuple[LSTMState, tuple[Array, Gates]]:
-        """The next state and the residuals that its JVP needs, c_{t−1} and the gates, from z = zx + zh.
-
-        b is added here. For the plain LSTM only.
-        """
-        ifgo = gates.lstm_gates(Gates(*jnp.split(z + params.b, 4)))
-        return LSTMState(*gates.lstm_state(state.c, ifgo)), (state.c, ifgo)
-
-    def update_jvp(self, residuals: tuple[Array, Gates], dstate: LSTMState, dz: Float[Array, " Z"]) -> LSTMState:
-        """The JVP of the step: (dh_t, dc_t) from dc_{t−1} and dz. dh_{t−1} acts only through dz."""
-        return LSTMState(*gates.lstm_jvp(*residuals, dstate.c, Gates(*jnp.split(dz, 4))))
 
     def gates(self, params: Params, state: LSTMState, x: Float[Array, " I"]) -> Gates:
         """The gates i, f, g, o of one step, each (H,); a gate left out by `without` is 1.
@@ -313,17 +317,18 @@ class LSTM(PreactivationCell):
         Returns:
             Gates(i, f, g, o). `jl.gates_of` gives those of a whole sequence.
         """
-        return self._gated(params, state.c, self.project(params, x), self.recur(params, state))[0]
+        z = add_preactivations(self, self.project(params, x), self.recur(params, state))
+        return self._gated(params, state.c, z)[0]
 
-    def _gated(self, params: Any, c_tm1: Array, zx: Array, zh: Array) -> tuple[Gates, LSTMState]:
+    def _gated(self, params: Any, c_tm1: Array, z: Any) -> tuple[Gates, LSTMState]:
         """i, f, g, o, and c_t with o ⊙ ψ(c_t)."""
         names = self._names
-        if self.own_derivative:
-            ifgo = gates.lstm_gates(Gates(*jnp.split(zx + zh + params.b, 4)))
+        if self._plain:
+            ifgo = gates.lstm_gates(Gates(*jnp.split(z + params.b, 4)))
             return ifgo, LSTMState(*gates.lstm_state(c_tm1, ifgo))
         if self.layer_norm:
-            zx, zh = params.s_x * gates.layer_norm(zx), params.s_h * gates.layer_norm(zh)
-        z = zx + zh + params.b
+            z = params.s_x * gates.layer_norm(z.x) + params.s_h * gates.layer_norm(z.h)
+        z = z + params.b
         z = z if self.clip is None else jnp.clip(z, -self.clip, self.clip)
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))

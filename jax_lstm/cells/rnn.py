@@ -131,11 +131,6 @@ class RNN(PreactivationCell):
         """Whether the cell draws random numbers: True if `noise` is above 0."""
         return self.noise > 0
 
-    @property
-    def own_derivative(self) -> bool:
-        """Whether the cell defines its own derivative: if the leak is not learned; else JAX derives it."""
-        return not self.learned_leak
-
     def init(self, key: Array, dtype: DTypeLike = jnp.float32, *, leak: ArrayLike | None = None) -> Any:
         """Draw the weights: w_x LeCun normal, w_h orthogonal, b zero; with `learned_leak` α = ln(a / (1 − a)).
 
@@ -193,26 +188,10 @@ class RNN(PreactivationCell):
         zx = super().project(params, x)
         return zx if noise is None else zx + noise.steps
 
-    preactivation_jvp = PreactivationCell.preactivation_jvp  # the noise is constant
-
-    def update(self, params: Params, state: RNNState, zx: Float[Array, " H"], zh: Float[Array, " H"]) -> RNNState:
-        """The next state h_t from z = zx + zh + b; zx and zh are (H,)."""
+    def update(self, params: Params, state: RNNState, z: Float[Array, " H"]) -> RNNState:
+        """The next state h_t; b is added to z here."""
         leak = jax.nn.sigmoid(params.alpha) if isinstance(params, LeakyRNNParams) else self.leak
-        return RNNState(gates.rnn_state(state.h, self._φ(zx + zh + params.b), leak))
-
-    def update_with_residuals(
-        self, params: Params, state: RNNState, z: Float[Array, " H"]
-    ) -> tuple[RNNState, Float[Array, " H"]]:
-        """The next state h_t from z = zx + zh (b is added here), and φ'(z), the residual that its JVP needs.
-
-        Only for a leak that is not learned.
-        """
-        new, slope = jax.jvp(self._φ, (z + params.b,), (jnp.ones_like(z),))
-        return RNNState(gates.rnn_state(state.h, new, self.leak)), slope
-
-    def update_jvp(self, residuals: Float[Array, " H"], dstate: RNNState, dz: Float[Array, " H"]) -> RNNState:
-        """The JVP of the step: dh_t = (1 − a) dh_{t−1} + a φ' ⊙ dz."""
-        return RNNState(gates.rnn_state(dstate.h, residuals * dz, self.leak))
+        return RNNState(gates.rnn_state(state.h, self._φ(z + params.b), leak))
 
     def sample_noise(self, params: Params, key: Array, T: Any, rates: dict[str, Any] | None = None) -> Noise:
         """Draw the noise σ ε_t of every step.

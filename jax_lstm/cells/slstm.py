@@ -158,17 +158,17 @@ class SLSTM(SplitCell):
         return SLSTMState(h, c, n, m - 2 * gates.slstm_limit(dtype))
 
     def project(self, params: SLSTMParams, x: Float[Array, " I"]) -> Gates:
-        """The input's part of the pre-activations: zx = x w_x + b, one leaf (H,) per gate, from x (I,)."""
+        """The input's part of the pre-activation: x w_x, one leaf (H,) per gate, from x (I,)."""
         x = bounded(x, params.w_x.dtype)
-        return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype) + params.b, 4))
+        return Gates(*jnp.split(product(x, params.w_x, self.compute_dtype), 4))
 
     def recur(self, params: SLSTMParams, state: SLSTMState) -> Gates:
-        """The state's part of the pre-activations: zh = h w_h, head by head, one leaf (H,) per gate."""
+        """The state's part of the pre-activation: h w_h, head by head, one leaf (H,) per gate."""
         by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype))
         zh = by_head(state.h.reshape(self.heads, -1), params.w_h)
         return Gates(*(z.reshape(-1) for z in jnp.split(zh, 4, axis=1)))
 
-    def update(self, params: SLSTMParams, state: SLSTMState, zx: Gates, zh: Gates) -> SLSTMState:
-        """The next state (h_t, c_t, n_t, m_t) from z = zx + zh."""
-        z = Gates(*(a + b for a, b in zip(zx, zh, strict=True)))
+    def update(self, params: SLSTMParams, state: SLSTMState, z: Gates) -> SLSTMState:
+        """The next state (h_t, c_t, n_t, m_t); b is added to z here."""
+        z = Gates(*(a + b for a, b in zip(z, jnp.split(params.b, 4), strict=True)))
         return SLSTMState(*gates.slstm_state(state.c, state.n, state.m, z, self.forget_gate))

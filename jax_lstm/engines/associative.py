@@ -51,8 +51,9 @@ class Associative:
             fresh = jax.tree.map(lambda a, b, s: a * jnp.broadcast_to(s, a.shape) + b, a, b, s_initial)
             b = apply_reset(resets, fresh, b)
             a = apply_reset(resets, jax.tree.map(jnp.zeros_like, a), a)
-        a = apply_mask(masks, jax.tree.map(jnp.ones_like, a), a)
-        b = apply_mask(masks, jax.tree.map(jnp.zeros_like, b), b)
+        if inputs.mask is not None:
+            a = apply_mask(masks, jax.tree.map(jnp.ones_like, a), a)
+            b = apply_mask(masks, jax.tree.map(jnp.zeros_like, b), b)
 
         def after(one: Any, other: Any) -> Any:
             (a_1, b_1), (a_2, b_2) = one, other

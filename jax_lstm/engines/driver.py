@@ -7,6 +7,8 @@ If it refuses any other cell, the reason is raised as a ValueError.
 from functools import partial
 from typing import Any
 
+import jax
+
 from jax_lstm import checks
 from jax_lstm.abilities import check_pure, check_takes, is_causal, takes_constants
 from jax_lstm.cell import CompositeCell
@@ -54,7 +56,8 @@ def _whole(engine: Engine, cell: Any, inputs: Inputs, *, options: Options, is_se
     check_pure(cell, params, state, x, given.keywords())
     check_params_sharding(cell, inputs)
     s_0 = match_sharding_batched(inputs.s_0, inputs.xs, inputs.params, inputs.given)
-    return engine.run(cell, inputs._replace(s_0=s_0, xs=zero_masked(inputs.mask, inputs.xs)), options)
+    with jax.named_scope(type(cell).__name__):
+        return engine.run(cell, inputs._replace(s_0=s_0, xs=zero_masked(inputs.mask, inputs.xs)), options)
 
 
 def _part_by_part(

@@ -118,14 +118,12 @@ class Options(NamedTuple):
     collect: what to return for every step: "states", "outputs", or "both", the pair (states, outputs).
     remat_every: n, to save only every n-th state for the backward pass and recompute the others there. None: save all.
     truncate: (window, stride) of truncated backpropagation through time. None: full gradients.
-    num_sequences: the number of sequences, including vmaps around the call (layout.py); None if it is symbolic.
     """
 
     reverse: bool = False
     collect: str = "outputs"
     remat_every: int | None = None
     truncate: tuple[int, int] | None = None
-    num_sequences: int | None = 1
 
 
 @runtime_checkable

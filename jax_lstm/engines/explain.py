@@ -1,6 +1,5 @@
 """Describe which engine and which layout a run would use, and why."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +50,6 @@ def explain(cell: Any, xs: Any, *, engine: Any = "auto", reverse: bool = False, 
         )
     T, *batch, _ = xs.shape
     options = check_options("explain", T, reverse=reverse, remat_every=remat_every)
-    known = all(isinstance(n, int) for n in xs.shape)  # as in layout.count_sequences
-    options = options._replace(num_sequences=math.prod(batch) if known else None)
     params = checks.params_shapes(cell)
     watched = _Watched(engine)
 
@@ -88,7 +85,7 @@ class _Watched:
 
 def _how(engine: Engine, cell: Any, inputs: Inputs, options: Options) -> str:
     if isinstance(engine, Hoisted):
-        return explain_layout(cell, inputs.xs, options.num_sequences)
+        return explain_layout()
     if isinstance(engine, Plain):
         return f"a scan of its step over {inputs.T} steps"
     kind = "a parallel prefix" if isinstance(engine, Associative) else "an engine of your own"

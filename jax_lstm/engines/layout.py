@@ -1,105 +1,66 @@
-"""The layout of a run, chosen by shape and device. It affects speed only, not the results.
+"""The layout of a run, chosen by shape and device. It affects speed and memory only, not the results.
 
     inline       zx_t = project(params, x_t) in the loop, next to the product with the state; otherwise zx_1..T in one
                  matrix product before the loop
 
-The weight gradients are computed outside the loop in both cases. One large product is faster on accelerators, for small
-problems, and for few sequences, where a product per step is limited by reading the weights. But it writes T × B × 4H
-floats (for an LSTM) and reads them back. On a CPU that takes longer than the product itself if they do not fit in the
-caches. So a run is inline only on a CPU, for a cell with its own derivative.
+On a CPU a run is inline: one product over all steps would write T × B × 4H floats (for an LSTM) and read them back,
+which takes longer than it saves, and keeps them in memory. On an accelerator, one large product is faster. The weight
+gradients are computed outside the loop in both cases.
 
     transposed   the backward loop reads the recurrent weights from a transposed copy, along rows: faster for a matrix
                  product on a CPU. For fewer than `MIN_ROWS` sequences on a CPU the copy costs more than it saves
 
-    packed       the residuals that the forward loop saves at each step are one vector. On a GPU every array that a
-                 loop writes costs one more kernel launch; on a CPU and a TPU packing would only add a copy
+    unroll       how many steps of a loop are one piece of the compiled program. On a GPU the kernels of several steps
+                 are started together; on a CPU it gains nothing
 
 Measurements are in benchmarks/README.md.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jax_lstm.abilities import has_own_derivative
-from jax_lstm.checks import is_at_least, params_shapes
+from jax_lstm.checks import is_at_least
 from jax_lstm.engines.engine import Given
 
-CPU_CACHE_FLOATS = 2**17  # how many projected input features the caches of a CPU core hold
 MIN_ROWS = 4  # below this many sequences, a matrix product per step is inefficient
 
 
 class Layout(NamedTuple):
     """The layout of one run; the fields are explained in the docstring of this module."""
 
-    inline: bool = False
-    transposed: bool = True
-    packed: bool = False
+    inline: bool
+    transposed: bool
+    unroll: int = 1
 
 
-def choose_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> Layout:
-    """The layout for a run of a split cell over xs (T, *B, I); `num_sequences` is that of `Options`."""
-    if jax.default_backend() != "cpu" or num_sequences is None or not has_own_derivative(cell):
-        return Layout(packed=jax.default_backend() == "gpu")
+def choose_layout(batch: tuple[Any, ...], members: Any = 1) -> Layout:
+    """The layout for runs of this many sets of params at once (`members`), each over sequences with these batch axes.
+
+    A size that is symbolic, under `jax.export`, counts as large.
+    """
+    backend, num_sequences = jax.default_backend(), members * math.prod(batch)
+    few = isinstance(num_sequences, int) and num_sequences < MIN_ROWS
     return Layout(
-        inline=num_sequences >= MIN_ROWS and num_sequences * xs.shape[0] * _projected_size(cell) > CPU_CACHE_FLOATS,
-        transposed=num_sequences >= MIN_ROWS,
+        inline=backend == "cpu", transposed=not (few and backend == "cpu"), unroll=4 if backend == "gpu" else 1
     )
 
 
-def explain_layout(cell: Any, xs: jax.Array, num_sequences: int | None) -> str:
-    """Describe the layout that `choose_layout` returns, and why, as part of a sentence."""
-    layout = choose_layout(cell, xs, num_sequences)
-    if layout.inline:
-        return "inputs projected in the loop (all projected inputs at once would not fit a CPU core's caches)"
-    if not has_own_derivative(cell):
-        return "inputs projected before the loop (the cell has no derivative of its own)"
-    if jax.default_backend() != "cpu":
-        return f"inputs projected before the loop ({jax.default_backend()})"
-    few = num_sequences is None or num_sequences < MIN_ROWS
-    return f"inputs projected before the loop ({'few sequences' if few else 'small problem'})"
+def small_weights(params: Any, numbers_of_steps: Any, T: Any) -> bool:
+    """Whether the gradients of the weights of many members are added up in the loop, step by step, on a CPU.
 
-
-def count_sequences(xs: jax.Array, batch_axis: int | None = None) -> int | None:
-    """The number of sequences in a run over xs, including vmaps around it; None if it is symbolic.
-
-    Sizes are symbolic under `jax.export`; None then selects the layout that works for any size. A vmap outside an
-    enclosing jit is not visible in this trace and is not counted.
+    One product after the loop would first copy all streams, with the axis of the members in front. That costs more than
+    adding to gradients which are not much larger than what a step reads.
     """
-    if not all(isinstance(n, int) for n in xs.shape):
-        return None
-    count = (1 if batch_axis is None else math.prod(xs.shape[batch_axis:][:1])) * vmapped_size(xs)
-    return count if isinstance(count, int) else None
+    sizes = [sum(math.prod(a.shape) for a in jax.tree.leaves(tree)) for tree in (params, numbers_of_steps)]
+    return jax.default_backend() == "cpu" and is_at_least(2 * sizes[1] - T * sizes[0], 0)
 
 
-@lru_cache(maxsize=256)
-def _projected_size(cell: Any) -> int:
-    """The number of features in the projection of one input."""
-    x = jax.ShapeDtypeStruct((cell.input_size,), jnp.float32)
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.project, params_shapes(cell), x)))
-
-
-def vmapped_size(xs: jax.Array) -> int:
-    """The product of the sizes of all vmaps around this call."""
-    if not isinstance(xs, jax.core.Tracer):
-        return 1
-    sizes = [1]
-
-    @jax.custom_batching.custom_vmap
-    def probe(x: jax.Array) -> jax.Array:
-        return x
-
-    @probe.def_vmap
-    def _(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
-        sizes.append(axis_size)
-        return probe(x), in_batched[0]
-
-    probe(jax.lax.stop_gradient(xs))
-    return math.prod(sizes)
+def explain_layout() -> str:
+    """Describe the layout that `choose_layout` returns, as part of a sentence."""
+    return f"inputs projected {'in' if choose_layout(()).inline else 'before'} the loop ({jax.default_backend()})"
 
 
 def can_merge_axes() -> bool:

@@ -26,7 +26,7 @@ def apply_mask(masks_t: StepMasks, s_tm1: Any, s_t: Any) -> Any:
 
 def zero_masked(mask: Bool[Array, "..."] | None, xs: Any) -> Any:
     """xs with zeros at masked steps, so that no value there, not even NaN, enters a computation."""
-    return where_or(mask, xs, jax.tree.map(jnp.zeros_like, xs), absent=xs)
+    return xs if mask is None else where_or(mask, xs, jax.tree.map(jnp.zeros_like, xs), absent=xs)
 
 
 def where_or(mask: Bool[Array, "..."] | None, a: Any, b: Any, *, absent: Any) -> Any:

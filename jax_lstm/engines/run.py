@@ -14,7 +14,6 @@ from jax_lstm.engines.auto import Auto
 from jax_lstm.engines.driver import run
 from jax_lstm.engines.engine import Engine, Inputs, Options
 from jax_lstm.engines.hoisted import Hoisted
-from jax_lstm.engines.layout import count_sequences
 from jax_lstm.engines.masking import zero_masked
 from jax_lstm.engines.plain import Plain
 from jax_lstm.engines.segments import segment_length
@@ -121,8 +120,6 @@ def _run(caller: str, cell: Any, arguments: Arguments, *, options: Options, **st
     if not (checks.is_array(arguments.xs) and are_arrays(jax.tree.leaves(arguments))):
         # An argument is wrong; this raises the error that names it.
         _checked(caller, cell, arguments, name, batch_axis)
-    if name == "xs":
-        options = options._replace(num_sequences=count_sequences(arguments.xs, batch_axis))
     return compiled_run(Caller(caller), cell, arguments, options=options, **static)
 
 

@@ -202,8 +202,10 @@ class Bidirectional(CompositeCell):
             )  # fmt: skip
 
         other_reset = _reset_of_other_direction(inputs.mask, inputs.reset, reverse)
-        s_T, states, y = run(self.forward, part(0, inputs.reset), reverse=reverse)
-        r_T, backward_states, z = run(self.backward, part(1, other_reset), reverse=not reverse)
+        with jax.named_scope("forward"):
+            s_T, states, y = run(self.forward, part(0, inputs.reset), reverse=reverse)
+        with jax.named_scope("backward"):
+            r_T, backward_states, z = run(self.backward, part(1, other_reset), reverse=not reverse)
         passed = BidirectionalState(states, backward_states)
         return BidirectionalState(s_T, r_T), passed, jnp.concatenate([y, z], axis=-1)
 

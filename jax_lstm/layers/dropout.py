@@ -10,7 +10,7 @@ The entries of m_x, m_h and M are 0 with probability p, else 1. `drop_weights` d
 random numbers are drawn from the key before the first step. Without a key nothing is dropped.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from jax_lstm import checks
-from jax_lstm.abilities import has_noise, has_own_derivative, init_cell, is_linear, is_split, noise_of, output_size
+from jax_lstm.abilities import has_noise, init_cell, is_linear, is_split, noise_of, output_size
 from jax_lstm.cell import Noise, SplitCell, call_given
 from jax_lstm.layers.wrapper import CellWrapper
 
@@ -203,11 +203,6 @@ class Dropout(CellWrapper, SplitCell):
         return True
 
     @property
-    def own_derivative(self) -> bool:
-        """Whether the cell inside has its own derivative, and there is no zoneout, which changes its update."""
-        return has_own_derivative(self.cell) and not self._zones
-
-    @property
     def linear_in_state(self) -> bool:
         """Whether the cell inside is linear in its state; zoneout keeps it linear."""
         return is_linear(self.cell)
@@ -257,10 +252,6 @@ class Dropout(CellWrapper, SplitCell):
         noise = noise_of(caller, self.cell, params, keys[-1], T, inside) if draws_inside else Noise()
         return Noise(DropoutStepNoise(stays, noise.steps), DropoutSequenceNoise(x_mask, h_mask, noise.sequence))
 
-    def noise_in_update(self, noise: Noise) -> bool:
-        """Whether the noise has zoneout masks, or the cell inside reads its noise in `update`."""
-        return bool(noise.steps and noise.steps.zoneout) or self.cell.noise_in_update(_inside(noise))
-
     def project(self, params: Any, x: Array, **given: Any) -> Any:
         """The cell's `project` of x ⊙ m_x / (1 − inputs)."""
         masks, given = _masks(given)
@@ -271,10 +262,10 @@ class Dropout(CellWrapper, SplitCell):
         masks, given = _masks(given)
         return call_given(self.cell.recur, params, _masked(state, masks.hidden), given=given)
 
-    def update(self, params: Any, state: Any, zx: Any, zh: Any, **given: Any) -> Any:
+    def update(self, params: Any, state: Any, z: Any, **given: Any) -> Any:
         """The cell's `update`, then zoneout: with masks if they were drawn, else with expected values."""
         stays = self._stays(params, given)
-        state_t = call_given(self.cell.update, params, state, zx, zh, given=_masks(given)[1])
+        state_t = call_given(self.cell.update, params, state, z, given=_masks(given)[1])
         return _zoned(stays, state, state_t)
 
     def mix(self, params: Any, state: Any) -> Any:
@@ -288,31 +279,6 @@ class Dropout(CellWrapper, SplitCell):
         a, b = call_given(self.cell.affine, params, _times(x, masks.inputs), given=given)
         one, zero = jax.tree.map(jnp.ones_like, a), jax.tree.map(jnp.zeros_like, b)
         return _zoned(stays, one, a), _zoned(stays, zero, b)
-
-    def update_with_residuals(self, params: Any, state: Any, z: Any) -> tuple[Any, Any]:
-        """The `update_with_residuals` of the cell."""
-        return self.cell.update_with_residuals(params, state, z)
-
-    def update_jvp(self, residuals: Any, dstate: Any, dz: Any) -> Any:
-        """The `update_jvp` of the cell."""
-        return self.cell.update_jvp(residuals, dstate, dz)
-
-    def preactivation_jvp(self, params: Any, dparams: Any, x: Array, dx: Array | None, state: Any, **given: Any) -> Any:
-        """The `preactivation_jvp` of the cell, at x ⊙ m_x / (1 − inputs) and h ⊙ m_h / (1 − hidden)."""
-        masks, given = _masks(given)
-        dx = None if dx is None else _times(dx, masks.inputs)
-        args = params, dparams, _times(x, masks.inputs), dx, _masked(state, masks.hidden)
-        return call_given(self.cell.preactivation_jvp, *args, given=given)
-
-    def recur_transposed(self, params: Any) -> Callable[..., Any]:
-        """The `recur_transposed` of the cell, applied to dh ⊙ m_h / (1 − hidden)."""
-        inside = self.cell.recur_transposed(params)
-
-        def recur(dstate: Any, **given: Any) -> Any:
-            masks, given = _masks(given)
-            return call_given(inside, _masked(dstate, masks.hidden), given=given)
-
-        return recur
 
     @property
     def _zones(self) -> dict[str, float]:

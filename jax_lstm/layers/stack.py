@@ -233,11 +233,13 @@ class Stack(CompositeCell):
         for (cell, _), group in groupby(layers, key=lambda one: one[:2]):
             of_group = [of_cell for *_, of_cell in group]
             if len(of_group) >= MIN_LOOPED and cell.input_size == output_size(cell):
-                x, more = scan_layers(partial(layer, cell), x, of_group)
+                with jax.named_scope(f"layers_{len(returned)}_to_{len(returned) + len(of_group) - 1}"):
+                    x, more = scan_layers(partial(layer, cell), x, of_group)
                 returned += more
                 continue
             for of_cell in of_group:
-                x, more = layer(cell, x, of_cell)
+                with jax.named_scope(f"layer_{len(returned)}"):
+                    x, more = layer(cell, x, of_cell)
                 returned.append(more)
         ends, states = zip(*returned, strict=True)
         return ends, states, x

@@ -13,7 +13,6 @@ import reference
 from problem import CELLS
 
 import jax_lstm as jl
-from jax_lstm.abilities import has_own_derivative
 
 I, H, T = 3, 4, 5
 VARIANTS = {name: row.cell for name, row in CELLS.items() if isinstance(row.cell, jl.LSTM) and name != "LSTM"}
@@ -76,8 +75,6 @@ def test_each_variant_is_distinct_and_its_config_restores_it(name):
     cell = VARIANTS[name]
     assert cell != jl.LSTM(I, H)
     assert jl.from_config(jl.to_config(cell)) == cell
-    assert not has_own_derivative(cell)
-    assert has_own_derivative(jl.LSTM(I, H))
 
 
 def test_neutral_peepholes_clip_and_projection_change_nothing():

@@ -133,7 +133,7 @@ def test_float16_gradients_by_a_large_normalizer_match_float64():
     def h(n, dtype):
         args = cast((PARAMS, STATE, PARAMS.b), dtype)
         z = jl.Gates(*jnp.split(args[2], 4))
-        return CELLS["exp"].update(args[0], args[1]._replace(c=0.9 * n, n=n, m=n * 0), z, z).h.sum()
+        return CELLS["exp"].update(args[0], args[1]._replace(c=0.9 * n, n=n, m=n * 0), z).h.sum()
 
     n = 300 + np.arange(H)
     ours, theirs = (jax.jit(jax.grad(h), static_argnums=1)(jnp.asarray(n, d), d) for d in ("float16", "float64"))

@@ -74,10 +74,10 @@ class SplitLeaky(jl.SplitCell):
         return x @ params
 
     def recur(self, params, state):
-        return jnp.zeros_like(state.s)
+        return None
 
-    def update(self, params, state, zx, zh):
-        return Level(state.s + self.gain * (jnp.tanh(zx) - state.s))
+    def update(self, params, state, z):
+        return Level(state.s + self.gain * (jnp.tanh(z) - state.s))
 
     def output(self, state):
         return state.s

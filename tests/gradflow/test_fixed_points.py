@@ -163,9 +163,9 @@ class Counter(jl.RNN):
     def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
         return Counting(jnp.zeros_like(params.b), jnp.zeros_like(params.b))
 
-    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
+    def update(self, params, state, z):  # pyrefly: ignore[bad-override]
         k = jnp.minimum(state.k + 1, 20)
-        return Counting(jnp.tanh(zx + zh + k / 10), k)
+        return Counting(jnp.tanh(z + k / 10), k)
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class LogMax(jl.RNN):
     def initial_state(self, params, like=None):  # pyrefly: ignore[bad-override]
         return Counting(jnp.zeros_like(params.b), jnp.full_like(params.b, -1e300))
 
-    def update(self, params, state, zx, zh):  # pyrefly: ignore[bad-override]
-        k = jnp.maximum(state.k - 0.1, zx + zh)
-        return Counting(jnp.tanh(zx + zh - k / 2), k)
+    def update(self, params, state, z):  # pyrefly: ignore[bad-override]
+        k = jnp.maximum(state.k - 0.1, z)
+        return Counting(jnp.tanh(z - k / 2), k)
 
 
 @pytest.mark.parametrize("cell", [Counter(I, H), LogMax(I, H)], ids=["counter", "decaying maximum"])

@@ -146,8 +146,8 @@ def rows_in_the_recurrence(hlo):
 
 
 def test_each_device_computes_its_part_of_the_batch_only():
-    assert rows_in_the_recurrence(hlo_of(4)) == [B // 4, B // 4]
-    assert rows_in_the_recurrence(hlo_of(None)) == [B, B]
+    assert rows_in_the_recurrence(hlo_of(4)) == 3 * [B // 4]
+    assert rows_in_the_recurrence(hlo_of(None)) == 3 * [B]
 
 
 def test_one_device_runs_the_program_that_has_no_mesh():

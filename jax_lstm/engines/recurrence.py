@@ -1,0 +1,144 @@
+"""The recurrence of a split cell over time.
+
+    z_t = project(params, x_t) + recur(params, s_{t−1})
+    s_t = mix(params, update(params, s_{t−1}, z_t))
+
+For derivatives (tangent.py) the forward loop saves s_{t−1} and z_t.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+from jax.interpreters import partial_eval as pe
+
+from jax_lstm.cell import add_preactivations
+from jax_lstm.engines.engine import Given, Inputs
+from jax_lstm.engines.layout import choose_layout, vmap_n, vmap_time_and_batch
+from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
+from jax_lstm.engines.program import Axes
+
+# Where the batch axes of each field of `Inputs` are; params have none.
+AXES = dict(zip(Inputs._fields, (None, 0, 0, 1, 1, 0, 0, 1, 1), strict=True))
+NOTHING: Any = Inputs(*(None for _ in Inputs._fields))  # pyrefly: ignore[bad-argument-type]
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A cell, the direction, and the structure of the `Inputs`."""
+
+    cell: Any
+    reverse: bool
+    tree: Any
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The field of `Inputs` that each leaf belongs to."""
+        parts = self.tree.unflatten(range(self.tree.num_leaves))
+        return tuple(name for name, part in zip(Inputs._fields, parts, strict=True) for _ in jax.tree.leaves(part))
+
+    @property
+    def in_axes(self) -> Axes:
+        """The batch axis of each leaf of the inputs."""
+        return tuple(AXES[name] for name in self.fields)
+
+    @property
+    def state_tree(self) -> Any:
+        """The structure of a state."""
+        return jax.tree.structure(self.tree.unflatten(range(self.tree.num_leaves)).s_0)
+
+    # Functions of one step of one sequence. `inputs` holds the inputs of that step; what it does not read may be None.
+
+    def project(self, inputs: Inputs) -> Any:
+        """The input's part of z_t."""
+        return inputs.given.call(self.cell.project, inputs.params, inputs.xs)
+
+    def recur(self, inputs: Inputs, s: Any) -> Any:
+        """The state's part of z_t."""
+        return inputs.given.lasting().call(self.cell.recur, inputs.params, s)
+
+    def update(self, inputs: Inputs, s: Any, z: Any) -> Any:
+        """The state before `mix`."""
+        return inputs.given.call(self.cell.update, inputs.params, s, z)
+
+    def mix(self, inputs: Inputs, u: Any) -> Any:
+        """The state s_t."""
+        return self.cell.mix(inputs.params, u)
+
+    def preactivation(self, inputs: Inputs, s: Any) -> Any:
+        """z_t."""
+        return add_preactivations(self.cell, self.project(inputs), self.recur(inputs, s))
+
+    def at_every_step(self, f: Callable, inputs: Inputs, *trees: Any) -> Any:
+        """f of the inputs and trees of one step, for all steps at once."""
+
+        def one(x: Any, given: Given, *parts: Any) -> Any:
+            return f(at_step(inputs, x, given), *parts)
+
+        return vmap_time_and_batch(one, inputs.batch_axes + 1)(inputs.xs, inputs.given, *trees)
+
+    def one_step(self, inputs: Inputs) -> Inputs:
+        """The shapes of one step of one sequence."""
+        axes = {None: 0, 0: inputs.batch_axes, 1: inputs.batch_axes + 1}
+        leaves = zip(jax.tree.leaves(inputs), self.in_axes, strict=True)
+        return self.tree.unflatten([jax.ShapeDtypeStruct(a.shape[axes[axis] :], a.dtype) for a, axis in leaves])
+
+    def read_by(self, f: Callable, inputs: Inputs, *shapes: Any) -> list[bool]:
+        """For each leaf of the inputs of one step, whether f(inputs, *shapes) reads it."""
+        jaxpr = jax.make_jaxpr(f)(inputs, *shapes).jaxpr
+        return list(pe.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][: self.tree.num_leaves])
+
+    def select(self, inputs: Inputs, flags: Sequence[bool]) -> Inputs:
+        """The leaves that are flagged; None in place of the others."""
+        leaves = zip(self.tree.flatten_up_to(inputs), flags, strict=True)
+        return self.tree.unflatten([a if flag else None for a, flag in leaves])
+
+
+def at_step(inputs: Inputs, x: Any, given: Given) -> Inputs:
+    """The inputs of one step: what `Recurrence.project`, `recur`, `update` and `mix` read."""
+    return Inputs(inputs.params, None, None, x, *given)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """(s_T, all s_t), and with `residuals` also all s_{t−1}, after resets, and all z_t, from the leaves of `Inputs`."""
+
+    recurrence: Recurrence
+    residuals: bool = False
+
+    @property
+    def in_axes(self) -> Axes:
+        """The batch axes of the inputs."""
+        return self.recurrence.in_axes
+
+    @property
+    def out_axes(self) -> Any:
+        """The batch axes of the results."""
+        return (0, 1, 1, 1) if self.residuals else (0, 1)
+
+    def __call__(self, members: int, *leaves: Any) -> Any:
+        r, inputs = self.recurrence, self.recurrence.tree.unflatten(leaves)
+        n, masks = inputs.batch_axes, StepMasks(inputs.mask, inputs.reset)
+        layout = choose_layout(inputs.xs.shape[1:-1], members)
+        with jax.named_scope("input_product"):
+            zxs = inputs.xs if layout.inline else r.at_every_step(r.project, inputs)
+
+        def step(s: Any, zx: Any, given: Given) -> Any:
+            here = at_step(inputs, zx if layout.inline else None, given)
+            zx = r.project(here) if layout.inline else zx
+            z = add_preactivations(r.cell, zx, r.recur(here, s))
+            return r.mix(here, r.update(here, s, z)), z
+
+        def body(s_tm1: Any, stream: Any) -> Any:
+            zx_t, noise_t, masks_t = stream
+            s_in = apply_reset(masks_t, inputs.s_initial, s_tm1)
+            s_t, z_t = vmap_n(step, n)(s_in, zx_t, inputs.given._replace(steps=noise_t))
+            s_t = apply_mask(masks_t, s_tm1, s_t)
+            return s_t, (s_t, s_in, z_t) if self.residuals else (s_t,)
+
+        with jax.named_scope("loop"):
+            streams = zxs, inputs.noise_steps, masks
+            s_T, steps = jax.lax.scan(body, inputs.s_0, streams, reverse=r.reverse, unroll=layout.unroll)
+        return s_T, *steps
