@@ -1,4 +1,4 @@
-"""Run a batch of sequences: the same as `jax.vmap` with the right axes, and faster on a CPU."""
+"""Run a batch of sequences: the same as `jax.vmap` with the right axes, with names for them."""
 
 import inspect
 from collections import OrderedDict
@@ -28,9 +28,8 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
 
     `fn` is any function of a cell or model with the usual arguments: `unroll`, `unroll_states`, `lstm`, `tbptt`,
     `step`, `gates_of`, `Model.apply` and `apply_last`, `sample`, the measurements in `gradflow`, a partial of one of
-    these, or your own. The result is that of `jax.vmap` with the right axes for every array, up to rounding. For the
-    first four it is faster on a CPU than `jax.vmap`. Arrays may be passed by position or by keyword. With B sequences
-    of T steps::
+    these, or your own. The result is that of `jax.vmap` with the right axes for every array, up to rounding. Arrays may be
+    passed by position or by keyword. With B sequences of T steps::
 
         argument                  fn            batched(fn)         batched(fn, time_major=True)
         xs                        (T, I)        (B, T, I)           (T, B, I)
@@ -149,7 +148,7 @@ def _name(fn: Any) -> str:
 def _run(plain: Callable, axis: int, **given: Any) -> Any:
     """Run a function of `DIRECT` on arrays with a batch axis.
 
-    A run that sees the batch axis can merge it with time (engines/layout.py); under `jax.vmap` it could not.
+    The batch is checked as a whole, and an eager call is one compiled program.
     """
     cell = cell_of("lstm", given["params"]) if plain is lstm else given.pop("cell")
     if plain is step:
