@@ -28,8 +28,8 @@ def batched(fn: Callable, *, time_major: bool = False) -> Callable:
 
     `fn` is any function of a cell or model with the usual arguments: `unroll`, `unroll_states`, `lstm`, `tbptt`,
     `step`, `gates_of`, `Model.apply` and `apply_last`, `sample`, the measurements in `gradflow`, a partial of one of
-    these, or your own. The result is that of `jax.vmap` with the right axes for every array, up to rounding. Arrays may be
-    passed by position or by keyword. With B sequences of T steps::
+    these, or your own. The result is that of `jax.vmap` with the right axes for every array, up to rounding. Arrays
+    may be passed by position or by keyword. With B sequences of T steps::
 
         argument                  fn            batched(fn)         batched(fn, time_major=True)
         xs                        (T, I)        (B, T, I)           (T, B, I)
