@@ -93,7 +93,8 @@ def unroll(
             weight in one product after the backward loop. On an accelerator it also multiplies all inputs by w_x in
             one product before the loop. "plain" is a `lax.scan` of `step`, for any causal cell. "associative" is a
             parallel prefix over time, for cells that are linear in their state (MinLSTM, MinGRU). An engine that cannot
-            run the cell raises a ValueError. In forward-mode differentiation "plain" needs O(1) memory in T, the others O(T).
+            run the cell raises a ValueError. In forward-mode differentiation "plain" needs O(1) memory in T, the
+            others O(T).
 
     Returns:
         (state, hs): the state after the last step processed, and the outputs hs (T, H), in the params' dtype. H is
