@@ -43,7 +43,7 @@ MUTANTS = {
     ),
     "parameters of update left out of the gradient": (
         "engines/tangent.py",
-        "self.in_loop = flags(r.update, one.s_0, self.z)",
+        "self.in_loop = [on and not is_large for on, is_large in zip(of_update, large, strict=True)]",
         "self.in_loop = [False] * len(active)",
         "tests/test_engine.py::test_a_cell_with_params_in_every_method_gets_all_gradients[None]",
     ),

@@ -154,6 +154,37 @@ def test_parts_that_are_not_linear_get_their_derivative():
     )
 
 
+@dataclass(frozen=True)
+class Mixing(jl.RNN):
+    """Reads a matrix in `update`, and the same one in `recur` and `mix`."""
+
+    takes_constants = True
+
+    def update(self, params, state, z, constants: Any = None):
+        return jl.RNNState(jnp.tanh(z + params.b + params.w_h @ jnp.tanh(z) + constants @ state.h))
+
+    def mix(self, params, state):
+        return state._replace(h=params.b * (state.h @ params.w_h))
+
+
+def test_a_matrix_that_update_reads_has_its_gradient_after_the_loop():
+    cell, constants = Mixing(3, 4), np.random.default_rng(1).normal(size=(5, 4, 4))
+    xs = np.random.default_rng(2).normal(size=(5, 6, 3))
+
+    def loss(params, xs, constants, engine):
+        return jnp.sum(jl.batched(jl.unroll)(cell, params, xs, constants=constants, engine=engine)[1] ** 2)
+
+    ours, plain = (jax.jit(jax.grad(partial(loss, engine=engine), (0, 1, 2))) for engine in ("hoisted", "plain"))
+    arguments = params_of(cell), xs, constants
+    close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13)
+    jax.tree.map(close, ours(*arguments), plain(*arguments))
+    carried = {s for scan in scans(jax.make_jaxpr(ours)(*arguments)) for s in carried_shapes(scan)}
+    assert not carried & {(4, 4), (5, 4, 4)}
+    tangent = jax.tree.map(jnp.cos, arguments)
+    values = [jax.jvp(partial(loss, engine=engine), arguments, tangent)[1] for engine in ("hoisted", "plain")]
+    close(*values)
+
+
 def test_parts_that_cannot_be_added_are_named():
     cell = Tilted(3, 4)
     with pytest.raises(TypeError, match=r"cell Tilted: project and recur must return .* of one structure"):

@@ -15,6 +15,7 @@ gradient as large as the weights at every step. A parameter that `update` reads,
 gradient is added up in the loop, for each sequence by itself: devices that share a batch exchange nothing there.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,22 +33,32 @@ from jax_lstm.engines.sharding import match_sharding
 
 
 class _Parts:
-    """The parts of a step that are differentiated apart, and the leaves of `Inputs` that each of them reads.
+    """The parts of a step that are differentiated apart, and which active leaves of `Inputs` each of them reads.
 
-    at_once: the active leaves that `project` and `recur` read; in_mix: that `mix` reads; in_loop: that `update` reads.
+    of_z: those that `project` and `recur` read, for all steps at once.
+    in_loop: those of the size of a state that `update` reads, such as a bias, in the loop.
+    of_state: those that `mix` reads, and larger ones that `update` reads, such as a matrix; for all steps at once.
     """
 
     def __init__(self, r: Recurrence, active: Sequence[bool], inputs: Inputs, s_ins: Any, zs: Any):
         self.r, self.inputs, self.s_ins, self.zs = r, inputs, s_ins, zs
         one = r.one_step(inputs)
-        self.z = jax.eval_shape(r.preactivation, one, one.s_0)
-        u = jax.eval_shape(r.update, one, one.s_0, self.z)
+        z = jax.eval_shape(r.preactivation, one, one.s_0)
+        u = jax.eval_shape(r.update, one, one.s_0, z)
 
         def flags(f: Callable, *shapes: Any) -> list[bool]:
             return [on and read for on, read in zip(active, r.read_by(f, one, *shapes), strict=True)]
 
-        self.at_once, self.in_mix = flags(r.preactivation, one.s_0), flags(r.mix, u)
-        self.in_loop = flags(r.update, one.s_0, self.z)
+        size_of_z = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(z))
+        large = [
+            math.prod(leaf.shape) > size_of_z and name != "noise_steps"
+            for leaf, name in zip(jax.tree.leaves(one), r.fields, strict=True)
+        ]
+        of_update, self.of_mix = flags(r.update, one.s_0, z), flags(r.mix, u)
+        self.of_z = flags(r.preactivation, one.s_0)
+        self.in_loop = [on and not is_large for on, is_large in zip(of_update, large, strict=True)]
+        self.large = [on and is_large for on, is_large in zip(of_update, large, strict=True)]
+        self.of_state = [a or b for a, b in zip(self.of_mix, self.large, strict=True)]
         self.zero = self.zeros(inputs.s_0)
 
     def preactivations(self, moved: Inputs) -> Any:
@@ -65,10 +76,11 @@ class _Parts:
             one = jax.vmap(one, (per_sequence, 0, 0, 0))
         return one(moved, x, given, s)
 
-    def mixed(self, moved: Inputs) -> Any:
-        """All s_t, with what `update` returns held fixed."""
-        us = self.r.at_every_step(self.r.update, self.inputs, self.s_ins, self.zs)
-        return self.r.at_every_step(self.r.mix, _merged(self.inputs, moved), us)
+    def states(self, moved: Inputs) -> Any:
+        """All s_t, with s_{t−1}, z_t and the leaves in the loop held fixed."""
+        r, of_update = self.r, _merged(self.inputs, self.r.select(moved, self.large))
+        us = r.at_every_step(r.update, of_update, self.s_ins, self.zs)
+        return r.at_every_step(r.mix, _merged(self.inputs, r.select(moved, self.of_mix)), us)
 
     def step(self, given: Given, looped: Inputs, s: Any, z: Any) -> Any:
         """s_t of every sequence, from s_{t−1} and z_t; `looped` has the leaves that `update` reads."""
@@ -175,23 +187,24 @@ class Tangent:
                 return None
             return jax.jvp(f, (r.select(inputs, flags),), (r.select(dinputs, flags),))[1]
 
-        dzs, dmixed = jvp(parts.preactivations, parts.at_once), jvp(parts.mixed, parts.in_mix)
+        dzs, ds_of_leaves = jvp(parts.preactivations, parts.of_z), jvp(parts.states, parts.of_state)
         lasting, steps = parts.looped(inputs)
         dlasting, dsteps = parts.looped(dinputs)
         ds_0, ds_initial = (_filled(ds, parts.zero) for ds in (dinputs.s_0, dinputs.s_initial))
         recur = parts.recur()
 
         def body(ds_tm1: Any, stream: Any) -> Any:
-            s_in, z_t, dz_t, dmixed_t, moved_t, noise_t, masks_t = stream
+            s_in, z_t, dz_t, ds_of_leaves_t, moved_t, noise_t, masks_t = stream
             ds_in = apply_reset(masks_t, ds_initial, ds_tm1)
             dz_t = _filled(_sum(dz_t, jax.jvp(recur, (s_in,), (ds_in,))[1]), parts.zeros(z_t))
             looped = lasting._replace(noise_steps=moved_t[0]), dlasting._replace(noise_steps=moved_t[1])
             step = partial(parts.step, inputs.given._replace(steps=noise_t))
             ds_t = jax.jvp(step, (looped[0], s_in, z_t), (looped[1], ds_in, dz_t))[1]
-            ds_t = apply_mask(masks_t, ds_tm1, _sum(ds_t, dmixed_t))
+            ds_t = apply_mask(masks_t, ds_tm1, _sum(ds_t, ds_of_leaves_t))
             return ds_t, ds_t
 
-        streams = s_ins, zs, dzs, dmixed, (steps, dsteps), inputs.noise_steps, StepMasks(inputs.mask, inputs.reset)
+        masks = StepMasks(inputs.mask, inputs.reset)
+        streams = s_ins, zs, dzs, ds_of_leaves, (steps, dsteps), inputs.noise_steps, masks
         layout = choose_layout(inputs.xs.shape[1:-1], members)
         with jax.named_scope("tangent_loop"):
             return jax.lax.scan(body, ds_0, streams, reverse=r.reverse, unroll=layout.unroll)
@@ -233,7 +246,7 @@ class Adjoint:
         recur = parts.recur(layout.transposed)
         wants_initial = any(on for on, name in zip(self.wanted, r.fields, strict=True) if name == "s_initial")
         in_steps = members > 1 and small_weights(inputs.params, (inputs.xs, s_ins, zs), inputs.T)
-        at_once = r.select(inputs, parts.at_once) if in_steps else NOTHING
+        at_once = r.select(inputs, parts.of_z) if in_steps else NOTHING
         whole = NOTHING._replace(params=at_once.params, noise=at_once.noise, constants=at_once.constants)
 
         def body(carry: Any, stream: Any) -> Any:
@@ -258,14 +271,14 @@ class Adjoint:
                 emitted = pull(z_bar)[0]
                 whole_bar = Inputs(*map(_sum, whole_bar, emitted._replace(xs=None, noise_steps=None)))
                 emitted = NOTHING._replace(xs=emitted.xs, noise_steps=emitted.noise_steps)
-            emitted = emitted, moved_bar.noise_steps, s_bar if any(parts.in_mix) else None
+            emitted = emitted, moved_bar.noise_steps, s_bar if any(parts.of_state) else None
             return (_sum(s_in_bar, kept), looped_bar, initial_bar, whole_bar), emitted
 
         start = (
             _filled(s_T_bar, zero),
             parts.zeros(lasting),
             zero if wants_initial else None,
-            jax.tree.map(jnp.zeros_like, whole),
+            parts.zeros(whole._replace(params=None))._replace(params=jax.tree.map(jnp.zeros_like, whole.params)),
         )
         streams = (
             s_ins, zs, s_bars, steps, (inputs.xs, inputs.noise_steps), (at_once.xs, at_once.noise_steps),
@@ -273,20 +286,18 @@ class Adjoint:
         )  # fmt: skip
         with jax.named_scope("adjoint_loop"):
             ends, emitted = jax.lax.scan(body, start, streams, reverse=not r.reverse, unroll=layout.unroll)
-        (s_0_bar, looped_bar, initial_bar, whole_bar), (z_bars, steps_bar, mixed_bars) = ends, emitted
+        (s_0_bar, looped_bar, initial_bar, whole_bar), (z_bars, steps_bar, s_bars_of_leaves) = ends, emitted
 
         def vjp(f: Callable, flags: Sequence[bool], cotangents: Any) -> Any:
             """The gradients of f, a function of the flagged leaves; None if there are none."""
             return jax.vjp(f, r.select(inputs, flags))[1](cotangents)[0] if any(flags) else None
 
         with jax.named_scope("weight_gradient"):
-            of_z = (
-                Inputs(*map(_sum, whole_bar, z_bars)) if in_steps else vjp(parts.preactivations, parts.at_once, z_bars)
-            )
-            of_mix = vjp(parts.mixed, parts.in_mix, mixed_bars)
+            of_z = Inputs(*map(_sum, whole_bar, z_bars)) if in_steps else vjp(parts.preactivations, parts.of_z, z_bars)
+            of_state = vjp(parts.states, parts.of_state, s_bars_of_leaves)
         moved = r.select(inputs, parts.in_loop).params
         gradients = NOTHING._replace(s_0=s_0_bar, s_initial=initial_bar, noise_steps=steps_bar)
-        for part in (looped_bar._replace(params=parts.unspread(moved, looped_bar.params)), of_z, of_mix):
+        for part in (looped_bar._replace(params=parts.unspread(moved, looped_bar.params)), of_z, of_state):
             gradients = Inputs(*map(_sum, gradients, part or NOTHING))
         gradients = r.tree.unflatten([None] * r.tree.num_leaves)._replace(
             **{name: a for name, a in gradients._asdict().items() if a is not None}
