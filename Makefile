@@ -54,6 +54,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/speed.py --devices 2
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/many.py
+	$(BIN)/python benchmarks/ways.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/tables.py --write
 	$(BIN)/python benchmarks/tables.py

@@ -2,7 +2,7 @@
 
 An implementation is made from our LSTMParams (gates i, f, g, o; weights (in, out); one bias) and gives
     params                       what it trains, in its own layout, which is also what `gradient` returns
-    forward(params, xs)          hs (T, B, H) from xs (T, B, I), from a zero state
+    forward(params, xs)          hs (T, B, H) from xs (T, B, I), from a zero state; (B, T, ·) where `batch_major`
     step(params, state, x)       one step for streaming: state, h; x (1, I), `state` as it likes
     input(x)                     x (I,) as its step wants it
     ours(gradient)               a gradient of its params as an LSTMParams, for the check
@@ -34,6 +34,11 @@ class Implementation(NamedTuple):
     state: Any
     ours: Callable[[Any], jl.LSTMParams]
     input: Callable[[jax.Array], jax.Array] = lambda x: x[None]
+    batch_major: bool = False
+
+    def layout(self, a: jax.Array) -> jax.Array:
+        """Data (T, B, ·) as `forward` takes them, or the other way around."""
+        return jnp.swapaxes(a, 0, 1) if self.batch_major else a
 
 
 def gates(a: jax.Array) -> list[jax.Array]:
@@ -59,6 +64,24 @@ def jax_lstm(p: jl.LSTMParams) -> Implementation:
         lambda g: g,
         lambda x: x,
     )
+
+
+def jax_lstm_batched(p: jl.LSTMParams) -> Implementation:
+    """Ours, for data (B, T, I)."""
+    cell, unroll = jl.LSTM(p.w_x.shape[0], p.w_h.shape[0]), jl.batched(jl.unroll)
+    return _ours_batch_major("jax_lstm, batched", p, lambda params, xs: unroll(cell, params, xs)[1])
+
+
+def jax_lstm_vmap(p: jl.LSTMParams) -> Implementation:
+    """Ours for one sequence, under jax.vmap."""
+    cell = jl.LSTM(p.w_x.shape[0], p.w_h.shape[0])
+    return _ours_batch_major(
+        "jax_lstm, vmap", p, lambda params, xs: jax.vmap(lambda x: jl.unroll(cell, params, x)[1])(xs)
+    )
+
+
+def _ours_batch_major(name: str, p: jl.LSTMParams, forward: Callable[[Any, jax.Array], jax.Array]) -> Implementation:
+    return Implementation(name, p, forward, None, None, lambda g: g, batch_major=True)
 
 
 def custom_vjp(p: jl.LSTMParams) -> Implementation:

@@ -4,7 +4,8 @@
     python benchmarks/speed.py --devices 2    the batch sharded over two CPU devices: train step
 
 A train step is the value of ⟨g, hs⟩ and its gradients by weights and inputs, float32, xs (T, B, I). All have the same
-weights; outputs and gradients are compared before anything is timed.
+weights; outputs and gradients are compared before anything is timed. On one device, ours is also measured with xs
+(B, T, I), by `jl.batched` and by `jax.vmap`.
 """
 
 import argparse
@@ -32,9 +33,13 @@ import timing  # noqa: E402
 
 import jax_lstm as jl  # noqa: E402
 
-SHAPES = ((16, 64, 32, 64), (32, 128, 128, 256), (8, 1000, 64, 128), (1, 256, 128, 256), (64, 100, 512, 512))
+SHAPES = (
+    (16, 64, 32, 64), (32, 128, 128, 256), (8, 1000, 64, 128), (1, 256, 128, 256), (64, 100, 512, 512),
+    (24, 96, 48, 96), (4, 512, 32, 200), (48, 64, 300, 150), (2, 2000, 16, 32),
+)  # fmt: skip
 STREAMED = 100  # steps in a row, as a stream has them: the weights stay in the cache
-MAKERS = (peers.jax_lstm, peers.custom_vjp, *peers.PEERS)
+MAKERS = (peers.jax_lstm, peers.jax_lstm_batched, peers.jax_lstm_vmap, peers.custom_vjp, *peers.PEERS)
+SHARDED = (peers.jax_lstm, peers.custom_vjp, *peers.PEERS)
 
 
 def data(B: int, T: int, I: int, H: int) -> tuple[jl.LSTMParams, jax.Array, jax.Array]:
@@ -56,7 +61,7 @@ def train_step(one: peers.Implementation):
 def check(one: peers.Implementation, answer: Any, expected: Any) -> None:
     """The same value and the same gradients, to float32's rounding, or nothing is timed."""
     value, (d_params, d_xs) = answer
-    got = (value, *one.ours(d_params), d_xs)
+    got = (value, *one.ours(d_params), one.layout(d_xs))
     for name, a, b in zip(("value", "w_x", "w_h", "b", "xs"), got, expected, strict=True):
         error = float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(b)).max())
         if not error < 1e-3:
@@ -70,18 +75,19 @@ def measure(shape: tuple[int, int, int, int]) -> dict[str, Any]:
     train, forward, expected = {}, {}, None
     for make in MAKERS:
         one = make(params)
+        inputs, cotangents = one.layout(xs), one.layout(g)
         start = time.perf_counter()
-        compiled = jax.jit(train_step(one)).lower(one.params, xs, g).compile()
+        compiled = jax.jit(train_step(one)).lower(one.params, inputs, cotangents).compile()
         compile_seconds = time.perf_counter() - start
-        answer = compiled(one.params, xs, g)
+        answer = compiled(one.params, inputs, cotangents)
         expected = expected or (answer[0], *one.ours(answer[1][0]), answer[1][1])
         check(one, answer, expected)
         rows[one.name] = {
             "compile_s": round(compile_seconds, 3),
             "bytes": compiled.memory_analysis().temp_size_in_bytes,
         }
-        train[one.name] = partial(compiled, one.params, xs, g)
-        forward[one.name] = partial(jax.jit(one.forward).lower(one.params, xs).compile(), one.params, xs)
+        train[one.name] = partial(compiled, one.params, inputs, cotangents)
+        forward[one.name] = partial(jax.jit(one.forward).lower(one.params, inputs).compile(), one.params, inputs)
     if torch := peers.torch_layer(params):
         train["PyTorch"], forward["PyTorch"] = torch.train_step(xs, g), torch.forward(xs)
         peers.check_torch(torch, xs, g, expected)
@@ -126,7 +132,7 @@ def measure_sharded(shape: tuple[int, int, int, int]) -> dict[str, Any]:
     split, whole = (jax.NamedSharding(mesh, spec) for spec in (jax.P(None, "data"), jax.P()))
     xs, g = jax.device_put((xs, g), split)
     calls, expected = {}, None
-    for make in MAKERS:
+    for make in SHARDED:
         one = make(params)
         weights = jax.device_put(one.params, whole)
         step = train_step(one)

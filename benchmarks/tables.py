@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "README.md")
 PICTURE = RESULTS / "speed.png"
 OURS, TWIN, TORCH = "jax_lstm", "custom_vjp twin", "PyTorch"
+BATCHED, VMAP = f"{OURS}, batched", f"{OURS}, vmap"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -23,15 +25,16 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+def table(head: list[str], rows: list[list[str]], space: str = " ") -> str:
+    """A Markdown table, with `space` around each cell."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(f"|{space}" + f"{space}|{space}".join(line) + f"{space}|" for line in lines)
 
 
 def best(figures: dict[str, Any], kind: str) -> tuple[str, float]:
     """The fastest JAX peer, and its figure."""
-    peers = {n: value(f[kind]) for n, f in figures.items() if n not in (OURS, TWIN, TORCH) and kind in f}
+    others = (OURS, BATCHED, VMAP, TWIN, TORCH)
+    peers = {n: value(f[kind]) for n, f in figures.items() if n not in others and kind in f}
     name = min(peers, key=peers.__getitem__)
     return name, peers[name]
 
@@ -46,15 +49,43 @@ def mean(ratios: list[float]) -> str:
     return f"{math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}"
 
 
+def worst(ratios: list[float]) -> str:
+    """The largest."""
+    return f"{max(ratios):.2f}"
+
+
+def ratio_table(first: str, rows: dict[str, dict[str, float | None]], space: str = " ") -> str:
+    """One row per name, then the geometric mean and the worst of each column. None leaves a cell empty."""
+    heads = list(next(iter(rows.values())))
+    lines = [[name, *("" if r is None else f"{r:.2f}" for r in ratios.values())] for name, ratios in rows.items()]
+    for name, of in (("geometric mean", mean), ("worst", worst)):
+        columns = [[ratios[head] for ratios in rows.values()] for head in heads]
+        lines.append([name, *("" if None in column else of(column) for column in columns)])
+    return table([first, *heads], lines, space)
+
+
+def sizes(shape: list[int]) -> str:
+    """The sizes of a shape."""
+    return ", ".join(map(str, shape))
+
+
 def speed_brief() -> str:
-    """The README's: train step and forward pass over the best JAX peer, and the train step over PyTorch."""
-    lines = []
+    """The README's: ours over the best JAX peer and PyTorch. No spaces around cells: the README must be short."""
+
+    def over_peer(f: dict[str, Any], name: str, kind: str) -> float | None:
+        return value(f[name][kind]) / best(f, kind)[1] if name in f else None
+
+    rows = {}
     for row in read("speed")["rows"]:
         f = row["figures"]
-        train, forward = value(f[OURS]["train"]), value(f[OURS]["forward"])
-        ratios = train / best(f, "train")[1], forward / best(f, "forward")[1], train / value(f[TORCH]["train"])
-        lines.append([", ".join(map(str, row["shape"])), *(f"{r:.2f}" for r in ratios)])
-    return table(["B, T, I, H", "train step / best JAX peer", "forward / best JAX peer", "train step / PyTorch"], lines)
+        rows[sizes(row["shape"])] = {
+            "train step / best JAX peer": over_peer(f, OURS, "train"),
+            "train step, `batched` / best JAX peer": over_peer(f, BATCHED, "train"),
+            "train step, `vmap` / best JAX peer": over_peer(f, VMAP, "train"),
+            "forward / best JAX peer": over_peer(f, OURS, "forward"),
+            "train step / PyTorch": value(f[OURS]["train"]) / value(f[TORCH]["train"]),
+        }
+    return ratio_table("B, T, I, H", rows, space="")
 
 
 def speed_summary() -> str:
@@ -73,11 +104,12 @@ def speed_summary() -> str:
         ]
         for column, ratio in zip(columns, ratios, strict=True):
             column.append(ratio)
-        shape = ", ".join(map(str, row["shape"]))
+        shape = sizes(row["shape"])
         rows.append(
             [shape, f"{ours:.2f} ms", *(f"{r:.2f}" for r in ratios[:1]), peer[0], *(f"{r:.2f}" for r in ratios[1:])]
         )
-    rows.append(["geometric mean", "", mean(columns[0]), "", *map(mean, columns[1:])])
+    for name, of in (("geometric mean", mean), ("worst", worst)):
+        rows.append([name, "", of(columns[0]), "", *map(of, columns[1:])])
     head = ["B, T, I, H", "train step", "/ best JAX peer", "which is", "/ hand-written `custom_vjp`", "/ PyTorch",
             "forward / best JAX peer", "streaming step / best JAX peer", "temporary bytes / best JAX peer"]  # fmt: skip
     return table(head, rows)
@@ -102,7 +134,7 @@ def speed_full(kind: str, digits: int = 2) -> str:
                 cells.append(f"{figure:.{digits}f}")
         if any(cells):
             lines.append([name, *cells])
-    return table(["", *(", ".join(map(str, row["shape"])) for row in rows)], lines)
+    return table(["", *(sizes(row["shape"]) for row in rows)], lines)
 
 
 def cores() -> str:
@@ -118,7 +150,7 @@ def cores() -> str:
         ratios = [ours / f[TORCH], f[f"{OURS}, jit"] / peers["jit"], f[f"{OURS}, shard_map"] / peers["shard_map"]]
         for column, ratio in zip(columns, ratios, strict=True):
             column.append(ratio)
-        rows.append([", ".join(map(str, row["shape"])), f"{ours:.2f} ms", *(f"{r:.2f}" for r in ratios)])
+        rows.append([sizes(row["shape"]), f"{ours:.2f} ms", *(f"{r:.2f}" for r in ratios)])
     rows.append(["geometric mean", "", *map(mean, columns)])
     return table(["B, T, I, H", "train step", "/ PyTorch", "/ best JAX peer, both under jit",
                   "/ best JAX peer, both under shard_map"], rows)  # fmt: skip
@@ -142,7 +174,57 @@ def many() -> str:
     results = read("many")["rows"]
     names = list(results[0]["figures"])
     rows = [[n, *(f"{row['figures'][n]['ms']:.2f} ms" for row in results)] for n in names]
-    return table(["", *(", ".join(map(str, row["shape"])) for row in results)], rows)
+    return table(["", *(sizes(row["shape"]) for row in results)], rows)
+
+
+def ways(comparison: str, make: Callable[[list[dict[str, Any]]], str]) -> str:
+    """A table of one comparison of ours with ours."""
+    if not (RESULTS / "ways.json").exists():
+        return "Not run yet."
+    return make(read("ways")["rows"][comparison])
+
+
+def over(ways: dict[str, Any], name: str, other: str, kind: str) -> float:
+    """The time or the bytes of one way, divided by those of another."""
+    return ways[name][kind] / ways[other][kind]
+
+
+def cells(results: list[dict[str, Any]]) -> str:
+    """The gradient of every cell: engine "auto" over "plain"."""
+    kinds = {"ms": "time", "bytes": "bytes"}
+    return ratio_table("cell", {
+        name: {
+            f"{kinds[kind]} at {sizes(row['shape'])}": over(row["figures"][name], "auto", "plain", kind)
+            for row in results
+            for kind in kinds
+        }
+        for name in results[0]["figures"]
+    })  # fmt: skip
+
+
+def ensembles(results: list[dict[str, Any]]) -> str:
+    """P models under `vmap`, data shared: over engine "plain" and over copied data."""
+    return ratio_table("P, B, T, I, H", {
+        f"{sizes(row['shape'])}, {name}": {
+            'time / engine="plain"': over(f, "auto", "plain", "ms"),
+            'bytes / engine="plain"': over(f, "auto", "plain", "bytes"),
+            "time / data copied": over(f, "auto", "auto, copied", "ms"),
+            "bytes / data copied": over(f, "auto", "auto, copied", "bytes"),
+        }
+        for row in results
+        for name, f in row["figures"].items()
+    })  # fmt: skip
+
+
+def models(results: list[dict[str, Any]]) -> str:
+    """A Model over its parts, called by hand."""
+    rows = [
+        [sizes(row["shape"]), name, *(f"{f[way]['ms']:.2f} ms" for way in ("Model", "by hand")),
+         *(f"{over(f, 'Model', 'by hand', kind):.2f}" for kind in ("ms", "bytes"))]
+        for row in results
+        for name, f in row["figures"].items()
+    ]  # fmt: skip
+    return table(["B, T, I, H", "", "Model", "by hand", "time, Model / by hand", "bytes, Model / by hand"], rows)
 
 
 def depth() -> str:
@@ -184,7 +266,7 @@ def gpu() -> str:
     for row in rows["times"]:
         figures = [row["figures"].get(name, {}) for name in names]
         cells = [f"{f['forward']['ms']:.2f} / {f['train']['ms']:.2f}" if "train" in f else "" for f in figures]
-        lines.append([", ".join(map(str, row["shape"])), row["dtype"], *cells])
+        lines.append([sizes(row["shape"]), row["dtype"], *cells])
     parts = [table(["B, T, I, H", "dtype", *names.values()], lines), on_gpu(results)]
     return "\n\n".join([*parts, gpu_kernels(rows), gpu_errors(rows), *gpu_left_out(rows)])
 
@@ -240,6 +322,9 @@ TABLES = {
     "cores": cores,
     "memory": memory,
     "many": many,
+    "cells": lambda: ways("cells", cells),
+    "ensembles": lambda: ways("ensembles", ensembles),
+    "models": lambda: ways("models", models),
     "depth": depth,
     "compiled": compiled,
     "gpu": gpu,
@@ -273,8 +358,9 @@ def draw(path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = read("speed")["rows"]
-    figure, panels = plt.subplots(1, 2, figsize=(10, 6.6), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(10, 1.6 + len(rows)), sharey=True, layout="constrained")
     for axes, kind, title in zip(panels, ("train", "forward"), ("Train step", "Forward pass"), strict=True):
+        longest = 0.0
         for k, row in enumerate(rows):
             figures = row["figures"]
             peer, base = best(figures, kind)
@@ -285,13 +371,14 @@ def draw(path: Path) -> None:
             ]
             for j, (name, ms, color, ink) in enumerate(bars):
                 at, ratio = k + 0.27 * (j - 1), ms / base
+                longest = max(longest, ratio)
                 bold = "bold" if name == OURS else "normal"
                 axes.barh(at, ratio, 0.25, color=color)
                 axes.text(0.02, at, name, va="center", color=ink, fontsize=11, fontweight=bold)
                 behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 axes.text(ratio + 0.02, at, f"{ratio:.2f}", va="center", fontsize=11, fontweight=bold, bbox=behind)
         axes.axvline(1, color="black", linewidth=1, linestyle=":", zorder=0)
-        axes.set_xlim(0, 1.3)
+        axes.set_xlim(0, max(1.3, longest + 0.15))
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=11)
         axes.set_title(title, fontsize=14, fontweight="bold")
         axes.spines[["top", "right"]].set_visible(False)
