@@ -1,11 +1,14 @@
 """What `jax.vmap` makes of a run: the program of a batch, whatever is mapped; and nothing in a program is dead."""
 
+from dataclasses import dataclass
 from functools import cache, partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 from programs import HLO, equations
 from tiers import slow_except
 
@@ -219,3 +222,125 @@ def test_inference_needs_no_memory_that_grows_with_time(name):
 
     assert temporary(lambda result: result[0]) < 4 * steps / 10  # a tenth of a number per step
     assert temporary(lambda result: result[1]) < 4 * steps / 10
+
+
+# What a transformation must still see of a run, although it is one equation.
+
+
+def dots(f, *args):
+    """How many products the lowered program has, and how many of them in the highest precision."""
+    text = jax.jit(f).lower(*args).as_text()
+    lines = [line for line in text.splitlines() if "dot_general" in line]
+    return len(lines), sum("HIGHEST" in line for line in lines)
+
+
+def one_lstm():
+    params = jax.tree.map(lambda a: a[0], members("LSTM"))
+    return CELLS["LSTM"], params, jnp.asarray(XS[0])
+
+
+def test_every_product_has_the_precision_of_the_place_of_the_call():
+    cell, params, xs = one_lstm()
+
+    def run(params, x):
+        with jax.default_matmul_precision("highest"):
+            return jl.unroll(cell, params, x)[1].sum()
+
+    for f, arguments in (
+        (jax.grad(run), (params, xs[0])),
+        (jax.vmap(jax.jit(run), (None, 0)), (params, xs)),
+        (jax.vmap(jax.jit(jax.grad(run)), (None, 0)), (params, xs)),
+    ):
+        products, highest = dots(f, *arguments)
+        assert products == highest > 1
+
+
+@dataclass(frozen=True)
+class Risky(jl.RNN):
+    """Divides by zero once h is above 0, and looks up an entry that may not be there."""
+
+    def update(self, params, state, z):
+        return jl.RNNState(jnp.tanh(z) / jnp.where(state.h > 0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("how", ["jit", "grad", "vmap"])
+def test_checkify_sees_inside_a_run(how):
+    cell = Risky(I, H)
+    params = cell.init(jax.random.key(0), jnp.float64)
+
+    def run(params, xs):
+        return jl.unroll(cell, params, xs)[1].sum()
+
+    f = {"jit": run, "grad": jax.grad(run), "vmap": jax.vmap(run, (None, 0))}[how]
+    xs = jnp.asarray(XS[0] if how == "vmap" else XS[0, 0])
+    error, _ = checkify.checkify(jax.jit(f), errors=checkify.div_checks)(params, xs)
+    assert "division by zero" in (error.get() or "")
+
+
+def test_a_jacobian_copies_no_stream():
+    cell, steps = jl.LSTM(8, 16), 400
+    params = jax.eval_shape(cell.init, jax.eval_shape(lambda: jax.random.key(0)))
+    xs = jax.ShapeDtypeStruct((steps, 8), jnp.float32)
+    state = jax.eval_shape(cell.initial_state, params)
+
+    def temporary(transform, engine):
+        def last(state, params, xs):
+            return jl.unroll(cell, params, xs, state, engine=engine)[0].h
+
+        analysis = jax.jit(transform(last)).lower(state, params, xs).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+    for transform in (jax.jacrev, jax.jacfwd):
+        copied = 16 * steps * 4 * (8 + 32 + 64)  # x, s and z once for each of the 16 rows
+        assert temporary(transform, "hoisted") < copied / 8
+
+
+def test_gradients_of_examples_export_for_any_batch_and_length():
+    cell, params, xs = one_lstm()
+
+    def each(params, xs):
+        return jax.vmap(jax.grad(lambda p, x: jl.unroll(cell, p, x)[1].sum()), (None, 0))(params, xs)
+
+    b, t = jax.export.symbolic_shape("b, t")
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
+    program = jax.export.export(jax.jit(each))(like, jax.ShapeDtypeStruct((b, t, I), xs.dtype))
+    close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
+    jax.tree.map(close, program.call(params, xs), each(params, xs))
+
+
+def test_a_gradient_of_a_run_can_be_transposed_again():
+    cell, params, xs = one_lstm()
+    _, pull = jax.vjp(lambda x: jl.unroll(cell, params, x)[1], xs[0])
+    push = jax.linear_transpose(lambda ct: pull(ct)[0], jnp.ones((T, H)))
+    direction = jnp.cos(xs[0])
+    _, expected = jax.jvp(lambda x: jl.unroll(cell, params, x)[1], (xs[0],), (direction,))
+    np.testing.assert_allclose(push(direction)[0], expected, rtol=1e-10)
+
+
+@dataclass(frozen=True)
+class Sized(jl.RNN):
+    """Divides by the size of a vmap."""
+
+    def project(self, params, x):  # pyrefly: ignore[bad-override]
+        return super().project(params, x) / jax.lax.psum(1, "batch")
+
+
+@dataclass(frozen=True)
+class Scalar(jl.RNN):
+    """What `recur` returns is one number, the same for all units."""
+
+    def recur(self, params, state):
+        return state.h @ params.w_h[:, 0]
+
+
+@pytest.mark.parametrize("cell", [Sized(I, H), Scalar(I, H)], ids=["size of a vmap", "one number"])
+def test_a_gradient_outside_of_a_named_vmap_equals_plain(cell):
+    params, xs = cell.init(jax.random.key(0), jnp.float64), jnp.asarray(XS[0])
+
+    def loss(engine, params):
+        run = jax.vmap(lambda x: jl.unroll(cell, params, x, engine=engine)[1], axis_name="batch")
+        return jnp.sum(run(xs) ** 2)
+
+    ours, plain = (jax.grad(partial(loss, engine))(params) for engine in ("hoisted", "plain"))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10), ours, plain)

@@ -8,9 +8,10 @@ A program is bound as one equation, of a primitive of its own, so that the vmap 
 equation is left behind that only counts. The equation is compiled as if its jaxpr stood in its place.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -18,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
+from jax_lstm.checks import is_at_least
 from jax_lstm.engines.sharding import match_sharding
 
 Axes = tuple[int | None, ...]
@@ -56,12 +58,40 @@ class Map(NamedTuple):
     results: tuple[bool, ...] | None = None
 
 
+class Settings(NamedTuple):
+    """Settings of JAX that a trace depends on. A program is traced again under those of its first trace."""
+
+    matmul_precision: Any
+    x64: bool
+    dtype_promotion: Any
+    rank_promotion: Any
+
+    @classmethod
+    def now(cls) -> "Settings":
+        """The settings at this place."""
+        config: Any = jax.config
+        return cls(
+            config.jax_default_matmul_precision, config.jax_enable_x64, config.jax_numpy_dtype_promotion,
+            config.jax_numpy_rank_promotion,
+        )  # fmt: skip
+
+    def restored(self) -> contextlib.ExitStack:
+        """A context with these settings."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(jax.default_matmul_precision(self.matmul_precision))
+        stack.enter_context(jax.enable_x64(self.x64))
+        stack.enter_context(jax.numpy_dtype_promotion(self.dtype_promotion))
+        stack.enter_context(jax.numpy_rank_promotion(self.rank_promotion))
+        return stack
+
+
 @dataclass(frozen=True)
 class Program:
-    """A function, and the vmaps around it, the outermost first."""
+    """A function, the vmaps around it, the outermost first, and the settings that it is traced under."""
 
     function: Any
     maps: tuple[Map, ...] = ()
+    settings: Settings = field(default_factory=Settings.now)
 
     def __call__(self, *arrays: Any) -> Any:
         members = math.prod(m.size for m in self.maps)
@@ -94,25 +124,35 @@ class Program:
             kept = tuple(m for m, is_linear in zip(one.arrays, linear, strict=True) if not is_linear)
             moved = tuple(m for m, is_linear in zip(one.arrays, linear, strict=True) if is_linear)
             maps.append(Map(one.size, kept + (True,) * sum(nonzero), moved))
-        return Program(self.function.transposed(linear, nonzero), tuple(maps))
+        return replace(self, function=self.function.transposed(linear, nonzero), maps=tuple(maps))
 
 
-run_p = Primitive("jax_lstm_run")
-run_p.multiple_results = True
+class RunPrimitive(Primitive):
+    """The primitive of a program. Its parameter `call_jaxpr` has the name that `checkify` looks for."""
+
+    multiple_results = True
+
+    def bind(self, *arrays: Any, subfuns: tuple[Any, ...] = (), **params: Any) -> Any:
+        """One equation; or, for `checkify`, the equations inside together with their checks (`subfuns`)."""
+        return subfuns[0].call_wrapped(*arrays) if subfuns else super().bind(*arrays, **params)
+
+
+run_p = RunPrimitive("jax_lstm_run")
 
 
 def run_program(program: Program, *arrays: Any) -> Any:
     """program(*arrays), as one equation."""
-    if jax.config.jax_disable_jit:  # pyrefly: ignore[missing-attribute]
-        return program(*arrays)
-    closed, shapes = jax.make_jaxpr(program, return_shape=True)(*arrays)
-    if closed.effects:  # a collective over the axis of a vmap: that vmap must see it
-        return program(*arrays)
-    leaves, tree = jax.tree.flatten(shapes)
-    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(leaves), instantiate=True)
-    out_axes = _flat_axes(program.function.out_axes, shapes)
-    results = run_p.bind(*arrays, program=program, jaxpr=ClosedJaxpr(jaxpr, closed.consts), out_axes=out_axes)
-    return tree.unflatten(results)
+    with program.settings.restored():
+        if jax.config.jax_disable_jit:  # pyrefly: ignore[missing-attribute]
+            return program(*arrays)
+        closed, shapes = jax.make_jaxpr(program, return_shape=True)(*arrays)
+        if closed.effects:  # a collective over the axis of a vmap: that vmap must see it
+            return program(*arrays)
+        leaves, tree = jax.tree.flatten(shapes)
+        jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(leaves), instantiate=True)
+        out_axes = _flat_axes(program.function.out_axes, shapes)
+        results = run_p.bind(*arrays, program=program, call_jaxpr=ClosedJaxpr(jaxpr, closed.consts), out_axes=out_axes)
+        return tree.unflatten(results)
 
 
 def _flat_axes(prefix: Any, tree: Any) -> Axes:
@@ -126,26 +166,32 @@ def _flat_axes(prefix: Any, tree: Any) -> Axes:
 
 
 @run_p.def_abstract_eval
-def _abstract(*_: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:
-    return jaxpr.out_avals
+def _abstract(*_: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    return call_jaxpr.out_avals
 
 
 @run_p.def_impl
-def _run(*arrays: Any, jaxpr: ClosedJaxpr, **_: Any) -> list[Any]:
-    return jaxpr_as_fun(jaxpr)(*arrays)
+def _run(*arrays: Any, call_jaxpr: ClosedJaxpr, **_: Any) -> list[Any]:
+    return jaxpr_as_fun(call_jaxpr)(*arrays)
 
 
 mlir.register_lowering(run_p, mlir.lower_fun(_run, multiple_results=True))
 
 
-def _batch(arrays: Sequence[Any], dims: Sequence[Any], *, program: Program, out_axes: Axes, **_: Any) -> Any:
+def _batch(
+    arrays: Sequence[Any], dims: Sequence[Any], *, program: Program, call_jaxpr: ClosedJaxpr, out_axes: Axes
+) -> Any:
     in_axes, maps = program.function.in_axes, program.maps
     is_mapped = tuple(d is not None for d in dims)
     like, at = next((a, d) for a, d, m in zip(arrays, dims, is_mapped, strict=True) if m)
     shared = any(m and axis is None for m, axis in zip(is_mapped, in_axes, strict=True))
+    size = like.shape[at]
+    # What would be repeated for every sequence, such as the data where only states are mapped, and what is not.
+    mapped_numbers = sum(a.size for a, m in zip(arrays, is_mapped, strict=True) if m)
+    repeated = sum(a.size for a, m, axis in zip(arrays, is_mapped, in_axes, strict=True) if not m and axis is not None)
     moved = []
-    if shared or None in out_axes:
-        program = replace(program, maps=(Map(like.shape[at], is_mapped), *maps))
+    if shared or None in out_axes or not is_at_least(mapped_numbers - size * repeated, 0):
+        program = replace(program, maps=(Map(size, is_mapped), *maps))
         for a, d, m, axis in zip(arrays, dims, is_mapped, in_axes, strict=True):
             moved.append(jax.numpy.moveaxis(a, d, axis or 0) if m else a)
         results = [axis or 0 for axis in out_axes]
@@ -158,7 +204,10 @@ def _batch(arrays: Sequence[Any], dims: Sequence[Any], *, program: Program, out_
         results = [
             (axis or 0) + sum(one.results is None or one.results[k] for one in maps) for k, axis in enumerate(out_axes)
         ]
-    return jax.tree.leaves(run_program(program, *moved)), results
+    try:
+        return jax.tree.leaves(run_program(program, *moved)), results
+    except NameError:  # it reads an axis name whose vmap has ended
+        return jax.vmap(jaxpr_as_fun(call_jaxpr), list(dims))(*arrays), [0] * len(out_axes)
 
 
 def _repeated(a: Any, to: int, like: Any, at: int) -> Any:
@@ -169,15 +218,15 @@ def _repeated(a: Any, to: int, like: Any, at: int) -> Any:
 batching.primitive_batchers[run_p] = _batch
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program, **_: Any) -> tuple[Any, Any]:
-    """JAX differentiates the function: this is for derivatives of derivatives."""
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, call_jaxpr: ClosedJaxpr, **_: Any) -> tuple[Any, Any]:
+    """JAX differentiates the equations: this is for derivatives of derivatives."""
     moved = [k for k, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
 
     def f(*new: Any) -> list[Any]:
         arrays = list(primals)
         for k, a in zip(moved, new, strict=True):
             arrays[k] = a
-        return jax.tree.leaves(program(*arrays))
+        return jaxpr_as_fun(call_jaxpr)(*arrays)
 
     return jax.jvp(f, [primals[k] for k in moved], [tangents[k] for k in moved])
 
@@ -185,13 +234,30 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, program: Program, *
 ad.primitive_jvps[run_p] = _jvp
 
 
-def _transpose(cotangents: Sequence[Any], *arrays: Any, program: Program, **_: Any) -> list[Any]:
+def _transpose(
+    cotangents: Sequence[Any], *arrays: Any, program: Program, call_jaxpr: ClosedJaxpr, **_: Any
+) -> list[Any]:
     linear = tuple(ad.is_undefined_primal(a) for a in arrays)
     nonzero = tuple(not isinstance(ct, ad.Zero) for ct in cotangents)
     given = [a for a, is_linear in zip(arrays, linear, strict=True) if not is_linear]
     given += [ct for ct, is_nonzero in zip(cotangents, nonzero, strict=True) if is_nonzero]
-    results = iter(run_program(program.transposed(linear, nonzero), *given))
+    try:
+        results = iter(run_program(program.transposed(linear, nonzero), *given))
+    except (AttributeError, NameError):
+        # A function without a transpose of its own, or one that reads an axis name whose vmap has ended.
+        results = iter(_transposed_equations(cotangents, arrays, call_jaxpr))
     return [next(results) if is_linear else None for is_linear in linear]
+
+
+def _transposed_equations(cotangents: Sequence[Any], arrays: Sequence[Any], jaxpr: ClosedJaxpr) -> Sequence[Any]:
+    """The transpose that JAX finds, one result for each linear array."""
+
+    def f(*linear: Any) -> list[Any]:
+        rest = iter(linear)
+        return jaxpr_as_fun(jaxpr)(*(next(rest) if ad.is_undefined_primal(a) else a for a in arrays))
+
+    avals = [jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in arrays if ad.is_undefined_primal(a)]
+    return jax.linear_transpose(f, *avals)([ad.instantiate_zeros(ct) for ct in cotangents])
 
 
 ad.primitive_transposes[run_p] = _transpose

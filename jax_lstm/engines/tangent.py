@@ -24,12 +24,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_lstm.cell import add_preactivations
+from jax_lstm.checks import is_at_least
 from jax_lstm.engines.engine import Given, Inputs
 from jax_lstm.engines.layout import choose_layout, small_weights, vmap_n
 from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset, where_or
 from jax_lstm.engines.program import Axes
 from jax_lstm.engines.recurrence import NOTHING, Recurrence, at_step
 from jax_lstm.engines.sharding import match_sharding
+from jax_lstm.gates import at_least_float32
 
 
 class _Parts:
@@ -92,22 +95,16 @@ class _Parts:
         return vmap_n(one, self.inputs.batch_axes)(given, looped, s, z)
 
     def recur(self, transposed: bool = False) -> Callable[[Any], Any]:
-        """The state's part of z_t, as a function of s_{t−1} of every sequence."""
+        """z_t of every sequence as a function of s_{t−1}, with a zero in place of the input's part."""
         inputs = self.inputs
         params = _transposed(inputs.params) if transposed else inputs.params
+        zero = self.zeros(jax.tree.map(lambda z: z[0], self.zs))
 
-        def one(given: Given, s: Any) -> Any:
+        def one(given: Given, s: Any, zero: Any) -> Any:
             here = at_step(inputs, None, given)._replace(params=_transposed(params) if transposed else params)
-            return self.r.recur(here, s)
+            return add_preactivations(self.r.cell, zero, self.r.recur(here, s))
 
-        return lambda s: vmap_n(one, inputs.batch_axes)(inputs.given.lasting(), s)
-
-    def recur_vjp(self, recur: Callable[[Any], Any], s: Any, z_bar: Any) -> Any:
-        """The VJP of `recur` at s for the cotangent of z_t, of which `recur` may have no part."""
-        zh, pull = jax.vjp(recur, s)
-        if not jax.tree.leaves(zh):
-            return None
-        return pull(jax.tree.map(lambda zh, z_bar: None if zh is None else z_bar, zh, z_bar, is_leaf=_is_none))[0]
+        return lambda s: vmap_n(one, inputs.batch_axes)(inputs.given.lasting(), s, zero)
 
     def looped(self, inputs: Inputs) -> tuple[Inputs, Any]:
         """The leaves in the loop: those of a sequence, with a copy of the params for each, and those of steps."""
@@ -116,9 +113,8 @@ class _Parts:
 
     def zeros(self, tree: Any) -> Any:
         """Zeros, sharded as the state is, for a tree with leaves (*B, ...)."""
-        return vmap_n(lambda a, s: match_sharding(jax.tree.map(jnp.zeros_like, a), s), self.inputs.batch_axes)(
-            tree, self.inputs.s_0
-        )
+        zeros = vmap_n(lambda a, s: match_sharding(jax.tree.map(jnp.zeros_like, a), s), self.inputs.batch_axes)
+        return zeros(tree, self.inputs.s_0)
 
     def spread(self, params: Any) -> Any:
         """Each leaf, repeated for every sequence, and sharded as the state is."""
@@ -129,7 +125,7 @@ class _Parts:
 
     def unspread(self, params: Any, bars: Any) -> Any:
         """The transpose of `spread`: sums over the batch."""
-        return jax.vjp(self.spread, params)[1](bars)[0]
+        return jax.vjp(self.spread, _wide(params))[1](bars)[0]
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ class Tangent:
         def body(ds_tm1: Any, stream: Any) -> Any:
             s_in, z_t, dz_t, ds_of_leaves_t, moved_t, noise_t, masks_t = stream
             ds_in = apply_reset(masks_t, ds_initial, ds_tm1)
-            dz_t = _filled(_sum(dz_t, jax.jvp(recur, (s_in,), (ds_in,))[1]), parts.zeros(z_t))
+            dz_t = _sum(dz_t, jax.jvp(recur, (s_in,), (ds_in,))[1])
             looped = lasting._replace(noise_steps=moved_t[0]), dlasting._replace(noise_steps=moved_t[1])
             step = partial(parts.step, inputs.given._replace(steps=noise_t))
             ds_t = jax.jvp(step, (looped[0], s_in, z_t), (looped[1], ds_in, dz_t))[1]
@@ -245,7 +241,7 @@ class Adjoint:
         layout = choose_layout(inputs.xs.shape[1:-1], members)
         recur = parts.recur(layout.transposed)
         wants_initial = any(on for on, name in zip(self.wanted, r.fields, strict=True) if name == "s_initial")
-        in_steps = members > 1 and small_weights(inputs.params, (inputs.xs, s_ins, zs), inputs.T)
+        in_steps = is_at_least(members, 2) and small_weights(inputs.params, (inputs.xs, s_ins, zs), inputs.T)
         at_once = r.select(inputs, parts.of_z) if in_steps else NOTHING
         whole = NOTHING._replace(params=at_once.params, noise=at_once.noise, constants=at_once.constants)
 
@@ -258,27 +254,29 @@ class Adjoint:
             step = partial(parts.step, inputs.given._replace(steps=noise_t))
             _, pull = jax.vjp(step, lasting._replace(noise_steps=steps_t), s_in, z_t)
             moved_bar, s_in_bar, z_bar = pull(s_bar)
-            s_in_bar = _sum(s_in_bar, parts.recur_vjp(recur, s_in, z_bar))
+            s_in_bar = _sum(s_in_bar, jax.vjp(recur, s_in)[1](z_bar)[0])
             if initial_bar is not None:
-                initial_bar = _sum(initial_bar, where_or(reset, s_in_bar, zero, absent=zero))
+                initial_bar = _sum(initial_bar, _wide(where_or(reset, s_in_bar, zero, absent=zero)))
             s_in_bar = where_or(reset, zero, s_in_bar, absent=s_in_bar)
-            looped_bar = _sum(looped_bar, moved_bar._replace(noise_steps=None))
+            looped_bar = _sum(looped_bar, _wide(moved_bar._replace(noise_steps=None)))
             emitted: Any = z_bar
             if in_steps:
                 moved = whole._replace(xs=at_once_t[0], noise_steps=at_once_t[1])
                 given = inputs.given._replace(steps=noise_t)
                 _, pull = jax.vjp(lambda moved: parts.preactivations_of_step(moved, x_t, given, s_in), moved)
                 emitted = pull(z_bar)[0]
-                whole_bar = Inputs(*map(_sum, whole_bar, emitted._replace(xs=None, noise_steps=None)))
+                whole_bar = Inputs(*map(_sum, whole_bar, _wide(emitted._replace(xs=None, noise_steps=None))))
                 emitted = NOTHING._replace(xs=emitted.xs, noise_steps=emitted.noise_steps)
             emitted = emitted, moved_bar.noise_steps, s_bar if any(parts.of_state) else None
             return (_sum(s_in_bar, kept), looped_bar, initial_bar, whole_bar), emitted
 
         start = (
             _filled(s_T_bar, zero),
-            parts.zeros(lasting),
-            zero if wants_initial else None,
-            parts.zeros(whole._replace(params=None))._replace(params=jax.tree.map(jnp.zeros_like, whole.params)),
+            parts.zeros(_wide(lasting)),
+            _wide(zero) if wants_initial else None,
+            parts.zeros(_wide(whole._replace(params=None)))._replace(
+                params=jax.tree.map(jnp.zeros_like, _wide(whole.params))
+            ),
         )
         streams = (
             s_ins, zs, s_bars, steps, (inputs.xs, inputs.noise_steps), (at_once.xs, at_once.noise_steps),
@@ -298,12 +296,12 @@ class Adjoint:
         moved = r.select(inputs, parts.in_loop).params
         gradients = NOTHING._replace(s_0=s_0_bar, s_initial=initial_bar, noise_steps=steps_bar)
         for part in (looped_bar._replace(params=parts.unspread(moved, looped_bar.params)), of_z, of_state):
-            gradients = Inputs(*map(_sum, gradients, part or NOTHING))
+            gradients = Inputs(*map(_sum, _wide(gradients), _wide(part or NOTHING)))
         gradients = r.tree.unflatten([None] * r.tree.num_leaves)._replace(
             **{name: a for name, a in gradients._asdict().items() if a is not None}
         )
         leaves = zip(r.tree.flatten_up_to(gradients), jax.tree.leaves(inputs), self.wanted, strict=True)
-        return [jnp.zeros_like(a) if bar is None else bar for bar, a, on in leaves if on]
+        return [jnp.zeros_like(a) if bar is None else bar.astype(a.dtype) for bar, a, on in leaves if on]
 
 
 def _merged(inputs: Inputs, moved: Inputs) -> Inputs:
@@ -326,6 +324,11 @@ def _sum(a: Any, b: Any) -> Any:
 def _filled(tree: Any, zero: Any) -> Any:
     """The tree, with zeros in place of None."""
     return zero if tree is None else jax.tree.map(lambda z, a: z if a is None else a, zero, tree)
+
+
+def _wide(tree: Any) -> Any:
+    """The same values in float32 or wider, so that a sum over many steps loses nothing."""
+    return jax.tree.map(lambda a: a.astype(at_least_float32(a.dtype)), tree)
 
 
 def _is_none(a: Any) -> bool:
