@@ -167,7 +167,7 @@ class Mixing(jl.RNN):
         return state._replace(h=params.b * (state.h @ params.w_h))
 
 
-def test_a_matrix_that_update_reads_has_its_gradient_after_the_loop():
+def test_a_matrix_of_update_has_its_gradient_after_the_loop():
     cell, constants = Mixing(3, 4), np.random.default_rng(1).normal(size=(5, 4, 4))
     xs = np.random.default_rng(2).normal(size=(5, 6, 3))
 

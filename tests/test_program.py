@@ -13,6 +13,7 @@ from programs import HLO, equations
 from tiers import slow_except
 
 import jax_lstm as jl
+from jax_lstm.engines import tangent
 from jax_lstm.engines.program import run_p
 
 T, B, P, I, H = 6, 4, 3, 2, 5
@@ -99,6 +100,19 @@ QUICK = [("LSTM", way) for way in WAYS if way != "data, then data"] + [("dropout
 def test_every_vmap_gives_the_values_and_derivatives_of_plain(name, way):
     close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
     jax.tree.map(close, derivatives(name, way, "hoisted"), derivatives(name, way, "plain"))
+
+
+@pytest.mark.parametrize(("name", "way"), [("LSTM", "params, then data"), ("dropout", "both, then data")])
+def test_weight_gradients_may_be_added_up_step_by_step(name, way, monkeypatch):
+    expected = derivatives(name, way, "plain")
+    asked = []
+    monkeypatch.setattr(tangent, "small_weights", lambda *sizes: asked.append(sizes) or True)  # as on one device
+    jax.clear_caches()
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), derivatives(name, way, "hoisted"), expected
+    )
+    assert asked
+    jax.clear_caches()
 
 
 def counts(f, *args):
@@ -239,7 +253,7 @@ def one_lstm():
     return CELLS["LSTM"], params, jnp.asarray(XS[0])
 
 
-def test_every_product_has_the_precision_of_the_place_of_the_call():
+def test_every_product_has_the_precision_of_the_call():
     cell, params, xs = one_lstm()
 
     def run(params, x):

@@ -52,10 +52,12 @@ def small_weights(params: Any, numbers_of_steps: Any, T: Any) -> bool:
     """Whether the gradients of the weights of many members are added up in the loop, step by step, on a CPU.
 
     One product after the loop would first copy all streams, with the axis of the members in front. That costs more than
-    adding to gradients which are not much larger than what a step reads.
+    adding to gradients which are not much larger than what a step reads. Devices that may share a batch would have to
+    exchange them at every step.
     """
     sizes = [sum(math.prod(a.shape) for a in jax.tree.leaves(tree)) for tree in (params, numbers_of_steps)]
-    return jax.default_backend() == "cpu" and is_at_least(2 * sizes[1] - T * sizes[0], 0)
+    one_device = jax.device_count() == 1 and not jax.sharding.get_abstract_mesh().axis_names
+    return jax.default_backend() == "cpu" and one_device and is_at_least(2 * sizes[1] - T * sizes[0], 0)
 
 
 def explain_layout() -> str:

@@ -23,6 +23,7 @@ from jax_lstm.checks import is_at_least
 from jax_lstm.engines.sharding import match_sharding
 
 Axes = tuple[int | None, ...]
+MAX_REPEATED = 16  # a vmap repeats arrays that it does not map if all are at most so many times what it maps
 
 
 class Function(Protocol):
@@ -186,11 +187,11 @@ def _batch(
     like, at = next((a, d) for a, d, m in zip(arrays, dims, is_mapped, strict=True) if m)
     shared = any(m and axis is None for m, axis in zip(is_mapped, in_axes, strict=True))
     size = like.shape[at]
-    # What would be repeated for every sequence, such as the data where only states are mapped, and what is not.
+    # How much would be repeated for every sequence, such as the data where only states are mapped.
     mapped_numbers = sum(a.size for a, m in zip(arrays, is_mapped, strict=True) if m)
     repeated = sum(a.size for a, m, axis in zip(arrays, is_mapped, in_axes, strict=True) if not m and axis is not None)
     moved = []
-    if shared or None in out_axes or not is_at_least(mapped_numbers - size * repeated, 0):
+    if shared or None in out_axes or not is_at_least(MAX_REPEATED * mapped_numbers - size * repeated, 0):
         program = replace(program, maps=(Map(size, is_mapped), *maps))
         for a, d, m, axis in zip(arrays, dims, is_mapped, in_axes, strict=True):
             moved.append(jax.numpy.moveaxis(a, d, axis or 0) if m else a)

@@ -54,7 +54,7 @@ def times(**ms):
     return {name.replace("_", " "): {"train": {"ms": t}, "forward": {"ms": t}} for name, t in ms.items()}
 
 
-def test_other_ways_of_ours_are_columns_of_the_brief_table_and_no_peers(monkeypatch):
+def test_other_ways_of_ours_are_columns_and_no_peers(monkeypatch):
     first = times(PyTorch=2.0, Haiku=5.0) | {"jax_lstm": times(a=2.0)["a"], "jax_lstm, vmap": times(a=3.0)["a"]}
     second = first | {"jax_lstm, batched": times(a=4.0)["a"], "jax_lstm, vmap": times(a=12.0)["a"]}
     assert tables.best(second, "train") == ("Haiku", 5.0)
