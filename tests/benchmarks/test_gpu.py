@@ -42,7 +42,7 @@ def test_a_dry_run_fills_every_row(tmp_path, monkeypatch):
     assert all(row["ok"] for row in rows["correctness"])
     assert len(rows["times"]) == 5
     assert len(rows["extras"]) == 2
-    assert len(rows["flags"]) == 5
+    assert len(rows["flags"]) == 6
     for row in (*rows["times"], *rows["extras"]):
         assert len(row["figures"]) >= 3  # PyTorch and Equinox need not be installed
         for figure in row["figures"].values():
