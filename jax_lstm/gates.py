@@ -204,8 +204,13 @@ def min_lstm_coefficients(z_f: Unit, z_i: Unit, z_g: Unit) -> tuple[Unit, Unit]:
 
     f/(f + i) is computed as σ(ln f − ln i), which neither overflows nor divides by zero.
     """
-    a = jax.nn.sigmoid(jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i))
+    a = jax.nn.sigmoid(log_ratio(z_f, z_i))
     return a, (1 - a) * z_g
+
+
+def log_ratio(z_f: Unit, z_i: Unit) -> Unit:
+    """ln f − ln i, with f = σ(z_f) and i = σ(z_i)."""
+    return jax.nn.log_sigmoid(z_f) - jax.nn.log_sigmoid(z_i)
 
 
 def min_gru_coefficients(z_z: Unit, z_g: Unit) -> tuple[Unit, Unit]:

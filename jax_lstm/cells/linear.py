@@ -92,7 +92,7 @@ class LinearRecurrentCell(SplitCell):
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """The coefficients a(z) and b(z) of one step, each (H,), from z (Z,)."""
 
-    def project(self, params: Any, x: Float[Array, " I"]) -> Float[Array, " Z"]:
+    def project(self, params: Any, x: Float[Array, " I"]) -> Any:
         """The input's part of the pre-activation: zx = x w_x, (Z,) from x (I,)."""
         return product(bounded(x, params.w_x.dtype), params.w_x, self.compute_dtype)
 
@@ -100,7 +100,7 @@ class LinearRecurrentCell(SplitCell):
         """None: there are no recurrent weights."""
         return
 
-    def update(self, params: Any, state: Any, z: Float[Array, " Z"]) -> Any:
+    def update(self, params: Any, state: Any, z: Any) -> Any:
         """The next state: h_t = a(z) ⊙ h_{t−1} + b(z); b is added to z here."""
         return self.state_type(linear_state(state.h, *self.coefficients(z + params.b)))
 

@@ -12,6 +12,7 @@ comparison with cells whose gates read h.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -36,6 +37,13 @@ class MinLSTMState(NamedTuple):
     """State of a `MinLSTM`: h (H,), which is also its output."""
 
     h: Float[Array, " H"]
+
+
+class MinLSTMPreactivation(NamedTuple):
+    """What the loop of a `MinLSTM` reads of an input: ln f − ln i, and z_g, the candidate; each (H,)."""
+
+    log_ratio: Float[Array, " H"]
+    g: Float[Array, " H"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,21 @@ class MinLSTM(LinearRecurrentCell):
             MinLSTMState(h), h (H,).
         """
         return MinLSTMState(jnp.zeros(self.hidden_size, params.w_x.dtype))
+
+    def project(self, params: MinLSTMParams, x: Float[Array, " I"]) -> MinLSTMPreactivation:
+        """ln f − ln i and z_g, each (H,), from one x (I,). The loop computes the rest of a step: σ of the first."""
+        z_f, z_i, z_g = jnp.split(super().project(params, x) + params.b, 3)
+        return MinLSTMPreactivation(gates.log_ratio(z_f, z_i), z_g)
+
+    def update(self, params: MinLSTMParams, state: MinLSTMState, z: MinLSTMPreactivation) -> MinLSTMState:
+        """The next state: h_t = a ⊙ h_{t−1} + (1 − a) ⊙ z_g, with a = f/(f + i) = σ(ln f − ln i)."""
+        a = jax.nn.sigmoid(z.log_ratio)
+        return MinLSTMState(gates.linear_state(state.h, a, (1 - a) * z.g))
+
+    def affine(self, params: MinLSTMParams, x: Float[Array, " I"]) -> tuple[MinLSTMState, MinLSTMState]:
+        """The coefficients of the step h_t = a ⊙ h_{t−1} + b for one input x (I,): (a, b), each a state with h (H,)."""
+        a, b = self.coefficients(super().project(params, x) + params.b)
+        return MinLSTMState(a), MinLSTMState(b)
 
     def coefficients(self, z: Float[Array, " Z"]) -> tuple[Float[Array, " H"], Float[Array, " H"]]:
         """The coefficients of one step, each (H,): f/(f + i) and i/(f + i) ⊙ z_g, from the pre-activations (3H,)."""
