@@ -11,8 +11,9 @@ functions. The tangent and the adjoint compute these again, each in a loop of it
 
 The adjoint recurrence is backpropagation through time as written by hand. Its loop multiplies by the recurrent weights
 only, and the gradient of each weight is one matrix product after the loop. Differentiating the forward loop would add a
-gradient as large as the weights at every step. A parameter that `update` reads, such as a bias, is a vector. Its
-gradient is added up in the loop, for each sequence by itself: devices that share a batch exchange nothing there.
+gradient as large as the weights at every step. The gradient of a vector that `update` reads, such as a bias, is added
+up in the loop, for each sequence by itself: devices that share a batch exchange nothing there. The gradient of a matrix
+that `update` or `mix` reads is computed after the loop.
 """
 
 import math
@@ -243,10 +244,10 @@ class Adjoint:
         wants_initial = any(on for on, name in zip(self.wanted, r.fields, strict=True) if name == "s_initial")
         in_steps = is_at_least(members, 2) and small_weights(inputs.params, (inputs.xs, s_ins, zs), inputs.T)
         at_once = r.select(inputs, parts.of_z) if in_steps else NOTHING
-        whole = NOTHING._replace(params=at_once.params, noise=at_once.noise, constants=at_once.constants)
+        summed = NOTHING._replace(params=at_once.params, noise=at_once.noise, constants=at_once.constants)
 
         def body(carry: Any, stream: Any) -> Any:
-            s_bar, looped_bar, initial_bar, whole_bar = carry
+            s_bar, looped_bar, initial_bar, summed_bar = carry
             s_in, z_t, s_bar_t, steps_t, (x_t, noise_t), at_once_t, (mask, reset) = stream
             s_bar = _sum(s_bar, s_bar_t)
             kept = where_or(mask, zero, s_bar, absent=None)
@@ -261,21 +262,21 @@ class Adjoint:
             looped_bar = _sum(looped_bar, _wide(moved_bar._replace(noise_steps=None)))
             emitted: Any = z_bar
             if in_steps:
-                moved = whole._replace(xs=at_once_t[0], noise_steps=at_once_t[1])
+                moved = summed._replace(xs=at_once_t[0], noise_steps=at_once_t[1])
                 given = inputs.given._replace(steps=noise_t)
                 _, pull = jax.vjp(lambda moved: parts.preactivations_of_step(moved, x_t, given, s_in), moved)
                 emitted = pull(z_bar)[0]
-                whole_bar = Inputs(*map(_sum, whole_bar, _wide(emitted._replace(xs=None, noise_steps=None))))
+                summed_bar = Inputs(*map(_sum, summed_bar, _wide(emitted._replace(xs=None, noise_steps=None))))
                 emitted = NOTHING._replace(xs=emitted.xs, noise_steps=emitted.noise_steps)
             emitted = emitted, moved_bar.noise_steps, s_bar if any(parts.of_state) else None
-            return (_sum(s_in_bar, kept), looped_bar, initial_bar, whole_bar), emitted
+            return (_sum(s_in_bar, kept), looped_bar, initial_bar, summed_bar), emitted
 
         start = (
             _filled(s_T_bar, zero),
             parts.zeros(_wide(lasting)),
             _wide(zero) if wants_initial else None,
-            parts.zeros(_wide(whole._replace(params=None)))._replace(
-                params=jax.tree.map(jnp.zeros_like, _wide(whole.params))
+            parts.zeros(_wide(summed._replace(params=None)))._replace(
+                params=jax.tree.map(jnp.zeros_like, _wide(summed.params))
             ),
         )
         streams = (
@@ -284,14 +285,14 @@ class Adjoint:
         )  # fmt: skip
         with jax.named_scope("adjoint_loop"):
             ends, emitted = jax.lax.scan(body, start, streams, reverse=not r.reverse, unroll=layout.unroll)
-        (s_0_bar, looped_bar, initial_bar, whole_bar), (z_bars, steps_bar, s_bars_of_leaves) = ends, emitted
+        (s_0_bar, looped_bar, initial_bar, summed_bar), (z_bars, steps_bar, s_bars_of_leaves) = ends, emitted
 
         def vjp(f: Callable, flags: Sequence[bool], cotangents: Any) -> Any:
             """The gradients of f, a function of the flagged leaves; None if there are none."""
             return jax.vjp(f, r.select(inputs, flags))[1](cotangents)[0] if any(flags) else None
 
         with jax.named_scope("weight_gradient"):
-            of_z = Inputs(*map(_sum, whole_bar, z_bars)) if in_steps else vjp(parts.preactivations, parts.of_z, z_bars)
+            of_z = Inputs(*map(_sum, summed_bar, z_bars)) if in_steps else vjp(parts.preactivations, parts.of_z, z_bars)
             of_state = vjp(parts.states, parts.of_state, s_bars_of_leaves)
         moved = r.select(inputs, parts.in_loop).params
         gradients = NOTHING._replace(s_0=s_0_bar, s_initial=initial_bar, noise_steps=steps_bar)
