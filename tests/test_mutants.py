@@ -53,6 +53,12 @@ MUTANTS = {
         "return [a if is_mapped else a.take(0, axis) for a, axis, is_mapped in results]",
         "tests/test_program.py::test_every_vmap_gives_the_values_and_derivatives_of_plain[LSTM-params]",
     ),
+    "a known gate without a second derivative": (
+        "engines/saving.py",
+        "if isinstance(dy, SymbolicZero) else dy",
+        "",
+        "tests/test_saving.py::test_derivatives_of_every_order_equal_those_of_plain[projection]",
+    ),
     "forget bias dropped": (
         "cells/lstm.py",
         'biases["f"] = forget_biases(keys[2], H, dtype, forget_bias, chrono)',

@@ -3,7 +3,7 @@
     z_t = project(params, x_t) + recur(params, s_{t−1})
     s_t = mix(params, update(params, s_{t−1}, z_t))
 
-For derivatives (tangent.py) the forward loop saves s_{t−1} and z_t.
+For derivatives (tangent.py) the forward loop saves s_{t−1}, and z_t or the gates (saving.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from jax_lstm.engines.engine import Given, Inputs
 from jax_lstm.engines.layout import choose_layout, vmap_n, vmap_time_and_batch
 from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
 from jax_lstm.engines.program import Axes
+from jax_lstm.engines.saving import Saving, choose_saving
 
 # Where the batch axes of each field of `Inputs` are; params have none.
 AXES = dict(zip(Inputs._fields, (None, 0, 0, 1, 1, 0, 0, 1, 1), strict=True))
@@ -90,10 +91,25 @@ class Recurrence:
         jaxpr = jax.make_jaxpr(f)(inputs, *shapes).jaxpr
         return list(pe.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][: self.tree.num_leaves])
 
+    def saving(self, inputs: Inputs, active: Sequence[bool]) -> Saving:
+        """What the forward loop saves for the derivative by the leaves that are `active`."""
+
+        def update(fixed: Inputs, moved: Inputs, s: Any, z: Any) -> Any:
+            return self.update(merged(fixed, moved), s, z)
+
+        one = self.one_step(inputs)
+        z = jax.eval_shape(self.preactivation, one, one.s_0)
+        return choose_saving(update, one, self.select(one, active), one.s_0, z)
+
     def select(self, inputs: Inputs, flags: Sequence[bool]) -> Inputs:
         """The leaves that are flagged; None in place of the others."""
         leaves = zip(self.tree.flatten_up_to(inputs), flags, strict=True)
         return self.tree.unflatten([a if flag else None for a, flag in leaves])
+
+
+def merged(inputs: Inputs, moved: Inputs) -> Inputs:
+    """The inputs, with the leaves of `moved` that are not None."""
+    return jax.tree.map(lambda m, a: a if m is None else m, moved, inputs, is_leaf=lambda m: m is None)
 
 
 def at_step(inputs: Inputs, x: Any, given: Given) -> Inputs:
@@ -103,10 +119,10 @@ def at_step(inputs: Inputs, x: Any, given: Given) -> Inputs:
 
 @dataclass(frozen=True)
 class Forward:
-    """(s_T, all s_t), and with `residuals` also all s_{t−1}, after resets, and all z_t, from the leaves of `Inputs`."""
+    """(s_T, all s_t), and with `saving` also all s_{t−1}, after resets, and `Saved`, from the leaves of `Inputs`."""
 
     recurrence: Recurrence
-    residuals: bool = False
+    saving: Saving | None = None
 
     @property
     def in_axes(self) -> Axes:
@@ -116,7 +132,7 @@ class Forward:
     @property
     def out_axes(self) -> Any:
         """The batch axes of the results."""
-        return (0, 1, 1, 1) if self.residuals else (0, 1)
+        return (0, 1) if self.saving is None else (0, 1, 1, 1)
 
     def __call__(self, members: int, *leaves: Any) -> Any:
         r, inputs = self.recurrence, self.recurrence.tree.unflatten(leaves)
@@ -129,14 +145,17 @@ class Forward:
             here = at_step(inputs, zx if layout.inline else None, given)
             zx = r.project(here) if layout.inline else zx
             z = add_preactivations(r.cell, zx, r.recur(here, s))
-            return r.mix(here, r.update(here, s, z)), z
+            if self.saving is None:
+                return r.mix(here, r.update(here, s, z)), None
+            u, saved = self.saving.forward(r.update, here, s, z)
+            return r.mix(here, u), saved
 
         def body(s_tm1: Any, stream: Any) -> Any:
             zx_t, noise_t, masks_t = stream
             s_in = apply_reset(masks_t, inputs.s_initial, s_tm1)
-            s_t, z_t = vmap_n(step, n)(s_in, zx_t, inputs.given._replace(steps=noise_t))
+            s_t, saved_t = vmap_n(step, n)(s_in, zx_t, inputs.given._replace(steps=noise_t))
             s_t = apply_mask(masks_t, s_tm1, s_t)
-            return s_t, (s_t, s_in, z_t) if self.residuals else (s_t,)
+            return s_t, (s_t,) if self.saving is None else (s_t, s_in, saved_t)
 
         with jax.named_scope("loop"):
             streams = zxs, inputs.noise_steps, masks

@@ -1,7 +1,7 @@
 """The tangent of a recurrence, and the transpose of that, the adjoint recurrence.
 
-With s_{t−1} and z_t of all steps, which the forward loop has saved, all other values of a step are elementwise
-functions. The tangent and the adjoint compute these again, each in a loop of its own:
+With s_{t−1} and z_t of all steps, all other values of a step are elementwise functions. The forward loop saves
+s_{t−1}, and z_t or the gates (saving.py). The tangent and the adjoint compute the rest again, each in its own loop:
 
     dz_t = JVP of project and recur for (dparams, dx_t), with s_{t−1} held fixed    all steps at once, before the loop
     ds_t = JVP of mix ∘ update at (s_{t−1}, z_t) for (ds_{t−1}, dz_t + JVP of recur for ds_{t−1})             the loop
@@ -31,7 +31,8 @@ from jax_lstm.engines.engine import Given, Inputs
 from jax_lstm.engines.layout import choose_layout, small_weights, vmap_n
 from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset, where_or
 from jax_lstm.engines.program import Axes
-from jax_lstm.engines.recurrence import NOTHING, Recurrence, at_step
+from jax_lstm.engines.recurrence import NOTHING, Recurrence, at_step, merged
+from jax_lstm.engines.saving import Saved, again
 from jax_lstm.engines.sharding import match_sharding
 from jax_lstm.gates import at_least_float32
 
@@ -44,10 +45,11 @@ class _Parts:
     of_state: those that `mix` reads, and larger ones that `update` reads, such as a matrix; for all steps at once.
     """
 
-    def __init__(self, r: Recurrence, active: Sequence[bool], inputs: Inputs, s_ins: Any, zs: Any):
-        self.r, self.inputs, self.s_ins, self.zs = r, inputs, s_ins, zs
+    def __init__(self, r: Recurrence, active: Sequence[bool], inputs: Inputs, s_ins: Any, saved: Saved):
+        self.r, self.inputs, self.s_ins, self.y = r, inputs, s_ins, saved.y
         one = r.one_step(inputs)
         z = jax.eval_shape(r.preactivation, one, one.s_0)
+        self.zs = self.filled(saved.z, z)
         u = jax.eval_shape(r.update, one, one.s_0, z)
 
         def flags(f: Callable, *shapes: Any) -> list[bool]:
@@ -67,33 +69,37 @@ class _Parts:
 
     def preactivations(self, moved: Inputs) -> Any:
         """All z_t, with s_{t−1} held fixed."""
-        return self.r.at_every_step(self.r.preactivation, _merged(self.inputs, moved), self.s_ins)
+        return self.r.at_every_step(self.r.preactivation, merged(self.inputs, moved), self.s_ins)
 
     def preactivations_of_step(self, moved: Inputs, x: Any, given: Given, s: Any) -> Any:
         """z_t of every sequence, with s_{t−1} held fixed; `moved` are the leaves at this step."""
         per_sequence = NOTHING._replace(xs=0, noise_steps=0, noise=0, constants=0)
 
         def one(moved: Inputs, x: Any, given: Given, s: Any) -> Any:
-            return self.r.preactivation(_merged(at_step(self.inputs, x, given), moved), s)
+            return self.r.preactivation(merged(at_step(self.inputs, x, given), moved), s)
 
         for _ in range(self.inputs.batch_axes):
             one = jax.vmap(one, (per_sequence, 0, 0, 0))
         return one(moved, x, given, s)
 
+    def update(self, inputs: Inputs, s: Any, z: Any, y: Any) -> Any:
+        """The state before `mix`, of one step of one sequence, from what was saved."""
+        return again(self.r.update, y, inputs, s, z)
+
     def states(self, moved: Inputs) -> Any:
         """All s_t, with s_{t−1}, z_t and the leaves in the loop held fixed."""
-        r, of_update = self.r, _merged(self.inputs, self.r.select(moved, self.large))
-        us = r.at_every_step(r.update, of_update, self.s_ins, self.zs)
-        return r.at_every_step(r.mix, _merged(self.inputs, r.select(moved, self.of_mix)), us)
+        r, of_update = self.r, merged(self.inputs, self.r.select(moved, self.large))
+        us = r.at_every_step(self.update, of_update, self.s_ins, self.zs, self.y)
+        return r.at_every_step(r.mix, merged(self.inputs, r.select(moved, self.of_mix)), us)
 
-    def step(self, given: Given, looped: Inputs, s: Any, z: Any) -> Any:
+    def step(self, given: Given, y: Any, looped: Inputs, s: Any, z: Any) -> Any:
         """s_t of every sequence, from s_{t−1} and z_t; `looped` has the leaves that `update` reads."""
 
-        def one(given: Given, looped: Inputs, s: Any, z: Any) -> Any:
+        def one(given: Given, y: Any, looped: Inputs, s: Any, z: Any) -> Any:
             here = at_step(self.inputs, None, given)
-            return self.r.mix(here, self.r.update(_merged(here, looped), s, z))
+            return self.r.mix(here, self.update(merged(here, looped), s, z, y))
 
-        return vmap_n(one, self.inputs.batch_axes)(given, looped, s, z)
+        return vmap_n(one, self.inputs.batch_axes)(given, y, looped, s, z)
 
     def recur(self, transposed: bool = False) -> Callable[[Any], Any]:
         """z_t of every sequence as a function of s_{t−1}, with a zero in place of the input's part."""
@@ -111,6 +117,15 @@ class _Parts:
         """The leaves in the loop: those of a sequence, with a copy of the params for each, and those of steps."""
         params, _, _, _, steps, noise, constants, *_ = self.r.select(inputs, self.in_loop)
         return NOTHING._replace(params=self.spread(params), noise=noise, constants=constants), steps
+
+    def filled(self, saved_zs: Any, z: Any) -> Any:
+        """The saved leaves of all z_t, and zeros in place of the others, which are not read; z gives their shapes."""
+
+        def zeros(inputs: Inputs, s: Any) -> Any:
+            return match_sharding(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), z), s)
+
+        zs = self.r.at_every_step(zeros, self.inputs, self.s_ins)
+        return jax.tree.map(lambda zero, saved: zero if saved is None else saved, zs, saved_zs)
 
     def zeros(self, tree: Any) -> Any:
         """Zeros, sharded as the state is, for a tree with leaves (*B, ...)."""
@@ -133,18 +148,18 @@ class _Parts:
 class Tangent:
     """(ds_T, all ds_t), linear in the tangents of the leaves of `Inputs` that are `active`.
 
-    From the leaves of `Inputs`, those of all s_{t−1} and of all z_t, and the tangents.
+    From the leaves of `Inputs`, those of all s_{t−1}, those of `Saved` of all steps, and the tangents.
     """
 
     recurrence: Recurrence
-    z_tree: Any
+    saved_tree: Any
     active: tuple[bool, ...]
 
     @property
     def residual_axes(self) -> Axes:
         """The batch axes of all arguments but the tangents."""
         r = self.recurrence
-        return r.in_axes + (1,) * (r.state_tree.num_leaves + self.z_tree.num_leaves)
+        return r.in_axes + (1,) * (r.state_tree.num_leaves + self.saved_tree.num_leaves)
 
     @property
     def in_axes(self) -> Axes:
@@ -157,13 +172,13 @@ class Tangent:
         return 0, 1
 
     def residuals(self, arrays: Sequence[Any]) -> tuple[Inputs, Any, Any, list[Any]]:
-        """The inputs, all s_{t−1}, all z_t, and the other arrays."""
+        """The inputs, all s_{t−1}, `Saved` of all steps, and the other arrays."""
         r = self.recurrence
         ends = r.tree.num_leaves, r.tree.num_leaves + r.state_tree.num_leaves, len(self.residual_axes)
         return (
             r.tree.unflatten(arrays[: ends[0]]),
             r.state_tree.unflatten(arrays[ends[0] : ends[1]]),
-            self.z_tree.unflatten(arrays[ends[1] : ends[2]]),
+            self.saved_tree.unflatten(arrays[ends[1] : ends[2]]),
             list(arrays[ends[2] :]),
         )
 
@@ -173,10 +188,10 @@ class Tangent:
         return Adjoint(self, tuple(on and next(wanted) for on in self.active), nonzero)
 
     def __call__(self, members: int, *arrays: Any) -> Any:
-        inputs, s_ins, zs, moved = self.residuals(arrays)
+        inputs, s_ins, saved, moved = self.residuals(arrays)
         r, tangents = self.recurrence, iter(moved)
         dinputs = r.tree.unflatten([next(tangents) if on else None for on in self.active])
-        parts = _Parts(r, self.active, inputs, s_ins, zs)
+        parts = _Parts(r, self.active, inputs, s_ins, saved)
 
         def jvp(f: Callable, flags: Sequence[bool]) -> Any:
             """The tangent of f, a function of the flagged leaves; None if there are none."""
@@ -191,17 +206,17 @@ class Tangent:
         recur = parts.recur()
 
         def body(ds_tm1: Any, stream: Any) -> Any:
-            s_in, z_t, dz_t, ds_of_leaves_t, moved_t, noise_t, masks_t = stream
+            s_in, z_t, y_t, dz_t, ds_of_leaves_t, moved_t, noise_t, masks_t = stream
             ds_in = apply_reset(masks_t, ds_initial, ds_tm1)
             dz_t = _sum(dz_t, jax.jvp(recur, (s_in,), (ds_in,))[1])
             looped = lasting._replace(noise_steps=moved_t[0]), dlasting._replace(noise_steps=moved_t[1])
-            step = partial(parts.step, inputs.given._replace(steps=noise_t))
+            step = partial(parts.step, inputs.given._replace(steps=noise_t), y_t)
             ds_t = jax.jvp(step, (looped[0], s_in, z_t), (looped[1], ds_in, dz_t))[1]
             ds_t = apply_mask(masks_t, ds_tm1, _sum(ds_t, ds_of_leaves_t))
             return ds_t, ds_t
 
         masks = StepMasks(inputs.mask, inputs.reset)
-        streams = s_ins, zs, dzs, ds_of_leaves, (steps, dsteps), inputs.noise_steps, masks
+        streams = s_ins, parts.zs, parts.y, dzs, ds_of_leaves, (steps, dsteps), inputs.noise_steps, masks
         layout = choose_layout(inputs.xs.shape[1:-1], members)
         with jax.named_scope("tangent_loop"):
             return jax.lax.scan(body, ds_0, streams, reverse=r.reverse, unroll=layout.unroll)
@@ -211,8 +226,8 @@ class Tangent:
 class Adjoint:
     """The transpose of a `Tangent`: the gradients of the leaves of `Inputs` that are `wanted`.
 
-    From the leaves of `Inputs`, those of all s_{t−1} and of all z_t, and the cotangents of s_T and of all s_t, of
-    which only those that are `nonzero` are given.
+    From the leaves of `Inputs`, those of all s_{t−1}, those of `Saved` of all steps, and the cotangents of s_T and of
+    all s_t, of which only those that are `nonzero` are given.
     """
 
     tangent: Tangent
@@ -232,27 +247,27 @@ class Adjoint:
         return [axis for axis, on in zip(self.tangent.recurrence.in_axes, self.wanted, strict=True) if on]
 
     def __call__(self, members: int, *arrays: Any) -> list[Any]:
-        inputs, s_ins, zs, given_bars = self.tangent.residuals(arrays)
+        inputs, s_ins, saved, given_bars = self.tangent.residuals(arrays)
         r, bars, n = self.tangent.recurrence, iter(given_bars), self.tangent.recurrence.state_tree.num_leaves
         bars = [next(bars) if on else None for on in self.nonzero]
         s_T_bar, s_bars = r.state_tree.unflatten(bars[:n]), r.state_tree.unflatten(bars[n:])
-        parts = _Parts(r, self.wanted, inputs, s_ins, zs)
+        parts = _Parts(r, self.wanted, inputs, s_ins, saved)
         lasting, steps = parts.looped(inputs)
         zero = parts.zero
         layout = choose_layout(inputs.xs.shape[1:-1], members)
         recur = parts.recur(layout.transposed)
         wants_initial = any(on for on, name in zip(self.wanted, r.fields, strict=True) if name == "s_initial")
-        in_steps = is_at_least(members, 2) and small_weights(inputs.params, (inputs.xs, s_ins, zs), inputs.T)
+        in_steps = is_at_least(members, 2) and small_weights(inputs.params, (inputs.xs, s_ins, saved), inputs.T)
         at_once = r.select(inputs, parts.of_z) if in_steps else NOTHING
         summed = NOTHING._replace(params=at_once.params, noise=at_once.noise, constants=at_once.constants)
 
         def body(carry: Any, stream: Any) -> Any:
             s_bar, looped_bar, initial_bar, summed_bar = carry
-            s_in, z_t, s_bar_t, steps_t, (x_t, noise_t), at_once_t, (mask, reset) = stream
+            s_in, z_t, y_t, s_bar_t, steps_t, (x_t, noise_t), at_once_t, (mask, reset) = stream
             s_bar = _sum(s_bar, s_bar_t)
             kept = where_or(mask, zero, s_bar, absent=None)
             s_bar = where_or(mask, s_bar, zero, absent=s_bar)
-            step = partial(parts.step, inputs.given._replace(steps=noise_t))
+            step = partial(parts.step, inputs.given._replace(steps=noise_t), y_t)
             _, pull = jax.vjp(step, lasting._replace(noise_steps=steps_t), s_in, z_t)
             moved_bar, s_in_bar, z_bar = pull(s_bar)
             s_in_bar = _sum(s_in_bar, jax.vjp(recur, s_in)[1](z_bar)[0])
@@ -280,7 +295,7 @@ class Adjoint:
             ),
         )
         streams = (
-            s_ins, zs, s_bars, steps, (inputs.xs, inputs.noise_steps), (at_once.xs, at_once.noise_steps),
+            s_ins, parts.zs, parts.y, s_bars, steps, (inputs.xs, inputs.noise_steps), (at_once.xs, at_once.noise_steps),
             StepMasks(inputs.mask, inputs.reset),
         )  # fmt: skip
         with jax.named_scope("adjoint_loop"):
@@ -303,11 +318,6 @@ class Adjoint:
         )
         leaves = zip(r.tree.flatten_up_to(gradients), jax.tree.leaves(inputs), self.wanted, strict=True)
         return [jnp.zeros_like(a) if bar is None else bar.astype(a.dtype) for bar, a, on in leaves if on]
-
-
-def _merged(inputs: Inputs, moved: Inputs) -> Inputs:
-    """The inputs, with the leaves of `moved` that are not None."""
-    return jax.tree.map(lambda m, a: a if m is None else m, moved, inputs, is_leaf=_is_none)
 
 
 def _transposed(params: Any) -> Any:
