@@ -1,0 +1,147 @@
+"""What the formats share: read arrays, take a cell apart into layers and directions, and put it together again.
+
+A part is one cell with its params. A layer is a list of one part, or of two: forward and backward.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_lstm import checks
+from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams
+from jax_lstm.layers.dropout import Dropout
+from jax_lstm.layers.stack import Stack
+
+Part = tuple[Any, Any]
+Layer = list[Part]
+T = TypeVar("T")
+
+# Options that say how `init` draws weights, or what a key does: they leave no trace in the weights.
+OF_TRAINING = ("forget_bias", "chrono", "inputs", "hidden", "dropout")
+# Where a feature that a format lacks can go instead; any other feature: safetensors.
+CLOSEST = {
+    "peephole": "onnx",
+    "clip": "onnx",
+    "coupled": "onnx",
+    "activation": "onnx",
+    "gate_activation": "onnx",
+    "cell_activation": "onnx",
+    "output_activation": "onnx",
+    "residual": "onnx",
+    "reset_after": "onnx",
+    "projection": "torch",
+}
+
+
+def read_array(caller: str, name: str, value: Any) -> np.ndarray:
+    """A leaf as a NumPy array of floats: a NumPy or JAX array, or a tensor of PyTorch, which is not imported."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float().numpy().astype(jnp.bfloat16) if str(value.dtype) == "torch.bfloat16" else value.numpy()
+    if not checks.is_array(value):
+        raise TypeError(f"{caller}: {name} must be an array, but is {checks.of_type(value)}")
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{caller}: {name} must hold floats, but holds {array.dtype}; cast it to float32")
+    if array.dtype == np.float64 and jnp.result_type(float) != jnp.float64:
+        raise TypeError(
+            f"{caller}: {name} is float64, but jax_enable_x64 is off; turn it on, or cast the weights to float32"
+        )
+    return array
+
+
+def check_shape(caller: str, name: str, array: np.ndarray, shape: tuple[int, ...], why: str) -> None:
+    """Check the shape of a leaf; `why` says what it follows from."""
+    if array.shape != shape:
+        advice = "; transpose it" if array.shape == shape[::-1] else ""
+        raise ValueError(f"{caller}: {name} must have shape {shape}, {why}, but has {array.shape}{advice}")
+
+
+def checked(caller: str, cell: Any, params: Any) -> Part:
+    """(cell, params), with params as JAX arrays, checked as everywhere."""
+    return cell, checks.check_params(caller, checks.check_cell(caller, cell), params)[0]
+
+
+def assembled(layers: Sequence[Layer]) -> Part:
+    """One cell of all layers, the lowest first, and its params."""
+    parts = [layer[0] if len(layer) == 1 else _bidirectional(*layer) for layer in layers]
+    if len(parts) == 1:
+        return parts[0]
+    return Stack(tuple(cell for cell, _ in parts)), tuple(params for _, params in parts)
+
+
+def _bidirectional(forward: Part, backward: Part) -> Part:
+    return Bidirectional(forward[0], backward[0]), BidirectionalParams(forward[1], backward[1])
+
+
+def layers_of(caller: str, form: str, cell: Any, params: Any, has: Collection[str] = ()) -> list[Layer]:
+    """The layers of a cell, the lowest first. `form` names the other library, `has` the options of layers that it has."""
+    check_options(caller, form, cell, ("cell", "cells", "forward", "backward", *has), only=Dropout | Stack)
+    if isinstance(cell, Dropout):
+        return layers_of(caller, form, cell.cell, params, has)
+    if isinstance(cell, Stack):
+        return [
+            layer for one, p in zip(cell.cells, params, strict=True) for layer in layers_of(caller, form, one, p, has)
+        ]
+    if isinstance(cell, Bidirectional):
+        directions = zip((cell.forward, cell.backward), params, strict=True)
+        layers = [layers_of(caller, form, one, p, has) for one, p in directions]
+        if any(len(layer) != 1 or len(layer[0]) != 1 for layer in layers):
+            raise NotImplementedError(
+                f"{caller}: {form} has one cell for each direction of a layer, but this Bidirectional holds layers; "
+                "put a Bidirectional around each cell, and a Stack around them"
+            )
+        return [[layer[0][0] for layer in layers]]
+    return [[(cell, params)]]
+
+
+def check_options(caller: str, form: str, cell: Any, has: Collection[str], only: Any = object) -> None:
+    """Refuse a cell with an option, other than those in `has`, that is not at its default."""
+    if not isinstance(cell, only):
+        return
+    for field in fields(cell):
+        value, usual = getattr(cell, field.name), field.default
+        if usual is MISSING or field.name in OF_TRAINING or field.name in has or value == usual:
+            continue
+        if field.name == "compute_dtype":
+            advice = "use dataclasses.replace(cell, compute_dtype=None) if products in the params' dtype are fine"
+        else:
+            advice = f"interop.{CLOSEST.get(field.name, 'safetensors')} keeps it"
+        name = type(cell).__name__
+        raise NotImplementedError(f"{caller}: {form} has no {field.name}={value!r} of {name}; {advice}")
+
+
+def no_such_cell(caller: str, form: str, cell: Any, has: str) -> NotImplementedError:
+    """The error for a cell that a format does not have; `has` lists those that it has."""
+    return NotImplementedError(
+        f"{caller}: {form} has no {type(cell).__name__}, only {has}; interop.safetensors keeps every cell"
+    )
+
+
+def reordered(array: np.ndarray, there: str, here: str, axis: int = 0) -> np.ndarray:
+    """The gates along this axis, one letter each, in the order `here` instead of `there`."""
+    gates = dict(zip(there, np.split(array, len(there), axis), strict=True))
+    return np.concatenate([gates[name] for name in here], axis)
+
+
+def as_numpy(params: Any) -> Any:
+    """The params with NumPy arrays as leaves, which the caller owns."""
+    return jax.tree.map(np.array, params)
+
+
+def only_names(caller: str, names: Iterable[str], known: Collection[str], source: str) -> None:
+    """Refuse a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{caller}: {name!r} in {source} is no weight of a recurrent layer; leave it out")
+
+
+def check_mapping(caller: str, name: str, value: Any) -> Mapping[str, Any]:
+    """Check that this is a dict of arrays."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{caller}: {name} must be a dict of arrays, but is {checks.of_type(value)}")
+    return value
