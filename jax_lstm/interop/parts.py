@@ -79,7 +79,7 @@ def _bidirectional(forward: Part, backward: Part) -> Part:
 
 
 def layers_of(caller: str, form: str, cell: Any, params: Any, has: Collection[str] = ()) -> list[Layer]:
-    """The layers of a cell, the lowest first. `form` names the other library, `has` the options of layers that it has."""
+    """The layers of a cell, the lowest first. `form` names the other library, `has` the layers' options that it has."""
     check_options(caller, form, cell, ("cell", "cells", "forward", "backward", *has), only=Dropout | Stack)
     if isinstance(cell, Dropout):
         return layers_of(caller, form, cell.cell, params, has)

@@ -1,0 +1,1 @@
+"""Weights in ONNX files: `load` reads LSTM, GRU and RNN nodes, `dump` writes a model that onnxruntime runs."""
