@@ -43,7 +43,7 @@ def read_array(caller: str, name: str, value: Any) -> np.ndarray:
         value = value.detach().cpu()
         value = value.float().numpy().astype(jnp.bfloat16) if str(value.dtype) == "torch.bfloat16" else value.numpy()
     if not checks.is_array(value):
-        raise TypeError(f"{caller}: {name} must be an array, but is {checks.of_type(value)}")
+        raise TypeError(f"{caller}: {name} must be an array, but is {checks.shown(value)}")
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{caller}: {name} must hold floats, but holds {array.dtype}; cast it to float32")
@@ -143,5 +143,5 @@ def only_names(caller: str, names: Iterable[str], known: Collection[str], source
 def check_mapping(caller: str, name: str, value: Any) -> Mapping[str, Any]:
     """Check that this is a dict of arrays."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{caller}: {name} must be a dict of arrays, but is {checks.of_type(value)}")
+        raise TypeError(f"{caller}: {name} must be a dict of arrays, but is {checks.shown(value)}")
     return value

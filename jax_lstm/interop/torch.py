@@ -71,7 +71,7 @@ def load(state_dict: Mapping[str, Any], prefix: str = "", *, nonlinearity: str =
     caller = "interop.torch.load"
     if isinstance(state_dict, str | bytes) or hasattr(state_dict, "__fspath__"):
         raise TypeError(
-            f"{caller}: state_dict must be a dict of arrays, but is {checks.of_type(state_dict)}; open a file with "
+            f"{caller}: state_dict must be a dict of arrays, but is {checks.shown(state_dict)}; open a file with "
             "torch.load(path, weights_only=True)"
         )
     if hasattr(state_dict, "state_dict"):
