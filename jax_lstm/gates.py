@@ -48,6 +48,15 @@ def at_least_float32(dtype: DTypeLike) -> DTypeLike:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
+def clipped(z: Array, limit: float) -> Array:
+    """z, clipped to [−limit, limit].
+
+    Not `jnp.clip`: its derivative is 1 where the result equals z. XLA may compute z once for the result and once more
+    for this comparison, and round it in another way; then the derivative is 0.
+    """
+    return jax.lax.clamp(jnp.asarray(-limit, z.dtype), z, jnp.asarray(limit, z.dtype))
+
+
 class Gates(NamedTuple):
     """The four gates of an LSTM, or their pre-activations, in the order i, f, g, o.
 
@@ -244,10 +253,11 @@ def slstm_state(c_tm1: Unit, n_tm1: Unit, m_tm1: Unit, z: Gates, forget_gate: st
     z_i, log_f = _within_limit(z.i), _within_limit(LOG_FORGET[forget_gate](z.f))
     kept = log_f + m_tm1
     # The exponents are kept − m_t and z_i − m_t. In this form one of f' and i' is exactly 1, whatever is rounded.
-    f, i = jnp.exp(jnp.minimum(kept - z_i, 0)), jnp.exp(jnp.minimum(z_i - kept, 0))
+    keeps = kept > z_i
+    f, i = jnp.exp(jnp.where(keeps, 0, kept - z_i)), jnp.exp(jnp.where(keeps, z_i - kept, 0))
     c_t = f * c_tm1 + i * jnp.tanh(z.g)
     n_t = f * n_tm1 + i
-    return jax.nn.sigmoid(z.o) * _ratio(c_t, n_t), c_t, n_t, _within_limit(jnp.maximum(kept, z_i))
+    return jax.nn.sigmoid(z.o) * _ratio(c_t, n_t), c_t, n_t, _within_limit(jnp.where(keeps, kept, z_i))
 
 
 def slstm_limit(dtype: jnp.dtype) -> float:
@@ -260,8 +270,7 @@ def _within_limit(z: Unit) -> Unit:
 
     Since m_0 = −2 L, ln f + m_0 ≤ −L ≤ z_i: in the first step i' is 1, whatever the gates are.
     """
-    limit = slstm_limit(z.dtype)
-    return jnp.clip(z, -limit, limit)
+    return clipped(z, slstm_limit(z.dtype))
 
 
 @jax.custom_jvp

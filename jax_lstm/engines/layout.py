@@ -26,6 +26,7 @@ from jax_lstm.checks import is_at_least
 from jax_lstm.engines.engine import Given
 
 MIN_ROWS = 4  # below this many sequences, a matrix product per step is inefficient
+MAX_STACKED = 5 * 2**18  # bytes of weights that stay in the cache of a core
 
 
 class Layout(NamedTuple):
@@ -46,6 +47,18 @@ def choose_layout(batch: tuple[Any, ...], members: Any = 1) -> Layout:
     return Layout(
         inline=backend == "cpu", transposed=not (few and backend == "cpu"), unroll=4 if backend == "gpu" else 1
     )
+
+
+def joins_products(T: Any, batch: tuple[Any, ...], weights: Any, z: Any) -> bool:
+    """Whether to compute z_t, a tree of shapes, by one product in place of two, which takes a copy of the weights.
+
+    On one CPU device, for two sequences or more, and if the copy stays in the cache and is not larger than what the
+    products read: as many vectors as it has columns. For one sequence two products take less time.
+    """
+    num_sequences, columns = math.prod(batch), sum(math.prod(a.shape) for a in jax.tree.leaves(z))
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(weights))
+    is_small = is_at_least(MAX_STACKED, size) and is_at_least(T * num_sequences, columns)
+    return can_merge_axes() and is_at_least(num_sequences, 2) and is_small
 
 
 def small_weights(params: Any, numbers_of_steps: Any, T: Any) -> bool:

@@ -16,7 +16,8 @@ from jax.interpreters import partial_eval as pe
 
 from jax_lstm.cell import add_preactivations
 from jax_lstm.engines.engine import Given, Inputs
-from jax_lstm.engines.layout import choose_layout, vmap_n, vmap_time_and_batch
+from jax_lstm.engines.joint import joint_product
+from jax_lstm.engines.layout import choose_layout, joins_products, vmap_n, vmap_time_and_batch
 from jax_lstm.engines.masking import StepMasks, apply_mask, apply_reset
 from jax_lstm.engines.program import Axes
 from jax_lstm.engines.saving import Saving, choose_saving
@@ -71,6 +72,19 @@ class Recurrence:
     def preactivation(self, inputs: Inputs, s: Any) -> Any:
         """z_t."""
         return add_preactivations(self.cell, self.project(inputs), self.recur(inputs, s))
+
+    def joint(self, inputs: Inputs) -> Callable | None:
+        """z_t by one product, as a function of the inputs of a step without params, and of s_{t−1}; None: by two."""
+        one = self.one_step(inputs)
+        z = jax.eval_shape(self.preactivation, one, one.s_0)
+        if not joins_products(inputs.T, inputs.xs.shape[1:-1], inputs.params, z):
+            return None
+
+        def preactivation(params: Any, here: Inputs, s: Any) -> Any:
+            return self.preactivation(here._replace(params=params), s)
+
+        here = at_step(one, one.xs, one.given)._replace(params=None)
+        return joint_product(preactivation, inputs.params, here, one.s_0)
 
     def at_every_step(self, f: Callable, inputs: Inputs, *trees: Any) -> Any:
         """f of the inputs and trees of one step, for all steps at once."""
@@ -140,11 +154,15 @@ class Forward:
         layout = choose_layout(inputs.xs.shape[1:-1], members)
         with jax.named_scope("input_product"):
             zxs = inputs.xs if layout.inline else r.at_every_step(r.project, inputs)
+        joint = r.joint(inputs) if layout.inline else None
 
         def step(s: Any, zx: Any, given: Given) -> Any:
             here = at_step(inputs, zx if layout.inline else None, given)
-            zx = r.project(here) if layout.inline else zx
-            z = add_preactivations(r.cell, zx, r.recur(here, s))
+            if joint is not None:
+                z = joint(here._replace(params=None), s)
+            else:
+                zx = r.project(here) if layout.inline else zx
+                z = add_preactivations(r.cell, zx, r.recur(here, s))
             if self.saving is None:
                 return r.mix(here, r.update(here, s, z)), None
             u, saved = self.saving.forward(r.update, here, s, z)

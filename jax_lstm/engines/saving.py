@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Literal
 from jax.extend.core.primitives import logistic_p, tanh_p
 from jax.interpreters import partial_eval as pe
+
+from jax_lstm.engines.jaxpr import evaluate
 
 DERIVATIVES: dict[Any, Callable] = {tanh_p: lambda y: (1 + y) * (1 - y), logistic_p: lambda y: y * (1 - y)}
 
@@ -110,19 +111,8 @@ def _known_jvp(primitive: Any, primals: tuple[Any, Any], tangents: tuple[Any, An
 def _evaluate(f: Callable, activation: Callable, *args: Any) -> Any:
     """f(*args), with each activation computed by `activation`."""
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    jaxpr = closed.jaxpr
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *jax.tree.leaves(args)], strict=True))
 
-    def value(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
+    def instead(eqn: Any, read: list[Any]) -> Any:
+        return activation(eqn.primitive, *read, **eqn.params) if eqn.primitive in DERIVATIVES else None
 
-    for eqn in jaxpr.eqns:
-        read = [value(atom) for atom in eqn.invars]
-        with eqn.ctx.manager:
-            if eqn.primitive in DERIVATIVES:
-                results = [activation(eqn.primitive, *read, **eqn.params)]
-            else:
-                results = eqn.primitive.bind(*read, **eqn.primitive.get_bind_params(eqn.params))
-                results = results if eqn.primitive.multiple_results else [results]
-        values.update(zip(eqn.outvars, results, strict=True))
-    return jax.tree.structure(shape).unflatten([value(atom) for atom in jaxpr.outvars])
+    return jax.tree.structure(shape).unflatten(evaluate(closed, instead, jax.tree.leaves(args)))

@@ -212,3 +212,25 @@ def test_it_goes_to_plain_data_and_back(cell):
     assert jl.to_config(cell)["cell"] == "SLSTM"
     assert jl.from_config(jl.to_config(cell)) == cell
     assert jl.from_config(jl.to_config(cell) | {"heads": 8}) != cell
+
+
+@pytest.mark.parametrize("engine", ["hoisted", "plain"])
+def test_a_batch_has_the_gradients_of_its_sequences(engine):
+    cell = jl.SLSTM(3, 5)  # in float64, a comparison of two roundings of z once made some of these 0
+
+    def loss(params, xs):
+        return jnp.sum(jnp.sin(jl.unroll(cell, params, xs, engine=engine)[1]))
+
+    one, batch = jax.jit(jax.grad(loss, (0, 1))), jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (None, 0)))
+    for seed in range(4):
+        keys = jax.random.split(jax.random.key(seed), 5)
+        params = cell.init(keys[0], jnp.float64)
+        params = params._replace(**{
+            name: a + 0.3 * jax.random.normal(key, a.shape, a.dtype)
+            for (name, a), key in zip(params._asdict().items(), keys[1:], strict=False)
+        })  # fmt: skip
+        xs = jax.random.normal(keys[4], (4, 7, 3), jnp.float64)
+        together = batch(params, xs)
+        for k, x in enumerate(xs):
+            for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(one(params, x)), strict=True):
+                np.testing.assert_allclose(a[k], b, rtol=1e-9, atol=1e-12)
