@@ -1,10 +1,11 @@
 """The activation functions of ONNX's recurrent nodes, and the names that they have here."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Activation(NamedTuple):
+@dataclass(frozen=True)
+class Activation:
     """An activation of ONNX: its name, and its alpha and beta if it has them."""
 
     name: str
