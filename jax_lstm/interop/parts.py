@@ -128,6 +128,15 @@ def reordered(array: np.ndarray, there: str, here: str, axis: int = 0) -> np.nda
     return np.concatenate([gates[name] for name in here], axis)
 
 
+def named(caller: str, what: str, tree: Any) -> dict[str, Any]:
+    """The leaves of params or of a state by their checkpoint names; a tree that is one array has the name `what`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = {checks.leaf_name(what, path).removeprefix(f"{what}."): leaf for path, leaf in leaves}
+    if len(names) < len(leaves):
+        raise ValueError(f"{caller}: two leaves of {what} have the same name among {checks.listed(names)}; rename one")
+    return names
+
+
 def as_numpy(params: Any) -> Any:
     """The params with NumPy arrays as leaves, which the caller owns."""
     return jax.tree.map(np.array, params)
