@@ -22,8 +22,9 @@ def package(caller: str, name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
+        missing = name.partition(".")[0]
         raise ImportError(
-            f'{caller}: the package {name.partition(".")[0]} is missing; install it with pip install "jax_lstm[interop]"'
+            f'{caller}: the package {missing} is missing; install it with pip install "jax_lstm[interop]"'
         ) from None
 
 

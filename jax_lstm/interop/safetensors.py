@@ -160,7 +160,9 @@ def _described(caller: str, file: str, metadata: dict[str, str], names: Collecti
     """The cell that the metadata describe, and the shapes of its params."""
     if CONFIG not in metadata:
         of_torch = any(torch.NAME.fullmatch(name.rpartition(".")[-1]) for name in names)
-        advice = "interop.torch.load(safetensors.numpy.load_file(path))" if of_torch else "jl.params_from(cell, weights)"
+        advice = (
+            "interop.torch.load(safetensors.numpy.load_file(path))" if of_torch else "jl.params_from(cell, weights)"
+        )
         leaves = f"the leaves {checks.listed(names)}" if names else "no leaves"
         raise ValueError(f"{caller}: {file} has no config of a cell in its metadata, but {leaves}; use {advice}")
     if (version := metadata.get(VERSION)) != FORMAT:

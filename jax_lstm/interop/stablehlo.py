@@ -1,7 +1,7 @@
 """Programs: the run of a cell or model, compiled to StableHLO by `jax.export`, in one file.
 
-A program runs on "cpu", "cuda", "rocm" and "tpu", for any batch size B and number of steps T. Nothing is drawn at
-random and no step is masked.
+A program runs on "cpu", "cuda", "rocm" and "tpu", for any batch size B ≥ 1 and number of steps T ≥ 1. Nothing is drawn
+at random and no step is masked.
 
     dump(cell, params)                      (params, xs) -> (state, ys)
     dump(cell, params, streaming=True)      (params, state, xs) -> (state, ys)
@@ -32,7 +32,9 @@ from jax_lstm.abilities import check_causal, takes_constants
 from jax_lstm.batch import batched
 from jax_lstm.interop.files import Source, kind_of, read, write
 from jax_lstm.interop.parts import named
+from jax_lstm.layers.embedding import Embedding
 from jax_lstm.layers.model import Model
+from jax_lstm.layers.readout import Readout
 from jax_lstm.sequence import unroll
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -64,7 +66,7 @@ def load(source: Source) -> Callable[..., Any]:
 
     Returns:
         A jitted function with the arguments and results that `dump` lists. It also works under `jax.jit`, and with
-        gradient=True under `jax.grad` and `jax.vjp`.
+        gradient=True under `jax.grad` and `jax.vjp`. A program of float64 needs jax_enable_x64.
 
     Raises:
         ValueError: the file is damaged, of another kind, or cannot be read by this JAX; the message names it.
@@ -98,9 +100,12 @@ def dump(
         streaming=True      (params, state, xs (B, T, I)) -> (state, ys (B, T, H))
 
     All are pytrees, of the types that `jl.batched(jl.unroll)` takes and returns. With flat=True params and states are
-    dicts instead, one array per checkpoint name, such as "w_x" or "0.forward.w_x" (docs/layers.md), and the file is
-    read without this library. The arguments of the StableHLO module inside are the leaves in the order of
-    `jax.tree.leaves`: those of a dict are sorted by name.
+    dicts instead, one array per checkpoint name, such as "w_x" or "0.forward.w_x" (docs/layers.md), and
+    `jax.export.deserialize` reads the file without this library.
+
+    A runtime other than JAX takes the StableHLO module, `jax.export.deserialize(data).mlir_module_serialized`. Its
+    arguments are the index of the platform in the list above, then the leaves of (params, state, xs); its results are
+    the leaves of (state, ys). Leaves are in the order of `jax.tree.leaves`: those of a dict are sorted by name.
 
     The first state of a stream is `jl.initial_states(cell, params, B)`, or the state that the program without
     streaming returns for the first chunk.
@@ -120,7 +125,7 @@ def dump(
         The bytes of the file.
 
     Raises:
-        NotImplementedError: the cell takes constants.
+        NotImplementedError: the cell takes constants, or is a `Readout` or `Embedding`.
         ValueError: the cell is not causal and streaming is True, or the params do not fit the cell.
         TypeError: cell is no cell or `Model`, or has params or states of a type that is not registered; or params are
             not its params.
@@ -129,6 +134,9 @@ def dump(
     caller = "interop.stablehlo.dump"
     for name, value in {"streaming": streaming, "gradient": gradient, "flat": flat}.items():
         checks.check_bool(caller, name, value)
+    if isinstance(cell, Readout | Embedding):
+        name = type(cell).__name__
+        raise NotImplementedError(f"{caller}: a {name} does not run over time; export its apply with jax.export")
     inner = checks.check_cell(caller, cell.cell if isinstance(cell, Model) else cell)
     params, dtype = checks.check_params(caller, cell, params)
     if takes_constants(inner):
@@ -181,7 +189,7 @@ def _flat(caller: str, cell: Any, trees: list[Any]) -> Callable[..., tuple[dict[
 @contextmanager
 def _no_source_locations() -> Iterator[None]:
     """Leave the paths of source files on this machine out of a program; then equal programs are equal bytes."""
-    before = jax.config.jax_traceback_in_locations_limit
+    before = jax.config.jax_traceback_in_locations_limit  # pyrefly: ignore[missing-attribute]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield
