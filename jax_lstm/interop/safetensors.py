@@ -7,7 +7,8 @@ array are called "params". The metadata of the file has two entries:
     format      the version of this layout, "1"
 
 So `load` needs nothing but the file, and any reader of safetensors gets the weights by name. Nothing in a file is
-executed: it holds numbers, and a config that names registered classes only.
+executed: it holds numbers, and a config that can only name registered classes. safetensors has no checksum: a bit that
+changed among the weights is not noticed.
 """
 
 import json

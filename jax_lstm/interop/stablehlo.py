@@ -13,8 +13,8 @@ cell, and the gradient with respect to the weights exists. The weights themselve
     program = jax.export.deserialize(data)
     state, ys = program.call(safetensors.flax.load_file(path), xs)
 
-A file ends with the SHA-256 of the program, because JAX's compiler may crash on damaged bytes; `jax.export.deserialize`
-ignores the end.
+A file ends with the SHA-256 of the program, because XLA may crash on damaged bytes. `jax.export.deserialize` ignores
+what follows the program.
 """
 
 import hashlib
@@ -56,9 +56,8 @@ def load(source: Source) -> Callable[..., Any]:
     >>> type(state).__name__, hs.shape
     ('LSTMState', (2, 6, 4))
 
-    A program is code. A damaged file is refused, but a file that somebody made on purpose may run any function of JAX:
-    load only files that you trust. The file of another version of JAX is read as far as `jax.export` promises it, at
-    least for six months.
+    A program is code: load only files that you trust. The digest shows damage, not who wrote the file. `jax.export`
+    promises to read the programs of an older JAX for at least six months.
 
     Args:
         source: the path of the file, or its bytes. For a cell of your own, import the module that registers its
@@ -101,7 +100,8 @@ def dump(
 
     All are pytrees, of the types that `jl.batched(jl.unroll)` takes and returns. With flat=True params and states are
     dicts instead, one array per checkpoint name, such as "w_x" or "0.forward.w_x" (docs/layers.md), and
-    `jax.export.deserialize` reads the file without this library.
+    `jax.export.deserialize` reads the file without this library. One array instead of a tree has the name "params" or
+    "state".
 
     A runtime other than JAX takes the StableHLO module, `jax.export.deserialize(data).mlir_module_serialized`. Its
     arguments are the index of the platform in the list above, then the leaves of (params, state, xs); its results are
@@ -112,7 +112,7 @@ def dump(
 
     Args:
         cell: a cell or layer, or a `Model`, whose ys are (B, T, O) and whose xs are (B, T) int32 with a vocabulary.
-            To leave out noise and dropout, as here, is what `unroll` does without a key.
+            Noise and dropout are left out, as in `unroll` without a key.
         params: its params, of which only the shapes and the dtype enter the program. xs and states have this dtype.
         path: where to write the file, or None. It is written in one step: if the process is stopped before the end, an
             old file stays as it was.
@@ -145,15 +145,15 @@ def dump(
             "with jax.export"
         )
     B, T = jax.export.symbolic_shape("b, t")
-    trees = [params]
+    trees = {"params": params}
     if streaming:
         check_causal(caller, inner)
         state = checks.state_shapes(cell, dtype)
-        trees += [jax.tree.map(lambda s: jax.ShapeDtypeStruct((B, *s.shape), s.dtype), state)]
+        trees["state"] = jax.tree.map(lambda s: jax.ShapeDtypeStruct((B, *s.shape), s.dtype), state)
     symbols = isinstance(cell, Model) and cell.vocabulary is not None
     xs = jax.ShapeDtypeStruct((B, T) if symbols else (B, T, inner.input_size), jnp.int32 if symbols else dtype)
     run = _flat(caller, cell, trees) if flat else partial(_run, cell)
-    given = [named(caller, "params or state", tree) for tree in trees] if flat else trees
+    given = [named(caller, what, tree) if flat else tree for what, tree in trees.items()]
     with _no_source_locations():
         exported = jax.export.export(jax.jit(run), platforms=PLATFORMS)(*given, xs)
         program = _serialized(caller, exported, int(gradient))
@@ -171,14 +171,14 @@ def _run(cell: Any, params: Any, *rest: Any) -> tuple[Any, jax.Array]:
     return batched(unroll)(cell, params, xs, *state)
 
 
-def _flat(caller: str, cell: Any, trees: list[Any]) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
+def _flat(caller: str, cell: Any, trees: dict[str, Any]) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
     """`_run` with dicts of arrays by name in place of trees like `trees`."""
 
     def run(*args: Any) -> tuple[dict[str, jax.Array], jax.Array]:
         *dicts, xs = args
         given = [
-            jax.tree.structure(tree).unflatten([arrays[name] for name in named(caller, "params or state", tree)])
-            for tree, arrays in zip(trees, dicts, strict=True)
+            jax.tree.structure(tree).unflatten([arrays[name] for name in named(caller, what, tree)])
+            for (what, tree), arrays in zip(trees.items(), dicts, strict=True)
         ]
         state, ys = _run(cell, *given, xs)
         return named(caller, "state", state), ys

@@ -396,6 +396,7 @@ np.save(sys.argv[2], ys)
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_runs_the_model_of_a_file(tmp_path):
     model = CELLS["model of symbols"]
     params = drawn(model)
