@@ -4,14 +4,16 @@ A part is one cell with its params. A layer is a list of one part, or of two: fo
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from dataclasses import MISSING, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_lstm import checks
+from jax_lstm.cells.lstm import LSTM
+from jax_lstm.cells.rnn import RNN
 from jax_lstm.layers.bidirectional import Bidirectional, BidirectionalParams
 from jax_lstm.layers.dropout import Dropout
 from jax_lstm.layers.stack import Stack
@@ -43,7 +45,7 @@ def read_array(caller: str, name: str, value: Any) -> np.ndarray:
         value = value.detach().cpu()
         value = value.float().numpy().astype(jnp.bfloat16) if str(value.dtype) == "torch.bfloat16" else value.numpy()
     if not checks.is_array(value):
-        raise TypeError(f"{caller}: {name} must be an array, but is {checks.shown(value)}")
+        raise TypeError(f"{caller}: {name} must be an array, but is {checks.shown(value)}{checks.of_type(value)}")
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{caller}: {name} must hold floats, but holds {array.dtype}; cast it to float32")
@@ -115,6 +117,52 @@ def check_options(caller: str, form: str, cell: Any, has: Collection[str], only:
         raise NotImplementedError(f"{caller}: {form} has no {field.name}={value!r} of {name}; {advice}")
 
 
+class Activations(NamedTuple):
+    """Activations of a layer of the other library, which its weights do not hold.
+
+    name: the argument that gives `gates`, in messages.
+    gates: the activation of an LSTM's gates.
+    others: that of g and c of an LSTM, and of an RNN.
+    """
+
+    name: str
+    gates: str
+    others: str
+
+
+def checked_activations(caller: str, name: str, gates: Any, others: Any) -> Activations:
+    """Check the names of two activations, given as the arguments `name` and activation."""
+    return Activations(
+        name, checks.activation_name(caller, name, gates), checks.activation_name(caller, "activation", others)
+    )
+
+
+def with_activations(caller: str, cell: Any, given: Activations) -> Any:
+    """The cell with these activations."""
+    if isinstance(cell, LSTM):
+        return replace(cell, gate_activation=given.gates, cell_activation=given.others, output_activation=given.others)
+    cell = replace(cell, activation=given.others) if isinstance(cell, RNN) else cell
+    lacks = {given.name: (given.gates, "sigmoid"), "activation": (given.others, getattr(cell, "activation", "tanh"))}
+    for name, (value, usual) in lacks.items():
+        if value != usual:
+            raise NotImplementedError(
+                f"{caller}: {name} must be {usual!r} for weights of {type(cell).__name__}, which has no such option, "
+                f"but is {value!r}; write a cell with this activation"
+            )
+    return cell
+
+
+def check_activations(caller: str, cell: Any, given: Activations) -> None:
+    """Refuse a cell whose activations are not those of the layer for which its weights are dumped."""
+    others = dict.fromkeys(("activation", "cell_activation", "output_activation"), ("activation", given.others))
+    for field, (name, value) in {"gate_activation": (given.name, given.gates), **others}.items():
+        if (found := getattr(cell, field, value)) != value:
+            raise NotImplementedError(
+                f"{caller}: {field} of {type(cell).__name__} is {found!r}, but the weights are for a layer with "
+                f"{name}={value!r}; pass {name}={found!r} if that layer has it, or use interop.safetensors"
+            )
+
+
 def no_such_cell(caller: str, form: str, cell: Any, has: str) -> NotImplementedError:
     """The error for a cell that a format does not have; `has` lists those that it has."""
     return NotImplementedError(
@@ -152,5 +200,7 @@ def only_names(caller: str, names: Iterable[str], known: Collection[str], source
 def check_mapping(caller: str, name: str, value: Any) -> Mapping[str, Any]:
     """Check that this is a dict of arrays."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{caller}: {name} must be a dict of arrays, but is {checks.shown(value)}")
+        raise TypeError(
+            f"{caller}: {name} must be a dict of arrays, but is {checks.shown(value)}{checks.of_type(value)}"
+        )
     return value
