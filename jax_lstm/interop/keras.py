@@ -230,7 +230,8 @@ def _gru_params(H: int, *arrays: np.ndarray) -> GRUParams:
     if b.ndim == 1:
         return GRUParams(w_x, w_h, b)
     rz, n = slice(2 * H), slice(2 * H, None)
-    return GRUParams(w_x, w_h, np.concatenate([(b[0] + b[1])[rz], b[0, n]]), b[1, n])
+    b_rzn: Any = np.concatenate([(b[0] + b[1])[rz], b[0, n]])
+    return GRUParams(w_x, w_h, b_rzn, b[1, n])
 
 
 def _from_file(caller: str, source: Any, layer: str | Sequence[str] | None) -> list[Named]:
