@@ -374,7 +374,9 @@ def test_dump_checks_the_params():
         weights.dump(dataclasses.replace(cell, input_size=5), params_of(cell))
 
 
-def test_the_module_imports_no_flax():
-    code = "import sys, jax_lstm.interop.flax; assert not {'flax', 'h5py', 'torch'} & set(sys.modules), 'imported'"
+def test_modules_of_other_libraries_import_none_of_them():
+    names = ("flax", "keras", "haiku", "equinox")
+    imports = "; ".join(f"import jax_lstm.interop.{name}" for name in names)
+    code = f"import sys; {imports}; assert not {{*{names}, 'h5py', 'torch'}} & set(sys.modules), 'imported'"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
