@@ -106,6 +106,11 @@ def load(tree: Mapping[str, Any], *, activation: Any = "tanh", gate_activation: 
     """
     caller = "interop.flax.load"
     given = checked_activations(caller, "gate_activation", gate_activation, activation)
+    if callable(tree):
+        raise TypeError(
+            f"{caller}: tree must be a dict of arrays, but is a module; pass nnx.state(module) for NNX, and the "
+            "variables for Linen"
+        )
     return checked(caller, *assembled(_layers(caller, "", tree, given)))
 
 

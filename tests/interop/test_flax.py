@@ -217,6 +217,21 @@ def test_nnx_update_takes_a_dump():
         assert_bits_equal(found, params)
 
 
+def test_a_sequential_of_flax_has_the_names_of_a_dump():
+    cell = jl.Stack((jl.RNN(I, H), jl.LSTM(H, H)))
+    params = params_of(cell)
+
+    def module(rngs):
+        return nnx.Sequential(*(nnx.RNN(c) for c in (nnx.SimpleCell(I, H, rngs=rngs), nnx.LSTMCell(H, H, rngs=rngs))))
+
+    sequential = module(nnx.Rngs(0))
+    nnx.update(sequential, weights.dump(cell, params, style="nnx"))
+    assert_bits_equal(weights.load(nnx.state(sequential))[1], params)
+    sequential = nn.Sequential([nn.RNN(nn.SimpleCell(H)), nn.RNN(nn.OptimizedLSTMCell(H))])
+    shapes = jax.eval_shape(sequential.init, jax.random.key(0), jnp.ones((T, I), jnp.float32))
+    assert jax.tree.map(np.shape, shapes) == {"params": jax.tree.map(np.shape, weights.dump(cell, params))}
+
+
 def test_random_state_and_metadata_of_flax_are_left_alone():
     cell, params = ROUND_TRIPS[2], params_of(ROUND_TRIPS[2])
     tree = weights.dump(cell, params)
@@ -328,7 +343,8 @@ def test_an_error_names_the_leaf(changed, error, message):
 
 STRUCTURES = [
     ({}, ValueError, "tree must have the weights of one layer of Flax, .* but has nothing"),
-    ([], TypeError, "tree must be a dict of arrays, but is"),
+    ([], TypeError, r"tree must be a dict of arrays, but is \[\]"),
+    (nn.GRUCell(H), TypeError, r"tree must be a dict of arrays, but is a module; pass nnx.state\(module\)"),
     (
         {"params": {"LSTMCell_0": {}, "Dense_0": {}}},
         ValueError,
