@@ -170,8 +170,23 @@ def _layers(caller: str, path: str, tree: Any, given: Activations) -> list[Layer
     for prefix in ("layers_", ""):  # of Linen's Sequential, and of NNX's
         numbered = [f"{prefix}{k}" for k in range(len(tree))]
         if tree and set(tree) == set(numbered):
-            return [layer for name in numbered for layer in inner(name)]
+            return _sequence(caller, path, numbered, inner)
     return [[_cell(caller, path, tree, given)]]
+
+
+def _sequence(caller: str, path: str, names: list[str], inner: Callable[[str], list[Layer]]) -> list[Layer]:
+    """The layers of a Sequential."""
+    layers: list[Layer] = []
+    for name in names:
+        above = inner(name)
+        width = sum(cell.output_size for cell, _ in layers[-1]) if layers else above[0][0][0].input_size
+        if above[0][0][0].input_size != width:
+            raise ValueError(
+                f"{caller}: {_at(path, name)} must take the {width} outputs of the layer below, but takes "
+                f"{above[0][0][0].input_size} features"
+            )
+        layers += above
+    return layers
 
 
 def _children(caller: str, path: str, tree: Any) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def load(params: Mapping[str, Mapping[str, Any]], prefix: str | Sequence[str] = 
 
 
 def dump(cell: Any, params: Any, name: str | None = None) -> Weights:
-    """The params of Haiku's modules with the weights of this cell; the inverse of `load`, as said above for b_f.
+    """The params of Haiku's modules with the weights of this cell; the inverse of `load`.
+
+    Haiku adds 1 to b_f of an LSTM in each step, so this writes b_f − 1, which rounds a b_f below 0.5; see above.
 
     Haiku must make the modules with the same names: `hk.LSTM(hidden_size, name="lstm")`. Dropout is left out. A
     VanillaRNN gets both biases, as with double_bias=True, its default.

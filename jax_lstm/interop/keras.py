@@ -93,7 +93,7 @@ def load(
         (cell, params): params as JAX arrays of the dtype of the weights. A layer without bias gets zeros.
 
     Raises:
-        ValueError: an array is missing or misshapen, or the file has not this layer; the message names it.
+        ValueError: an array is missing or misshapen, or the file lacks the layer; the message names it.
         TypeError: weights are not float arrays of one dtype.
         NotImplementedError: this library lacks an activation.
         ImportError: a file was given, but h5py is not installed.

@@ -376,6 +376,8 @@ def test_directions_with_other_inputs_or_layers_are_refused():
     narrow, wide = {"cell": tree(jl.RNN(I, H))}, {"cell": tree(jl.RNN(2, H))}
     with pytest.raises(ValueError, match="backward_rnn must take the 3 features that forward_rnn takes, but takes 2"):
         weights.load({"forward_rnn": narrow, "backward_rnn": wide})
+    with pytest.raises(ValueError, match="layers_1 must take the 4 outputs of the layer below, but takes 2 features"):
+        weights.load({"layers_0": narrow, "layers_1": wide})
     deep = tree(jl.Stack((jl.RNN(I, H), jl.RNN(H, H))))
     with pytest.raises(NotImplementedError, match="backward_rnn must hold one cell, but holds layers"):
         weights.load({"forward_rnn": narrow, "backward_rnn": deep})
