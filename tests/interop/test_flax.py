@@ -309,6 +309,9 @@ def test_a_second_bias_that_nnx_lacks_is_refused():
         NotImplementedError, match=r"NNX's GRUCell has no b_hn, but params.b_hn is not 0; style='linen'"
     ):
         weights.dump(cell, params_of(cell), style="nnx")
+    zero = params_of(cell, zero_b_hn=True)
+    with pytest.raises(NotImplementedError, match=r"params.b_hn is not 0"):  # `load` would return 0 for −0
+        weights.dump(cell, zero._replace(b_hn=-zero.b_hn), style="nnx")
     with pytest.raises(ValueError, match="style must be one of linen, nnx, nnx_optimized, but is 'haiku'"):
         weights.dump(cell, params_of(cell), style="haiku")
 
