@@ -29,10 +29,10 @@ def package(caller: str) -> Any:
     return onnx
 
 
-def read_model(caller: str, source: Any) -> tuple[Any, str]:
-    """(model, folder): the model without local functions, and the folder of its external data."""
+def read_model(caller: str, source: Any) -> tuple[Any, str | None]:
+    """(model, folder): the model without local functions, and the folder of its external data; None without a path."""
     onnx = package(caller)
-    name, folder = "source", ""
+    name, folder = "source", None
     if isinstance(source, onnx.ModelProto):
         model = source
     elif isinstance(source, bytes):

@@ -11,6 +11,7 @@ A node of a subgraph, such as a branch of If, also reads tensors of the graphs a
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ class Scope:
         values: the tensors evaluated so far, by name.
     """
 
-    def __init__(self, caller: str, graph: Any, opsets: dict[str, int], folder: str, around: "Scope | None" = None):
+    def __init__(
+        self, caller: str, graph: Any, opsets: dict[str, int], folder: str | None, around: "Scope | None" = None
+    ):
         self.caller, self.opsets, self.folder, self.around = caller, opsets, folder, around
         self.graph = graph
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -90,7 +93,7 @@ class Scope:
         return [next(results) if name else None for name in node.output]
 
     def before(self, name: str) -> Iterator[tuple["Scope", str]]:
-        """Every tensor that this one is computed from, and itself."""
+        """The tensor itself, and every one that its numbers are computed from; of Shape(x) not x."""
         waiting, seen = [(self, name)], set()
         while waiting:
             scope, one = waiting.pop()
@@ -99,15 +102,17 @@ class Scope:
                 continue
             seen.add((id(home), one))
             yield home, one
-            if one in home.makers:
-                waiting += [(home, n) for n in home.makers[one].input if n]
+            if one in home.makers and home.makers[one].op_type not in ("Shape", "Size"):
+                waiting += [(home, n) for n in _reads(home.makers[one])]
+
+    def inputs_of(self, name: str) -> list[str]:
+        """The inputs of the model, or of a graph in it, that this tensor is computed from, other than their sizes."""
+        return [one for scope, one in self.before(name) if scope.kinds[one] == DATA and one not in scope.makers]
 
     def origin(self, name: str) -> str:
         """Why a tensor is not constant, in words."""
-        for scope, one in self.before(name):
-            node = scope.makers.get(one)
-            if scope.kinds[one] == DATA and node is None:
-                return f"the input {one!r}"
+        if inputs := self.inputs_of(name):
+            return f"the input {inputs[0]!r}"
         for scope, one in self.before(name):
             node = scope.makers.get(one)
             if node is not None and scope.kinds[one] == DATA:
@@ -135,15 +140,22 @@ class Scope:
         return {node.input[0]: np.zeros((1,) * (rank or 3), np.float32)}
 
     def _is_size(self, node: Any) -> bool:
-        return node.op_type in ("Shape", "Size") and self.kind(node.input[0]) != CONSTANT
+        return node.op_type in ("Shape", "Size") and self.kind(node.input[0]) == DATA
 
     def _array(self, tensor: Any) -> np.ndarray:
         """An initializer as an array."""
-        try:
-            return package(self.caller).numpy_helper.to_array(tensor, self.folder)
-        except Exception as error:  # bytes that do not fit the shape, or a file of external data that is not there
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+        if location is not None and (self.folder is None or not (Path(self.folder) / location).exists()):
             raise ValueError(
-                f"{self.caller}: the tensor {tensor.name!r} cannot be read ({' '.join(str(error).split())})"
+                f"{self.caller}: the tensor {tensor.name!r} is in the file {location!r}, which is not there; pass the "
+                "path of the model, with that file beside it"
+            )
+        try:
+            return package(self.caller).numpy_helper.to_array(tensor, self.folder or "")
+        except Exception as error:  # bytes that do not fit the shape, for example
+            raise ValueError(
+                f"{self.caller}: the tensor {tensor.name!r} cannot be read ({type(error).__name__}); the file is "
+                "damaged"
             ) from error
 
 
@@ -164,7 +176,7 @@ class Recurrent(NamedTuple):
         return self.node.input[position] if position < len(self.node.input) else ""
 
 
-def recurrent_nodes(caller: str, model: Any, folder: str) -> list[Recurrent]:
+def recurrent_nodes(caller: str, model: Any, folder: str | None) -> list[Recurrent]:
     """The recurrent nodes of all graphs, in order.
 
     A node has its own name, or that of its first output if it has none. If several have the same, it becomes name#1,
@@ -174,7 +186,7 @@ def recurrent_nodes(caller: str, model: Any, folder: str) -> list[Recurrent]:
     found = []
     for scope, node in _walk(Scope(caller, model.graph, opsets, folder)):
         if node.op_type in KINDS and not _domain(node.domain):
-            found.append((node.name or next(name for name in node.output if name), node, scope))
+            found.append((node.name or next(filter(None, node.output), ""), node, scope))
     names = [name for name, _, _ in found]
     return [
         Recurrent(f"{name}#{names[: k + 1].count(name)}" if names.count(name) > 1 else name, node, scope)
@@ -184,13 +196,23 @@ def recurrent_nodes(caller: str, model: Any, folder: str) -> list[Recurrent]:
 
 def op_types(caller: str, model: Any) -> list[str]:
     """The operators of all graphs, each once, with their domain."""
-    nodes = (node for _, node in _walk(Scope(caller, model.graph, {}, "")))
+    nodes = (node for _, node in _walk(Scope(caller, model.graph, {}, None)))
     return list(dict.fromkeys(".".join(filter(None, (_domain(n.domain), n.op_type))) for n in nodes))
 
 
 def subgraphs(attribute: Any) -> list[Any]:
     """The graphs in an attribute of a node."""
     return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """The tensors that a node reads, those that its subgraphs read included."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in subgraphs(attribute):
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _reads(inner)
 
 
 def _walk(scope: Scope) -> Iterator[tuple[Scope, Any]]:

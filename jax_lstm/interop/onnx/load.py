@@ -65,7 +65,7 @@ def load(
 
 def _chosen(caller: str, nodes: list[Recurrent], node: str | Sequence[str] | None) -> list[Recurrent]:
     """The nodes to load, the lowest layer first."""
-    listed = checks.listed(f"{one.name!r} ({one.node.op_type})" for one in nodes)
+    listed = _listed(nodes)
     if node is None:
         if len(nodes) == 1:
             return nodes
@@ -86,6 +86,12 @@ def _chosen(caller: str, nodes: list[Recurrent], node: str | Sequence[str] | Non
         if name not in by_name:
             raise ValueError(f"{caller}: there is no recurrent node {name!r}; the model has {listed}")
     return [by_name[name] for name in names]
+
+
+def _listed(nodes: list[Recurrent]) -> str:
+    """Nodes in a message: full names, which the user may copy, of at most 20 nodes."""
+    few = ", ".join(f"{one.name!r} ({one.node.op_type})" for one in nodes[:20])
+    return few if len(nodes) <= 20 else f"{few} and {len(nodes) - 20} more"
 
 
 def _no_nodes(caller: str, model: Any) -> str:

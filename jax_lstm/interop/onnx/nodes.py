@@ -119,6 +119,8 @@ def _options(caller: str, one: Recurrent, *, reverse: bool) -> Options:
             f"{caller}: {one.label} is {_article(kind)} with clip={_decimal(clip)}, but {kind} has no clip here; only "
             "LSTM has"
         )
+    if clip is not None and not 0 < clip < float("inf"):
+        raise ValueError(f"{caller}: {one.label} must have a clip above 0 and finite, but has {clip}")
     return Options(
         D=D,
         activations=[names[n * d : n * (d + 1)] for d in range(D)],
@@ -172,6 +174,11 @@ def _initial_states(caller: str, one: Recurrent, options: Options, weights: Weig
     H, leaves = weights.R.shape[-1], []
     for name in ("initial_h", "initial_c")[: len(STATES[one.node.op_type]._fields)]:
         tensor = one.input(INPUTS.index(name))
+        if tensor and one.scope.kind(tensor) == DATA and not one.scope.inputs_of(tensor):
+            raise NotImplementedError(
+                f"{caller}: {_described(one, name)} comes from {one.scope.origin(tensor)}, which is not evaluated; "
+                "make it an input or an initializer of the model"
+            )
         if not tensor or one.scope.kind(tensor) == DATA:
             leaves.append(np.zeros((options.D, H), weights.W.dtype))
             continue
