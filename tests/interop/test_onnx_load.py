@@ -50,7 +50,7 @@ NODES = {
     "LSTM, activations": (
         "LSTM",
         {
-            "activations": ["HardSigmoid", "Softsign", "LeakyRelu"],
+            "activations": ["Sigmoid", "HardSigmoid", "LeakyRelu"],
             "activation_alpha": [1 / 6, 0.01],
             "activation_beta": [0.5],
         },
@@ -163,6 +163,16 @@ def test_a_loaded_node_equals_onnxruntime(name):
     model, inputs = a_node(op, options)
     cell, params = load(model, reverse=options.get("direction") == "reverse")
     assert_close(run_ours(cell, params, model.graph.node[0], inputs), run_onnx(model, inputs))
+
+
+def test_clip_leaves_the_cell_state_alone():
+    """With all gates open, c grows beyond the clip."""
+    weights = weights_of("LSTM")
+    weights["B"] += 1.5
+    model, inputs = one_node("LSTM", weights, clip=1.5), {"X": draw(np.random.default_rng(5), T, B, I)}
+    theirs = run_onnx(model, inputs)
+    assert theirs[2].max() > 2.5
+    assert_close(run_ours(*load(model), model.graph.node[0], inputs), theirs)
 
 
 def test_options_of_nodes_become_options_of_cells():
@@ -488,11 +498,12 @@ def test_zeros_and_inputs_as_initial_state_are_left_out():
 
 
 def test_an_initial_state_of_a_branch_is_an_input():
-    """If reads the input `late` in a branch."""
-    choice = branches([helper.make_node("Neg", ["late"], ["negative"])], [constant("zeros", np.zeros((1, B, H), "f"))])
+    """A branch of If reads the input `late`, which is no input of the node If."""
+    zeros_of = constant("zeros", zeros(1, B, H))
+    choice = branches([helper.make_node("Neg", ["late"], ["negative"])], [zeros_of], condition="true")
     late = helper.make_tensor_value_info("late", onnx.TensorProto.FLOAT, [1, B, H])
-    weights = weights_of("LSTM")
-    model = model_of([choice, lstm(initial_h="out")], [*X, CONDITION, late], [value("Y")], tensors(weights))
+    weights, nodes = weights_of("LSTM"), [constant("true", True), choice, lstm(initial_h="out")]
+    model = model_of(nodes, [*X, late], [value("Y")], tensors(weights))
     assert_equal(load(model), load(one_node("LSTM", weights)))
 
 
@@ -592,6 +603,13 @@ WRONG = {
         NotImplementedError,
         lambda: bad_node("RNN", activations=["Affine"]),
         "node 'the_node' has the activation Affine with alpha nan",
+    ),
+    "Affine with a beta": (
+        NotImplementedError,
+        lambda: bad_node(
+            activations=["Sigmoid", "Affine", "Tanh"], activation_alpha=[1.0], activation_beta=[0.25]
+        ),
+        "node 'the_node' has the activation Affine with alpha 1.0 and beta 0.25; here linear has",
     ),
     "number of activations": (
         ValueError,
@@ -795,7 +813,7 @@ def test_silero_vad_equals_onnxruntime():
 
 
 @pytest.mark.slow
-def test_silero_vads_nested_nodes_hold_the_weights_of_its_other_file():
+def test_nested_nodes_of_silero_vad_are_those_of_its_other_file():
     data = silero("silero_vad")
     names = [
         f"If_0_{rate}_branch__Inline_0__/decoder/{rnn}/LSTM" for rate in ("then", "else") for rnn in ("rnn", "rnn_1")
