@@ -48,15 +48,6 @@ def at_least_float32(dtype: DTypeLike) -> DTypeLike:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
-def clipped(z: Array, limit: float) -> Array:
-    """z, clipped to [−limit, limit].
-
-    Not `jnp.clip`: its derivative is 1 where the result equals z. XLA may compute z once for the result and once more
-    for this comparison, and round it in another way; then the derivative is 0.
-    """
-    return jax.lax.clamp(jnp.asarray(-limit, z.dtype), z, jnp.asarray(limit, z.dtype))
-
-
 class Gates(NamedTuple):
     """The four gates of an LSTM, or their pre-activations, in the order i, f, g, o.
 
@@ -270,7 +261,8 @@ def _within_limit(z: Unit) -> Unit:
 
     Since m_0 = −2 L, ln f + m_0 ≤ −L ≤ z_i: in the first step i' is 1, whatever the gates are.
     """
-    return clipped(z, slstm_limit(z.dtype))
+    limit = jnp.asarray(slstm_limit(z.dtype), z.dtype)
+    return jax.lax.clamp(-limit, z, limit)  # with jnp.clip, jaxlib 0.10.2 compiles a wrong gradient (docs/limits.md)
 
 
 @jax.custom_jvp

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def run_as_a_newcomer_would(code):
     """In a fresh interpreter, with jax's defaults."""
     environment = {k: v for k, v in os.environ.items() if k not in ("JAX_ENABLE_X64", "XLA_FLAGS")}
     environment |= {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # for the files that examples write
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
 
 
 # The README's module for reinforcement learning, against a loop of steps; run after the README's own examples.
@@ -66,7 +69,7 @@ def test_the_pages_have_examples():
     with_examples = {name for name, blocks in BLOCKS.items() if blocks}
     assert with_examples == {
         "README.md",
-        *(f"docs/{n}.md" for n in ("semantics", "layers", "recipes", "experiments", "guarantees")),
+        *(f"docs/{n}.md" for n in ("semantics", "layers", "recipes", "experiments", "guarantees", "weights", "export")),
     }
     assert len(BLOCKS["README.md"]) >= 5
 

@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jax_lstm"
-ABSENT = ("flax", "optax", "chex", "orbax", "matplotlib", "sklearn", "jsonargparse", "rich", "tensorboardX")
+ABSENT = (
+    "flax", "optax", "chex", "orbax", "matplotlib", "sklearn", "jsonargparse", "rich", "tensorboardX", "onnx",
+    "safetensors", "h5py",
+)  # fmt: skip
 
 # A module that is None in sys.modules cannot be imported.
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({absent!r})); import jax_lstm as jl; {code}"

@@ -329,7 +329,7 @@ class LSTM(PreactivationCell):
         if self.layer_norm:
             z = params.s_x * gates.layer_norm(z.x) + params.s_h * gates.layer_norm(z.h)
         z = z + params.b
-        z = z if self.clip is None else gates.clipped(z, self.clip)
+        z = z if self.clip is None else jnp.clip(z, -self.clip, self.clip)
         z = dict(zip(names, jnp.split(z, len(names)), strict=True))
         p = {} if not self.peephole else dict(zip(names.replace("g", ""), params.p, strict=True))
         chosen: Any = self.gate_activation, self.cell_activation, self.output_activation

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jax_lstm import checks
@@ -185,15 +186,15 @@ def _part(caller: str, prefix: str, suffix: str, found: Mapping[str, np.ndarray]
         raise ValueError(f"{caller}: {prefix}{missing}{suffix} is missing; pass both biases or none")
     zero = np.zeros(rows, w_ih.dtype)
     b_ih, b_hh = found.get("bias_ih", zero), found.get("bias_hh", zero)
-    w_x, w_h, b = w_ih.T, w_hh.T, b_ih + b_hh
+    w_x, w_h, b, b_hn = map(jnp.asarray, (w_ih.T, w_hh.T, b_ih + b_hh, b_hh[2 * H :]))
     if gates == 1:
         return RNN(I, H, activation=nonlinearity), RNNParams(w_x, w_h, b)
     if gates == 3:
-        b = np.concatenate([b[: 2 * H], b_ih[2 * H :]])
-        return GRU(I, H), GRUParams(w_x, w_h, b, b_hh[2 * H :])
+        b = jnp.concatenate([b[: 2 * H], b_ih[2 * H :]])
+        return GRU(I, H), GRUParams(w_x, w_h, b, b_hn)
     if w_hr is None:
         return LSTM(I, H), LSTMParams(w_x, w_h, b)
-    return LSTM(I, H, projection=P), LSTMVariantParams(w_x, w_h, b, w_p=w_hr.T)
+    return LSTM(I, H, projection=P), LSTMVariantParams(w_x, w_h, b, w_p=jnp.asarray(w_hr.T))
 
 
 def _weights(caller: str, cell: Any, params: Any) -> dict[str, np.ndarray]:

@@ -18,7 +18,6 @@ from tiers import slow_except
 import jax_lstm as jl
 from jax_lstm.interop.onnx import load
 from jax_lstm.interop.onnx.activations import ACTIVATIONS
-from jax_lstm.interop.onnx.files import METADATA, metadata_of
 from jax_lstm.interop.onnx.nodes import INPUTS
 
 onnx = pytest.importorskip("onnx")
@@ -190,10 +189,10 @@ def test_options_of_nodes_become_options_of_cells():
 
 
 def test_every_activation_of_the_table_is_read():
-    for name, (theirs, alpha, beta) in ACTIVATIONS.items():
-        given = {"activation_alpha": alpha, "activation_beta": beta}
+    for name, one in ACTIVATIONS.items():
+        given = {"activation_alpha": one.alpha, "activation_beta": one.beta}
         attributes = {key: [number] for key, number in given.items() if number is not None}
-        cell, _ = load(one_node("RNN", weights_of("RNN"), activations=[theirs.lower()], **attributes))
+        cell, _ = load(one_node("RNN", weights_of("RNN"), activations=[one.name.lower()], **attributes))
         assert cell == jl.RNN(I, H, activation=name)
 
 
@@ -734,17 +733,9 @@ def test_jax_lstm_does_not_import_onnx():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_the_metadata_of_dump_is_found():
-    model = bad_node()
-    assert metadata_of(model) is None
-    helper.set_model_props(model, {"other": "1", METADATA: "{}"})
-    assert metadata_of(model) == "{}"
-    assert_equal(load(model), load(bad_node()))
-
-
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r'interop.onnx.load: needs .* pip install "jax_lstm\[interop\]"'):
+    with pytest.raises(ImportError, match=r'onnx is missing; .* pip install "jax_lstm\[interop\]"'):
         load("model.onnx")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jax_lstm import checks
+from jax_lstm.interop import files
 
 # How files of other formats start, and what to do with them.
 OTHERS = {
@@ -16,17 +17,10 @@ METADATA = "jax_lstm"  # the key under which `dump` describes its cell
 
 
 def package(caller: str) -> Any:
-    """The package onnx, or an ImportError that says how to install it."""
-    try:
-        import onnx
-        import onnx.inliner
-        import onnx.numpy_helper
-        import onnx.reference
-    except ImportError:
-        raise ImportError(
-            f'{caller}: needs the package onnx; install it with pip install "jax_lstm[interop]"'
-        ) from None
-    return onnx
+    """The package onnx with the parts that are used here, or an ImportError that says how to install it."""
+    for part in ("onnx.inliner", "onnx.numpy_helper", "onnx.reference"):
+        files.package(caller, part)
+    return files.package(caller, "onnx")
 
 
 def read_model(caller: str, source: Any) -> tuple[Any, str | None]:
@@ -53,11 +47,6 @@ def read_model(caller: str, source: Any) -> tuple[Any, str | None]:
     if not model.graph.node:
         raise ValueError(f"{caller}: {name} is an ONNX model without nodes; pass a model with an LSTM, GRU or RNN")
     return (onnx.inliner.inline_local_functions(model) if model.functions else model), folder
-
-
-def metadata_of(model: Any) -> str | None:
-    """What `dump` wrote about its cell; None for a model that it did not write."""
-    return next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
 
 
 def _parsed(caller: str, name: str, data: bytes) -> Any:

@@ -10,6 +10,7 @@ from jax_lstm.interop.onnx.chain import chain_of
 from jax_lstm.interop.onnx.files import read_model
 from jax_lstm.interop.onnx.graph import KINDS, Recurrent, op_types, recurrent_nodes
 from jax_lstm.interop.onnx.nodes import layer_of
+from jax_lstm.interop.onnx.own import read_own
 from jax_lstm.interop.parts import Part, assembled, checked
 
 
@@ -20,7 +21,8 @@ def load(
 
     Nodes are found in the main graph and in subgraphs, such as the branches of If. Their weights may be initializers,
     or computed from constants. One node becomes a cell, with two directions a `Bidirectional`. Several nodes become a
-    `Stack` if each reads the outputs of the one below, with nothing but a change of shape in between.
+    `Stack` if each reads the outputs of the one below, with nothing but a change of shape in between. A file of `dump`
+    comes back as the cell or `Model` that was dumped.
 
     The lengths of sequences and the initial state are inputs of a run. Pass sequence_lens as mask to `jl.unroll`, and
     the initial state as state. For a sequence of length 0, onnxruntime returns a final state of zeros, and this library
@@ -48,6 +50,8 @@ def load(
     caller = "interop.onnx.load"
     reverse = checks.check_bool(caller, "reverse", reverse)
     model, folder = read_model(caller, source)
+    if node is None and not reverse and (own := read_own(model)) is not None:
+        return own
     nodes = recurrent_nodes(caller, model, folder)
     if not nodes:
         raise ValueError(_no_nodes(caller, model))

@@ -1,28 +1,23 @@
 """One LSTM, GRU or RNN node of ONNX as a layer: a cell with its params for each direction.
 
-ONNX stores W (D, n H, I), R (D, n H, H) and B (D, 2 n H), for D directions and n gates; B holds Wb and Rb. Ours are
-w_x = Wᵀ, w_h = Rᵀ and b = Wb + Rb, with the gates in another order:
-
-    LSTM    i o f c here i f g o, and P (D, 3 H) with the rows i o f here p with the rows i, f, o
-    GRU     z r h here r z n; with linear_before_reset, r also multiplies Rb_h, which is b_hn here
-
-With input_forget, ONNX computes i = σ(z_i) and f = 1 − i, and `coupled` here f = σ(z_f) and i = 1 − f. Both are equal
-for z_f = −z_i, if σ(−z) = 1 − σ(z), as for Sigmoid and HardSigmoid.
+weights.py has the layouts of the weights. A node with D directions stacks them along a first axis.
 """
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_lstm import checks
-from jax_lstm.cells.gru import GRU, GRUParams, GRUState
-from jax_lstm.cells.lstm import LSTM, LSTMParams, LSTMState, LSTMVariantParams
-from jax_lstm.cells.rnn import RNN, RNNParams, RNNState
+from jax_lstm.cells.gru import GRU, GRUState
+from jax_lstm.cells.lstm import LSTM, LSTMState
+from jax_lstm.cells.rnn import RNN, RNNState
 from jax_lstm.interop.onnx.activations import names_here
 from jax_lstm.interop.onnx.files import package
 from jax_lstm.interop.onnx.graph import CONSTANT, DATA, Recurrent
-from jax_lstm.interop.parts import Layer, Part, check_shape, read_array, reordered
+from jax_lstm.interop.onnx.weights import unpack
+from jax_lstm.interop.parts import Layer, Part, check_shape, read_array
 from jax_lstm.layers.learned_initial_state import LearnedInitialState, LearnedParams
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -203,8 +198,7 @@ def _learned(kind: str, part: Part, leaves: list[np.ndarray]) -> Part:
 
 
 def _lstm(caller: str, one: Recurrent, options: Options, activations: list[str], weights: Weights) -> Part:
-    W, R, B, P = weights
-    Wb, Rb = np.split(B, 2)
+    W, R, _, P = weights
     σ, φ, ψ = activations
     if options.clip is not None and P is not None:
         raise NotImplementedError(
@@ -216,24 +210,12 @@ def _lstm(caller: str, one: Recurrent, options: Options, activations: list[str],
             f"{caller}: {one.label} has input_forget=1 with the gate activation {σ}; here it needs Sigmoid or "
             "HardSigmoid, with σ(−z) = 1 − σ(z)"
         )
-    arrays = _leaves(*(_ifco(array, "iofc", options.input_forget) for array in (W, R, Wb + Rb)))
     cell = LSTM(
         W.shape[1], R.shape[1],
         peephole=P is not None, coupled=options.input_forget, clip=options.clip,
         gate_activation=σ, cell_activation=φ, output_activation=ψ,
     )  # fmt: skip
-    if P is None:
-        return cell, LSTMParams(*arrays)
-    p = _ifco(P, "iof", options.input_forget).reshape(-1, R.shape[1])
-    return cell, LSTMVariantParams(*arrays, p=jnp.asarray(p))
-
-
-def _ifco(array: np.ndarray, there: str, input_forget: bool) -> np.ndarray:
-    """The gates in our order; with input_forget without i, and with z_f = −z_i."""
-    gates = dict(zip(there, np.split(array, len(there)), strict=True))
-    if input_forget:
-        gates["f"] = -gates.pop("i")
-    return np.concatenate([gates[name] for name in "ifco" if name in gates])
+    return cell, _params(cell, weights)
 
 
 def _gru(caller: str, one: Recurrent, options: Options, activations: list[str], weights: Weights) -> Part:
@@ -242,23 +224,19 @@ def _gru(caller: str, one: Recurrent, options: Options, activations: list[str], 
             f"{caller}: {one.label} is a GRU with the activations {', '.join(activations)}; here GRU has sigmoid and "
             "tanh only"
         )
-    W, R, Wb, Rb = (reordered(a, "zrh", "rzh") for a in (weights.W, weights.R, *np.split(weights.B, 2)))
-    I, H = W.shape[1], R.shape[1]
-    if not options.linear_before_reset:
-        return GRU(I, H, reset_after=False), GRUParams(*_leaves(W, R, Wb + Rb))
-    b = np.concatenate([(Wb + Rb)[: 2 * H], Wb[2 * H :]])
-    return GRU(I, H), GRUParams(*_leaves(W, R, b), b_hn=jnp.asarray(Rb[2 * H :]))
+    cell = GRU(weights.W.shape[1], weights.R.shape[1], reset_after=options.linear_before_reset)
+    return cell, _params(cell, weights)
 
 
 def _rnn(caller: str, one: Recurrent, options: Options, activations: list[str], weights: Weights) -> Part:
-    W, R, B, _ = weights
-    Wb, Rb = np.split(B, 2)
-    return RNN(W.shape[1], R.shape[1], activation=activations[0]), RNNParams(*_leaves(W, R, Wb + Rb))
+    cell = RNN(weights.W.shape[1], weights.R.shape[1], activation=activations[0])
+    return cell, _params(cell, weights)
 
 
-def _leaves(W: np.ndarray, R: np.ndarray, b: np.ndarray) -> tuple[Any, Any, Any]:
-    """w_x, w_h and b."""
-    return jnp.asarray(W.T), jnp.asarray(R.T), jnp.asarray(b)
+def _params(cell: Any, weights: Weights) -> Any:
+    """The params of a cell from its weights in one direction."""
+    packed = {name: array for name, array in weights._asdict().items() if array is not None}
+    return jax.tree.map(jnp.asarray, unpack(cell, packed))
 
 
 def _described(one: Recurrent, name: str) -> str:
