@@ -76,7 +76,7 @@ def test_numbers_and_products_of_the_loop(name):
 
 
 @pytest.mark.parametrize(("batch", "steps", "width"), [(1, T, H), (2, 2, H), (B, 2000, 300)])
-def test_one_sequence_few_steps_and_large_weights_keep_two_products(batch, steps, width):
+def test_one_sequence_or_large_weights_keep_two_products(batch, steps, width):
     cell = jl.LSTM(I, width)
     params = jax.eval_shape(cell.init, jax.random.key(0))
     xs = jax.ShapeDtypeStruct((batch, steps, I), jnp.float32)

@@ -3,6 +3,7 @@
 Each cell is run once here, over all that its tests compare with: whole, ragged and short sequences are one batch.
 """
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
