@@ -104,17 +104,21 @@ def _of_chunk(sequence: Callable, cell: Cell, params: Any, state: Any, xs: Any, 
 
 
 def _donating(run: Callable) -> Callable[..., Any]:
-    """Compile `run` so that it donates its second argument, the state."""
+    """Compile `run` so that it donates its second argument, the state; arguments are looked at after an error only."""
     compiled = jax.jit(run, donate_argnums=1)
 
     def call(params: Any, state: Any, *rest: Any) -> Any:
-        leaves = jax.tree.leaves((params, state, rest))
-        if not are_arrays(leaves):  # raises the error that names the argument
-            return run(params, state, *rest)
-        # A leaf that is also another argument, or another leaf, cannot be donated.
-        count = Counter(map(id, leaves))
-        if len(count) < len(leaves):
+        try:
+            return compiled(params, state, *rest)
+        except (TypeError, ValueError, RuntimeError):
+            leaves = jax.tree.leaves((params, state, rest))
+            if not are_arrays(leaves):  # raises the error that names the argument
+                return run(params, state, *rest)
+            # A leaf that is also another argument, or another leaf, cannot be donated.
+            count = Counter(map(id, leaves))
+            if len(count) == len(leaves):
+                raise
             state = jax.tree.map(lambda leaf: jnp.copy(leaf) if count[id(leaf)] > 1 else leaf, state)
-        return compiled(params, state, *rest)
+            return compiled(params, state, *rest)
 
     return call

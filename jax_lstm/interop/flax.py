@@ -85,7 +85,7 @@ def load(tree: Mapping[str, Any], *, activation: Any = "tanh", gate_activation: 
     >>> from flax import linen as nn
     >>> from jax_lstm import interop
     >>> layer = nn.RNN(nn.GRUCell(features=4))
-    >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 6, 3)))
+    >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 6, 3), jnp.float32))
     >>> cell, params = interop.flax.load(variables)
     >>> cell == jl.GRU(3, 4), params.w_x.shape
     (True, (3, 12))
