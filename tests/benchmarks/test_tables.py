@@ -38,16 +38,17 @@ def test_the_picture_is_drawn_from_the_results(tmp_path):
 def test_the_readme_claims_about_speed_match_the_measurements():
     text = " ".join(tables.FILES[0].read_text().split())
     assert "A train step is faster than in Flax, Haiku, Equinox and Keras at every shape measured on a CPU" in text
-    assert "PyTorch is faster, except at the last shape." in text
+    assert "PyTorch is faster at most shapes." in text
     assert "In the forward pass jax_lstm takes 0.9 to 1.2 times as long as the best JAX peer." in text
-    *rows, last = tables.read("speed")["rows"]
-    for row in (*rows, last):
+    rows, faster = tables.read("speed")["rows"], []
+    for row in rows:
         figures = row["figures"]
         for name in (tables.OURS, tables.BATCHED, tables.VMAP):
             assert figures[name]["train"]["ms"] < tables.best(figures, "train")[1]
         ours = {kind: figures[tables.OURS][kind]["ms"] for kind in ("train", "forward")}
         assert 0.9 <= ours["forward"] / tables.best(figures, "forward")[1] < 1.25
-        assert all((figures[tables.TORCH][kind]["ms"] < ours[kind]) == (row is not last) for kind in ours)
+        faster += [figures[tables.TORCH][kind]["ms"] < ours[kind] for kind in ours]
+    assert sum(faster) > 1.4 * len(rows)  # of the train step and the forward pass
 
 
 def times(**ms):
