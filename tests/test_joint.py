@@ -27,6 +27,15 @@ class Shared(jl.RNN):
         return state.h[: self.input_size] @ params.w_x
 
 
+class ReadTwice(jl.LSTM):
+    """Another equation reads the product with the state, although nothing needs its result."""
+
+    def recur(self, params, state):
+        zh = super().recur(params, state)
+        _ = zh * params.b
+        return zh
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """The tests run with several devices, which may share a batch."""
@@ -46,6 +55,7 @@ CELLS = {
     "bfloat16 products": (jl.LSTM(I, H, compute_dtype="bfloat16"), 2),
     "doubled": (Doubled(I, H), 2),
     "shared": (Shared(I, H), 1),
+    "read twice": (ReadTwice(I, H), 1),
     "MinLSTM": (jl.MinLSTM(I, H), 1),
 }
 

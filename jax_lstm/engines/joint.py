@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 from jax.extend.core.primitives import add_p, dot_general_p
+from jax.interpreters import partial_eval as pe
 
 from jax_lstm.engines.jaxpr import evaluate
 
@@ -18,13 +19,14 @@ VECTOR_TIMES_MATRIX = (((0,), (0,)), ((), ()))
 
 
 def joint_product(preactivation: Callable, params: Any, *shapes: Any) -> Callable | None:
-    """z = preactivation(params, *args) as a function of args, with one product; None if z is no sum of two products.
+    """z = preactivation(params, *args) as a function of args, with one product; None if that is impossible.
 
-    Of `shapes`, the shapes and dtypes of args, and of preactivation only the jaxpr is read. The stacked weights are
-    computed at once. Both weights must be leaves of params.
+    It is possible if z is the sum of two products whose weights are leaves of params, and nothing else reads the
+    products. `shapes` has the shapes and dtypes of args. The stacked weights are computed at once.
     """
     closed, shape = jax.make_jaxpr(preactivation, return_shape=True)(params, *shapes)
-    jaxpr, weights = closed.jaxpr, jax.tree.leaves(params)
+    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    closed, weights = ClosedJaxpr(jaxpr, closed.consts), jax.tree.leaves(params)
     last = jaxpr.eqns[-1] if jaxpr.eqns else None
     if last is None or last.primitive is not add_p or jaxpr.outvars != last.outvars:
         return None
@@ -36,6 +38,9 @@ def joint_product(preactivation: Callable, params: Any, *shapes: Any) -> Callabl
     positions = [leaves.index(eqn.invars[1]) for eqn in products if eqn.invars[1] in leaves]
     one_dtype = len({v.aval.dtype for eqn in products for v in eqn.invars}) == 1
     options = dict(products[0].params)
+    others = [v for eqn in jaxpr.eqns if eqn is not last for v in eqn.invars]
+    if any(eqn.outvars[0] in others for eqn in products):
+        return None
     if len(positions) < 2 or not one_dtype or options["dimension_numbers"] != VECTOR_TIMES_MATRIX:
         return None
     stacked = jnp.concatenate([weights[k] for k in positions])
