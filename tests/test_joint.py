@@ -14,7 +14,7 @@ B, T, I, H = 3, 9, 2, 5
 
 
 class Doubled(jl.LSTM):
-    """Its z_t is no sum of two products."""
+    """Its z_t has a factor 2 after the product."""
 
     def recur(self, params, state):
         return 2 * super().recur(params, state)

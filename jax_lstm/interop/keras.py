@@ -311,7 +311,7 @@ def _arrays_of(path: str, group: Any) -> Named:
 
 def _arrays(caller: str, cell: Any, params: Any, given: Activations) -> list[np.ndarray]:
     """Kernel, recurrent kernel and bias of one direction."""
-    if not isinstance(cell, LSTM | GRU | RNN):
+    if type(cell) not in (LSTM, GRU, RNN):  # a subclass may compute something else
         raise no_such_cell(caller, FORM, cell, "LSTM, GRU and SimpleRNN")
     check_options(caller, FORM, cell, ("reset_after", *OF_ACTIVATION))
     check_activations(caller, cell, given)

@@ -194,7 +194,7 @@ def only_names(caller: str, names: Iterable[str], known: Collection[str], source
     """Refuse a name that is not known."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{caller}: {name!r} in {source} is no weight of a recurrent layer; leave it out")
+            raise ValueError(f"{caller}: {name!r} in {source} is not a weight of a recurrent layer; leave it out")
 
 
 def check_mapping(caller: str, name: str, value: Any) -> Mapping[str, Any]:

@@ -69,7 +69,7 @@ def load(source: Source) -> Part:
         )
     if unknown := [name for name in leaves if name not in shapes]:
         raise ValueError(
-            f"{caller}: {file} has {checks.shown(unknown[0], quoted=False)}, which is no leaf of "
+            f"{caller}: {file} has {checks.shown(unknown[0], quoted=False)}, which is not a leaf of "
             f"{type(cell).__name__}; it takes {checks.listed(shapes) or 'no leaves'}"
         )
     arrays = []

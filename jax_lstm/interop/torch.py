@@ -45,7 +45,7 @@ def load(state_dict: Mapping[str, Any], prefix: str = "", *, nonlinearity: str =
     """A cell and its params from a state dict of PyTorch's LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell.
 
     Kind, sizes, layers, directions and projection are read off the shapes. One layer becomes a cell, two directions a
-    `Bidirectional`, several layers a `Stack`. Dropout between the layers is no weight: set it with `Stack(dropout=…)`.
+    `Bidirectional`, several layers a `Stack`. Dropout between layers is not in the weights: set `Stack(dropout=…)`.
 
     >>> import numpy as np
     >>> import jax_lstm as jl
@@ -143,12 +143,14 @@ def dump(cell: Any, params: Any) -> dict[str, np.ndarray]:
 
 
 def _unknown(caller: str, state_dict: Mapping[str, Any], prefix: str, name: str | None) -> str:
-    """The message for a name that is none of a recurrent layer, or for no name at all."""
+    """The message for an unknown name, or if no name has the prefix."""
     prefixes = {
         key.removesuffix(end) for key in state_dict for end in ("weight_hh_l0", "weight_hh") if key.endswith(end)
     }
     text = (
-        f"{caller}: no weights start with {prefix!r}" if name is None else f"{caller}: {name!r} is no recurrent weight"
+        f"{caller}: no weights start with {prefix!r}"
+        if name is None
+        else f"{caller}: {name!r} is not a recurrent weight"
     )
     prefixes = sorted(prefixes - {prefix})
     if prefixes:
@@ -199,7 +201,7 @@ def _part(caller: str, prefix: str, suffix: str, found: Mapping[str, np.ndarray]
 
 def _weights(caller: str, cell: Any, params: Any) -> dict[str, np.ndarray]:
     """PyTorch's weights of one cell, without layer and direction in their names."""
-    if not isinstance(cell, LSTM | GRU | RNN):
+    if type(cell) not in CELLS.values():  # a subclass may compute something else
         raise no_such_cell(caller, FORM, cell, "LSTM, GRU and RNN")
     has = ("activation",) if getattr(cell, "activation", None) == "relu" else ()
     check_options(caller, FORM, cell, ("projection", *has))

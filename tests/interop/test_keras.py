@@ -295,7 +295,15 @@ def test_a_file_without_h5py_says_what_to_install(monkeypatch, tmp_path):
         weights.load(tmp_path / "model.weights.h5")
 
 
+class Slow(jl.LSTM):
+    """Another step with the same weights."""
+
+    def update(self, params, state, z):
+        return super().update(params, state, z / 2)
+
+
 REFUSED = [
+    (Slow(I, H), "no Slow, only LSTM, GRU and SimpleRNN"),
     (jl.LSTM(I, H, peephole=True), "no peephole=True of LSTM; interop.onnx keeps it"),
     (jl.LSTM(I, H, projection=2), "no projection=2 of LSTM; interop.torch keeps it"),
     (jl.LSTM(I, H, clip=3.0), "no clip=3.0 of LSTM"),

@@ -497,7 +497,7 @@ def test_zeros_and_inputs_as_initial_state_are_left_out():
 
 
 def test_an_initial_state_of_a_branch_is_an_input():
-    """A branch of If reads the input `late`, which is no input of the node If."""
+    """A branch of If reads the input `late`, which the node If does not list."""
     zeros_of = constant("zeros", zeros(1, B, H))
     choice = branches([helper.make_node("Neg", ["late"], ["negative"])], [zeros_of], condition="true")
     late = helper.make_tensor_value_info("late", onnx.TensorProto.FLOAT, [1, B, H])

@@ -251,7 +251,7 @@ WRONG = {
     "a config without end": (lambda: written(config='{"of":' * 10**5), ValueError, "makes no cell .*recursion"),
     "a config that is a list": (lambda: written(config=[CONFIG]), ValueError, "must be a dict"),
     "a missing leaf": (lambda: written({"w_h": None}), ValueError, r"lacks w_h, .*LSTM needs .*\(4, 16\)"),
-    "an unknown leaf": (lambda: written({"p": np.ones(3)}), ValueError, "p, which is no leaf of LSTM; it takes w_x"),
+    "an unknown leaf": (lambda: written({"p": np.ones(3)}), ValueError, "p, which is not a leaf of LSTM; it takes w_x"),
     "a transposed leaf": (
         lambda: written({"w_x": drawn(LSTM).w_x.T}), ValueError, r"w_x must have shape \(3, 16\).*\(16, 3\); transpose"
     ),

@@ -108,7 +108,7 @@ WRONG = {
     "no weights": ({}, {}, "no weights start with ''"),
     "a prefix is due": ({"lstm.weight_hh_l0": np.ones((16, 4))}, {}, "prefixes 'lstm.': pass one as prefix"),
     "another prefix": (arrays(), {"prefix": "gru."}, "no weights start with 'gru.'; .* prefixes ''"),
-    "another weight": (arrays(fc=np.ones(3, np.float32)), {}, "'fc' is no recurrent weight"),
+    "another weight": (arrays(fc=np.ones(3, np.float32)), {}, "'fc' is not a recurrent weight"),
     "no weight_ih": (arrays(weight_ih_l0=None), {}, "weight_ih_l0 is missing"),
     "no layer between": ({name.replace("l0", "l1"): a for name, a in arrays().items()}, {}, "weight_ih_l0 is missing"),
     "one bias": (arrays(bias_hh_l0=None), {}, "bias_hh_l0 is missing; pass both biases or none"),
@@ -153,6 +153,13 @@ def test_float64_weights_are_not_rounded_in_silence():
         weights.load(arrays(weight_ih_l0=np.ones((16, 3))))
 
 
+class Slow(jl.LSTM):
+    """Another step with the same weights."""
+
+    def update(self, params, state, z):
+        return super().update(params, state, z / 2)
+
+
 LSTM = jl.LSTM(I, H)
 REFUSED = {
     "peephole": (jl.LSTM(I, H, peephole=True), "no peephole=True of LSTM; interop.onnx keeps it"),
@@ -164,6 +171,7 @@ REFUSED = {
     "leak": (jl.RNN(I, H, leak=0.5), "no leak=0.5 of RNN; interop.safetensors"),
     "sigmoid": (jl.RNN(I, H, activation="sigmoid"), "no activation='sigmoid' of RNN"),
     "JANET": (jl.JANET(I, H), "no JANET, only LSTM, GRU and RNN; interop.safetensors"),
+    "a subclass": (Slow(I, H), "no Slow, only LSTM, GRU and RNN"),
     "zoneout": (jl.Dropout(LSTM, zoneout=0.5), "no zoneout=0.5 of Dropout"),
     "residual": (jl.Stack((jl.LSTM(H, H), jl.LSTM(H, H)), residual=True), "no residual=True of Stack; interop.onnx"),
     "learned state": (jl.LearnedInitialState(LSTM), "no LearnedInitialState"),

@@ -96,7 +96,7 @@ def _options(caller: str, one: Recurrent, *, reverse: bool) -> Options:
     is_reverse = given.get("direction") == b"reverse"
     if is_reverse and not reverse:
         raise ValueError(
-            f"{caller}: {one.label} has the direction 'reverse', which is no option of a cell; pass reverse=True here, "
+            f"{caller}: {one.label} has the direction 'reverse', which a cell does not store; pass reverse=True here, "
             "and reverse=True to jl.unroll"
         )
     if reverse and not is_reverse:
