@@ -31,7 +31,7 @@ def joint_product(preactivation: Callable, params: Any, *shapes: Any) -> Callabl
     if last is None or last.primitive is not add_p or jaxpr.outvars != last.outvars:
         return None
     dots = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is dot_general_p}
-    products = [dots[v] for v in last.invars if not isinstance(v, Literal) and v in dots]
+    products: list[Any] = [dots[v] for v in last.invars if not isinstance(v, Literal) and v in dots]
     if len(products) < 2 or products[0] is products[1] or products[0].params != products[1].params:
         return None
     leaves = jaxpr.invars[: len(weights)]

@@ -26,6 +26,7 @@ from jax_lstm import checks
 from jax_lstm.cells.gru import GRU, GRUParams
 from jax_lstm.cells.lstm import LSTM, LSTMParams
 from jax_lstm.cells.rnn import RNN, RNNParams
+from jax_lstm.interop.files import package
 from jax_lstm.interop.parts import (
     Activations,
     Layer,
@@ -238,15 +239,10 @@ def _from_file(caller: str, source: Any, layer: str | Sequence[str] | None) -> l
     """The named arrays of each layer, from a path or an open file."""
     if hasattr(source, "visititems"):
         return _from_groups(caller, source, layer)
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f'{caller}: a file of Keras needs h5py, which is not installed; pip install "jax_lstm[interop]"'
-        ) from error
+    h5py = package(caller, "h5py")
     if os.path.exists(source) and not h5py.is_hdf5(source):
         raise ValueError(
-            f"{caller}: {os.fspath(source)!r} is no HDF5 file; write one with model.save_weights('name.weights.h5')"
+            f"{caller}: {os.fspath(source)!r} is not an HDF5 file; write one with model.save_weights('name.weights.h5')"
         )
     with h5py.File(source, "r") as file:
         return _from_groups(caller, file, layer)

@@ -35,7 +35,8 @@ def test_the_lstm_of_the_demo_leaves_and_comes_back(task, tmp_path):
         assert again == model
         assert all(a.tobytes() == b.tobytes() for a, b in zip(*map(jax.tree.leaves, (back, params)), strict=True))
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    np.testing.assert_allclose(session.run(["ys"], {"xs": xs})[0], expected, rtol=0, atol=1e-5)
+    (ys,) = session.run(["ys"], {"xs": xs})
+    np.testing.assert_allclose(np.asarray(ys), expected, rtol=0, atol=1e-5)
 
     jl.interop.stablehlo.dump(model, params, tmp_path / "model.program")
     _, ys = jl.interop.stablehlo.load(tmp_path / "model.program")(params, xs)
