@@ -567,10 +567,10 @@ WRONG = {
     "bytes of no format": (ValueError, lambda: b"abc", "source is not an ONNX model, or only a part of one"),
     "truncated": (ValueError, lambda: bad_node().SerializeToString()[:-9], "source is not an ONNX model, or only"),
     "empty": (ValueError, lambda: b"", "source is empty"),
-    "pickle": (ValueError, lambda: b"\x80\x04K\x01.", "source is a pickle, which this library does not open"),
+    "pickle": (ValueError, lambda: b"\x80\x04K\x01.", r"source is a pickle, .* weights_only=True"),
     "zip": (ValueError, lambda: b"PK\x03\x04", "source is a zip archive"),
-    "HDF5": (ValueError, lambda: b"\x89HDF\r\n", "source is an HDF5 file, .* interop.keras"),
-    "no model": (TypeError, lambda: 3, r"source must be a path, bytes or an onnx.ModelProto, but is 3 \(int\)"),
+    "HDF5": (ValueError, lambda: b"\x89HDF\r\n", "source is an HDF5 file; use interop.keras.load"),
+    "no model": (TypeError, lambda: 3, r"source must be a path or the bytes of a file, but is 3 \(int\)"),
     "no nodes": (ValueError, lambda: model_of([], X, X), "source is an ONNX model without nodes"),
     "other nodes": (ValueError, lambda: written_out("Relu", "Neg"), "no LSTM, GRU or RNN node; it has Relu, Neg"),
     "written out": (
@@ -712,9 +712,9 @@ def test_a_wrong_model_is_refused_in_one_sentence(name):
 
 def test_wrong_arguments_are_refused_in_one_sentence(tmp_path):
     model = bad_node()
-    with pytest.raises(IsADirectoryError, match=r"load: .* is a directory; pass the .onnx file in it"):
+    with pytest.raises(IsADirectoryError, match=r"load: .* is a directory; pass the path of a file in it"):
         load(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"load: there is no file '.*none.onnx'; pass the path"):
+    with pytest.raises(FileNotFoundError, match=r"load: there is no file .*none.onnx; pass a path"):
         load(tmp_path / "none.onnx")
     with pytest.raises(ValueError, match=r"no recurrent node 'lost'; the model has 'the_node' \(LSTM\)"):
         load(model, "lost")
