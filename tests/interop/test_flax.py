@@ -316,14 +316,14 @@ def test_a_second_bias_that_nnx_lacks_is_refused():
         weights.dump(cell, params_of(cell), style="haiku")
 
 
-KERNEL, BIAS = jnp.ones((H, H)), jnp.ones(H)
+KERNEL, BIAS = np.ones((H, H)), np.ones(H)
 MALFORMED = [
-    ({"hf": {"kernel": jnp.ones((H, 2)), "bias": BIAS}}, ValueError, r"hf.kernel must have shape \(4, 4\)"),
-    ({"ig": {"kernel": jnp.ones((H, I))}}, ValueError, r"ig.kernel must have shape \(3, 4\).* \(4, 3\); transpose it"),
+    ({"hf": {"kernel": np.ones((H, 2)), "bias": BIAS}}, ValueError, r"hf.kernel must have shape \(4, 4\)"),
+    ({"ig": {"kernel": np.ones((H, I))}}, ValueError, r"ig.kernel must have shape \(3, 4\).* \(4, 3\); transpose it"),
     ({"hi": {"kernel": BIAS, "bias": BIAS}}, ValueError, r"hi.kernel must be a matrix, but has shape \(4,\)"),
     ({"ho": {"kernel": KERNEL}}, ValueError, "ho.bias is missing"),
     ({"ii": {}}, ValueError, "ii.kernel is missing"),
-    ({"ii": {"kernel": jnp.ones((I, H)), "bias": BIAS}}, ValueError, "'ii.bias' in tree is not a weight"),
+    ({"ii": {"kernel": np.ones((I, H)), "bias": BIAS}}, ValueError, "'ii.bias' in tree is not a weight"),
     ({"hx": {"kernel": KERNEL}}, ValueError, "'hx.kernel' in tree is not a weight"),
     ({"hf": KERNEL}, TypeError, "hf must be a dict of arrays, but is an array"),
     ({"hf": {"kernel": [[1.0]], "bias": BIAS}}, TypeError, "hf.kernel must be an array, but is"),
@@ -359,7 +359,7 @@ STRUCTURES = [
     ({"backward_rnn": {}}, ValueError, "forward_rnn is missing"),
     ({"forward_rnn": {}, "backward_rnn": {}, "merge": {}}, ValueError, "'merge' in tree is not a weight"),
     (
-        {"dense_i": {"kernel": KERNEL}, "dense_h": {"kernel": jnp.ones((H, 5))}},
+        {"dense_i": {"kernel": KERNEL}, "dense_h": {"kernel": np.ones((H, 5))}},
         ValueError,
         "dense_h.kernel must have 4",
     ),
