@@ -96,15 +96,16 @@ def dump(cell: Any, params: Any) -> dict[str, np.ndarray]:
     """
     caller = "interop.equinox.dump"
     cell, params = checked(caller, cell, params)
-    layers = layers_of(caller, FORM, cell, as_numpy(params))
+    layers = layers_of(caller, FORM, cell, as_numpy(caller, params))
     if [len(layer) for layer in layers] != [1]:
         raise NotImplementedError(
             f"{caller}: {FORM} has single cells, and no {type(cell).__name__}; call dump for each of its cells"
         )
-    ((one, (w_x, w_h, *biases)),) = layers[0]
+    ((one, p),) = layers[0]
     if type(one) not in (LSTM, GRU):
         raise no_such_cell(caller, FORM, one, "LSTM and GRU")
     check_options(caller, FORM, one, ())
+    w_x, w_h, *biases = p
     return dict(zip(NAMES, (w_x.T.copy(), w_h.T.copy(), *biases), strict=False))
 
 

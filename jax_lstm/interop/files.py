@@ -56,7 +56,10 @@ def kind_of(data: bytes, otherwise: str) -> str:
 
 
 def write(caller: str, path: Any, data: bytes) -> None:
-    """Write a file in one step: if the process stops before the end, an old file of that name stays as it was."""
+    """Write a file in one step: if the process stops before the end, an old file of that name stays as it was.
+
+    A pipe or a device, such as /dev/stdout, is written to, and not replaced.
+    """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{caller}: path must be a path or None, but is {checks.shown(path)}{checks.of_type(path)}")
     target = Path(path).resolve()  # a link stays a link
@@ -64,6 +67,9 @@ def write(caller: str, path: Any, data: bytes) -> None:
         raise IsADirectoryError(f"{caller}: {target.name} is a directory; add the name of a file")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{caller}: {target.name} needs the folder {target.parent}; make it first")
+    if target.exists() and not target.is_file():  # a device or a pipe: not to be replaced by a file
+        target.write_bytes(data)
+        return
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as f:

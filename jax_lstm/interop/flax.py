@@ -145,7 +145,7 @@ def dump(
     given = checked_activations(caller, "gate_activation", gate_activation, activation)
     cell, params = checked(caller, cell, params)
     modules: list[dict[str, Any]] = []
-    for layer in layers_of(caller, FORM, cell, as_numpy(params)):
+    for layer in layers_of(caller, FORM, cell, as_numpy(caller, params)):
         rnns = [{"cell": _weights(caller, one, p, layouts, given)} for one, p in layer]
         modules.append(rnns[0] if len(rnns) == 1 else {"forward_rnn": rnns[0], "backward_rnn": rnns[1]})
     if len(modules) == 1:

@@ -90,8 +90,9 @@ def load(params: Mapping[str, Mapping[str, Any]], prefix: str | Sequence[str] = 
         modules = _modules(caller, tree, prefix)
         names = _in_order(caller, modules)
     else:
-        modules = {name: arrays for one in prefix for name, arrays in _modules(caller, tree, one).items()}
-        names = list(modules)
+        chosen = [_modules(caller, tree, one) for one in _prefixes(caller, prefix)]
+        modules = {name: arrays for one in chosen for name, arrays in one.items()}
+        names = [name for one in chosen for name in _in_order(caller, one)]
     parts = [_part(caller, name, modules[name]) for name in names]
     for ((below, _), (above, _)), name in zip(pairwise(parts), names[1:], strict=True):
         if above.input_size != below.hidden_size:
@@ -128,7 +129,7 @@ def dump(cell: Any, params: Any, name: str | None = None) -> Weights:
     cell, params = checked(caller, cell, params)
     weights: Weights = {}
     count: dict[str, int] = {}
-    for layer in layers_of(caller, FORM, cell, as_numpy(params)):
+    for layer in layers_of(caller, FORM, cell, as_numpy(caller, params)):
         if len(layer) > 1:
             raise NotImplementedError(
                 f"{caller}: {FORM} has no Bidirectional; call dump for each of its cells, or use interop.flax"
@@ -143,10 +144,20 @@ def dump(cell: Any, params: Any, name: str | None = None) -> Weights:
     return weights
 
 
+def _prefixes(caller: str, prefix: Any) -> Sequence[str]:
+    """Check a list of prefixes."""
+    if not isinstance(prefix, list | tuple) or not prefix or not all(isinstance(one, str) for one in prefix):
+        raise TypeError(
+            f"{caller}: prefix must be a name or a list of names, but is {checks.shown(prefix)}{checks.of_type(prefix)}"
+        )
+    return prefix
+
+
 def _modules(caller: str, tree: Mapping[str, Any], prefix: str) -> Modules:
     """The recurrent modules with this prefix, and their arrays by name, such as "/linear.w"."""
     modules: Modules = {}
     for name, arrays in tree.items():
+        name = str(name)
         inner = next((end for end in (LINEAR, SECOND) if name.endswith(end)), "")
         found = modules.setdefault(name.removesuffix(inner), {})
         for leaf, value in check_mapping(caller, name, arrays).items():

@@ -48,7 +48,7 @@ from jax_lstm.interop.parts import (
 FORM = "Keras"
 OF_ACTIVATION = ("activation", "gate_activation", "cell_activation", "output_activation")
 KINDS = {4: LSTM, 3: GRU, 1: RNN}  # by the number of gates
-NUMBERED: Any = re.compile(r"(.*?)(?:_(\d+))?")  # lstm_cell, lstm_cell_1
+NUMBERED: Any = re.compile(r"(.*?)(?:_(\d+))?", re.DOTALL)  # lstm_cell, lstm_cell_1
 NAMES = ("kernel", "recurrent_kernel", "bias")
 # Functions of Keras that have the name of a function of `jax.nn`, but other constants.
 UNLIKE = {"gelu": "is exact, and that of JAX an approximation", "leaky_relu": "has slope 0.2, and that of JAX 0.01"}
@@ -146,7 +146,7 @@ def dump(cell: Any, params: Any, *, activation: Any = "tanh", recurrent_activati
     cell, params = checked(caller, cell, params)
     weights = [
         [array for one, p in layer for array in _arrays(caller, one, p, given)]
-        for layer in layers_of(caller, FORM, cell, as_numpy(params))
+        for layer in layers_of(caller, FORM, cell, as_numpy(caller, params))
     ]
     return weights[0] if len(weights) == 1 else weights
 
@@ -240,7 +240,9 @@ def _from_file(caller: str, source: Any, layer: str | Sequence[str] | None) -> l
     if hasattr(source, "visititems"):
         return _from_groups(caller, source, layer)
     h5py = package(caller, "h5py")
-    if os.path.exists(source) and not h5py.is_hdf5(source):
+    if not os.path.exists(source):
+        raise FileNotFoundError(f"{caller}: there is no file {os.fspath(source)}; pass a path that exists")
+    if not h5py.is_hdf5(source):
         raise ValueError(
             f"{caller}: {os.fspath(source)!r} is not an HDF5 file; write one with model.save_weights('name.weights.h5')"
         )
@@ -252,18 +254,32 @@ def _from_groups(caller: str, file: Any, layer: str | Sequence[str] | None) -> l
     """The named arrays of the layers with these names or paths, or of the only recurrent layer."""
     groups = _recurrent_groups(file)
     titles = {
-        path: group["vars"].attrs.get("name", path) if "vars" in group else path for path, group in groups.items()
+        path: str(group["vars"].attrs.get("name", path)) if "vars" in group else path for path, group in groups.items()
     }
     has = checks.listed(f"{path!r} ({title})" for path, title in titles.items()) or "no recurrent layers of Keras 3"
     if layer is None and len(groups) != 1:
         raise ValueError(f"{caller}: layer must name one or more layers of the file, which has {has}")
     found: list[Named] = []
-    for name in groups if layer is None else [layer] if isinstance(layer, str) else layer:
+    names = list(groups) if layer is None else [layer] if isinstance(layer, str) else layer
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{caller}: layer must be a name, a list of names or None, but is {checks.shown(layer)}"
+            f"{checks.of_type(layer)}"
+        )
+    for name in names:
         paths = [name] if name in groups else [path for path, title in titles.items() if title == name]
         if len(paths) != 1:
             problem = "names several layers" if paths else "names none"
             raise ValueError(f"{caller}: layer={name!r} {problem} of the recurrent layers in the file, which has {has}")
-        found += _from_group(caller, paths[0], groups[paths[0]])
+        try:
+            found += _from_group(caller, file.file, paths[0], groups[paths[0]])
+        except NotImplementedError:
+            raise
+        except Exception as error:  # whatever h5py raises at a group that is missing or of another form
+            raise ValueError(
+                f"{caller}: {paths[0]!r} cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); "
+                "write the file again with model.save_weights('name.weights.h5')"
+            ) from error
     return found
 
 
@@ -280,15 +296,15 @@ def _recurrent_groups(file: Any) -> dict[str, Any]:
     return groups
 
 
-def _from_group(caller: str, path: str, group: Any) -> list[Named]:
+def _from_group(caller: str, file: Any, path: str, group: Any) -> list[Named]:
     """The named arrays of one layer, or of each cell of its StackedRNNCells."""
     if "forward_layer" in group:
         (forward,), (backward,) = (
-            _from_group(caller, f"{path}/{name}", group[name]) for name in ("forward_layer", "backward_layer")
+            _from_group(caller, file, f"{path}/{name}", group[name]) for name in ("forward_layer", "backward_layer")
         )
         return [forward + backward]
     if "cells" not in group["cell"]:
-        return [_arrays_of(f"{path}/cell", group["cell"])]
+        return [_arrays_of(caller, file, f"{path}/cell", group["cell"])]
     cells = group["cell/cells"]
     names = [(name, *NUMBERED.fullmatch(name).groups()) for name in cells]
     if len({kind for _, kind, _ in names}) > 1:
@@ -297,11 +313,16 @@ def _from_group(caller: str, path: str, group: Any) -> list[Named]:
             "[cell.get_weights() for cell in layer.cell.cells]"
         )
     in_order = sorted(names, key=lambda name: int(name[2] or 0))
-    return [_arrays_of(f"{path}/cell/cells/{name}", cells[name]) for name, _, _ in in_order]
+    return [_arrays_of(caller, file, f"{path}/cell/cells/{name}", cells[name]) for name, _, _ in in_order]
 
 
-def _arrays_of(path: str, group: Any) -> Named:
+def _arrays_of(caller: str, file: Any, path: str, group: Any) -> Named:
     """The named arrays of one cell."""
+    for name, data in group["vars"].items():
+        if data.file != file or getattr(data, "external", None) or getattr(data, "is_virtual", False):
+            raise NotImplementedError(
+                f"{caller}: {path}/vars/{name} has its data in another file, which is not read; copy them into one file"
+            )
     return [(f"{path}/vars/{name}", np.asarray(data)) for name, data in group["vars"].items()]
 
 

@@ -42,18 +42,45 @@ CLOSEST = {
 def read_array(caller: str, name: str, value: Any) -> np.ndarray:
     """A leaf as a NumPy array of floats: a NumPy or JAX array, or a tensor of PyTorch, which is not imported."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float().numpy().astype(jnp.bfloat16) if str(value.dtype) == "torch.bfloat16" else value.numpy()
+        value = _of_tensor(caller, name, value)
     if not checks.is_array(value):
         raise TypeError(f"{caller}: {name} must be an array, but is {checks.shown(value)}{checks.of_type(value)}")
+    check_values(caller, name, value)
     array = np.asarray(value)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # JAX takes no other
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{caller}: {name} must hold floats, but holds {array.dtype}; cast it to float32")
+    if array.dtype.itemsize > 8:
+        raise TypeError(f"{caller}: {name} is {array.dtype}, which JAX lacks; cast it to float64 or float32")
     if array.dtype == np.float64 and jnp.result_type(float) != jnp.float64:
         raise TypeError(
             f"{caller}: {name} is float64, but jax_enable_x64 is off; turn it on, or cast the weights to float32"
         )
     return array
+
+
+def _of_tensor(caller: str, name: str, tensor: Any) -> np.ndarray:
+    """The numbers of a tensor of PyTorch."""
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            return tensor.float().numpy().astype(jnp.bfloat16)
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # such as a sparse tensor, or one without data
+        raise TypeError(
+            f"{caller}: {name} must be a dense tensor of float64, float32, float16 or bfloat16, but is not "
+            f"({type(error).__name__}); convert it"
+        ) from error
+
+
+def check_values(caller: str, what: str, tree: Any) -> None:
+    """Refuse traced arrays, which have no values; `what` is the name of the tree."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.core.Tracer):
+            raise TypeError(
+                f"{caller}: {checks.leaf_name(what, path)} must have values, but is traced; call "
+                f"{caller.rpartition('.')[2]} outside of jit, grad and vmap"
+            )
 
 
 def check_shape(caller: str, name: str, array: np.ndarray, shape: tuple[int, ...], why: str) -> None:
@@ -83,13 +110,14 @@ def _bidirectional(forward: Part, backward: Part) -> Part:
 def layers_of(caller: str, form: str, cell: Any, params: Any, has: Collection[str] = ()) -> list[Layer]:
     """The layers of a cell, the lowest first. `form` names the other library, `has` the layers' options that it has."""
     check_options(caller, form, cell, ("cell", "cells", "forward", "backward", *has), only=Dropout | Stack)
-    if isinstance(cell, Dropout):
+    kind = type(cell)  # a subclass may compute something else
+    if kind is Dropout:
         return layers_of(caller, form, cell.cell, params, has)
-    if isinstance(cell, Stack):
+    if kind is Stack:
         return [
             layer for one, p in zip(cell.cells, params, strict=True) for layer in layers_of(caller, form, one, p, has)
         ]
-    if isinstance(cell, Bidirectional):
+    if kind is Bidirectional:
         directions = zip((cell.forward, cell.backward), params, strict=True)
         layers = [layers_of(caller, form, one, p, has) for one, p in directions]
         if any(len(layer) != 1 or len(layer[0]) != 1 for layer in layers):
@@ -185,8 +213,9 @@ def named(caller: str, what: str, tree: Any) -> dict[str, Any]:
     return names
 
 
-def as_numpy(params: Any) -> Any:
+def as_numpy(caller: str, params: Any) -> Any:
     """The params with NumPy arrays as leaves, which the caller owns."""
+    check_values(caller, "params", params)
     return jax.tree.map(np.array, params)
 
 

@@ -22,10 +22,11 @@ import numpy as np
 from jax_lstm import checks
 from jax_lstm.interop import torch
 from jax_lstm.interop.files import Source, kind_of, package, read, write
-from jax_lstm.interop.parts import Part, check_shape, named, read_array
+from jax_lstm.interop.parts import Part, check_shape, check_values, named, read_array
 from jax_lstm.registry import from_config, to_config
 
 CONFIG, VERSION, FORMAT = "jax_lstm", "format", "1"
+METADATA = "__metadata__"  # the entry of a header that is not a leaf
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -106,8 +107,13 @@ def dump(cell: Any, params: Any, path: Any = None) -> bytes:
     params, dtype = checks.check_params(caller, cell, params)
     if dtype.name not in DTYPES.values():
         raise TypeError(f"{caller}: params are {dtype}, but must be {', '.join(DTYPES.values())}; cast them")
+    check_values(caller, "params", params)
     save = package(caller, "safetensors.numpy").save
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named(caller, "params", params).items()}
+    arrays: dict[str, Any] = {
+        name: np.asarray(leaf, order="C") for name, leaf in named(caller, "params", params).items()
+    }
+    if METADATA in arrays:
+        raise ValueError(f"{caller}: a leaf of params must not be called {METADATA}, as safetensors does; rename it")
     data = _in_order(save(arrays, {CONFIG: config, VERSION: FORMAT}))
     if path is not None:
         write(caller, path, data)
@@ -122,7 +128,7 @@ def _config(caller: str, cell: Any) -> str:
         if from_config(json.loads(text)) == cell:
             return text
         why = "its config makes another cell"
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a field called model, for example, makes it the config of a Model
         why = str(error)
     raise TypeError(
         f"{caller}: cell {type(cell).__name__} must have plain data in its fields, but {why}; keep numbers, strings, "
@@ -133,7 +139,7 @@ def _config(caller: str, cell: Any) -> str:
 def _in_order(data: bytes) -> bytes:
     """The same file with sorted metadata, so that equal weights give equal bytes: the package shuffles metadata."""
     header, rest = _header(data)
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header[METADATA] = dict(sorted(header[METADATA].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + rest
@@ -154,7 +160,7 @@ def _parsed(caller: str, file: str, data: bytes) -> tuple[dict[str, str], dict[s
         why = str(error).removeprefix("Error while deserializing: ")
         what = kind_of(data, f"no safetensors file, or only a part of one ({why}); write it again with dump")
         raise ValueError(f"{caller}: {file} is {what}") from None
-    return _header(data)[0].get("__metadata__") or {}, leaves
+    return _header(data)[0].get(METADATA) or {}, leaves
 
 
 def _described(caller: str, file: str, metadata: dict[str, str], names: Collection[str]) -> Part:

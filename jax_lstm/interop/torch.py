@@ -36,7 +36,7 @@ from jax_lstm.interop.parts import (
     read_array,
 )
 
-NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
+NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(0|[1-9]\d{0,5})(_reverse)?)?", re.ASCII)
 CELLS = {4: LSTM, 3: GRU, 1: RNN}  # by the number of gates
 FORM = "PyTorch"
 
@@ -78,13 +78,21 @@ def load(state_dict: Mapping[str, Any], prefix: str = "", *, nonlinearity: str =
     if hasattr(state_dict, "state_dict"):
         raise TypeError(f"{caller}: state_dict must be a dict of arrays, but is a module; pass module.state_dict()")
     checks.one_of(caller, "nonlinearity", nonlinearity, ("tanh", "relu"))
+    if not isinstance(prefix, str):
+        raise TypeError(f"{caller}: prefix must be a string, but is {checks.shown(prefix)}{checks.of_type(prefix)}")
     found: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
     for name, value in check_mapping(caller, "state_dict", state_dict).items():
-        if name.startswith(prefix):
+        if isinstance(name, str) and name.startswith(prefix):
             if (match := NAME.fullmatch(name[len(prefix) :])) is None:
                 raise ValueError(_unknown(caller, state_dict, prefix, name))
             kind, layer, reverse = match.groups()
-            found.setdefault((int(layer or 0), bool(reverse)), {})[kind] = read_array(caller, name, value)
+            of_layer = found.setdefault((int(layer or 0), bool(reverse)), {})
+            if kind in of_layer:
+                raise ValueError(
+                    f"{caller}: {name} must be the only {kind} of its layer, but state_dict has it with and without a "
+                    "number; pass the weights of one module"
+                )
+            of_layer[kind] = read_array(caller, name, value)
     if not found:
         raise ValueError(_unknown(caller, state_dict, prefix, None))
     is_cell = f"{prefix}weight_hh" in state_dict
@@ -126,11 +134,12 @@ def dump(cell: Any, params: Any) -> dict[str, np.ndarray]:
     """
     caller = "interop.torch.dump"
     cell, params = checked(caller, cell, params)
-    layers = layers_of(caller, FORM, cell, as_numpy(params))
+    layers = layers_of(caller, FORM, cell, as_numpy(caller, params))
     first = layers[0][0][0]
     weights: dict[str, np.ndarray] = {}
     for k, layer in enumerate(layers):
         for (one, p), suffix in zip(layer, ("", "_reverse"), strict=False):
+            of_one = _weights(caller, one, p)
             alike = type(one) is type(first) and len(layer) == len(layers[0])
             sizes = [(c.hidden_size, c.output_size, getattr(c, "activation", None)) for c in (one, first)]
             if not alike or sizes[0] != sizes[1]:
@@ -138,14 +147,17 @@ def dump(cell: Any, params: Any) -> dict[str, np.ndarray]:
                     f"{caller}: {FORM} has one kind of cell, number of units and of directions in all layers, but "
                     f"layer {k} differs from layer 0; call dump for each layer"
                 )
-            weights |= {f"{name}_l{k}{suffix}": a for name, a in _weights(caller, one, p).items()}
+            weights |= {f"{name}_l{k}{suffix}": a for name, a in of_one.items()}
     return weights
 
 
 def _unknown(caller: str, state_dict: Mapping[str, Any], prefix: str, name: str | None) -> str:
     """The message for an unknown name, or if no name has the prefix."""
     prefixes = {
-        key.removesuffix(end) for key in state_dict for end in ("weight_hh_l0", "weight_hh") if key.endswith(end)
+        key.removesuffix(end)
+        for key in map(str, state_dict)
+        for end in ("weight_hh_l0", "weight_hh")
+        if key.endswith(end)
     }
     text = (
         f"{caller}: no weights start with {prefix!r}"

@@ -232,3 +232,19 @@ MALFORMED = [
 def test_an_error_names_the_leaf(tree, error, message):
     with pytest.raises(error, match=f"interop.haiku.load: .*{message}"):
         weights.load(tree)
+
+
+def test_modules_of_a_listed_prefix_are_in_order():
+    def module(k):
+        return {"w": np.full((2 * H, 4 * H), k, np.float32), "b": np.zeros(4 * H, np.float32)}
+
+    sorted_by_name = {f"net/lstm{f'_{k}' if k else ''}/linear": module(k) for k in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
+    for prefix in ("net", ["net"], ("net",)):
+        _, params = weights.load(sorted_by_name, prefix)
+        assert [int(one.w_h[0, 0]) for one in params] == list(range(11))
+
+
+@pytest.mark.parametrize("prefix", [None, [], [3]])
+def test_a_prefix_of_another_type_is_refused(prefix):
+    with pytest.raises(TypeError, match=r"interop.haiku.load: prefix must be a name or a list of names, but is"):
+        weights.load({"lstm/linear": {}}, prefix)

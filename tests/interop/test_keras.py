@@ -289,6 +289,65 @@ def test_cells_of_several_kinds_in_a_file_are_refused(tmp_path):
     assert cell == jl.Stack((jl.LSTM(I, 2), jl.GRU(2, 2)))
 
 
+def h5_file(path, write):
+    with h5py.File(path, "w") as file:
+        write(file)
+    return path
+
+
+def add_lstm(group, dtype="<f4"):
+    for name, array in enumerate(arrays((3, 16), (4, 16), (16,))):
+        group.require_group("vars")[str(name)] = array.astype(dtype)
+
+
+def test_an_hdf5_file_of_another_byte_order_is_read(tmp_path):
+    files = [
+        h5_file(tmp_path / f"{kind}.h5", lambda file, kind=kind: add_lstm(file.create_group("lstm/cell"), f"{kind}f4"))
+        for kind in "<>"
+    ]
+    assert_bits_equal(*(weights.load(file)[1] for file in files))
+
+
+DAMAGED = {
+    "no weights": lambda file: file.create_group("lstm/cell"),
+    "one direction": lambda file: add_lstm(file.create_group("both/forward_layer/cell")),
+    "an array as a cell": lambda file: file.create_dataset("lstm/cell", data=np.ones(3)),
+    "a link to nowhere": lambda file: file.create_group("lstm").__setitem__("cell", h5py.SoftLink("/nowhere")),
+    "a PiB of zeros": lambda file: file.create_dataset("lstm/cell/vars/0", (2**24, 2**24), "<f4", chunks=(1, 1024)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_hdf5_file_is_refused_in_one_sentence(name, tmp_path):
+    path = h5_file(tmp_path / "damaged.h5", DAMAGED[name])
+    with pytest.raises(ValueError, match=r"load: '(lstm|both)' cannot be read \(\w+: .*\); write the file again with"):
+        weights.load(path)
+
+
+def test_data_of_other_files_are_not_read(tmp_path):
+    add = h5_file(tmp_path / "other.h5", lambda file: add_lstm(file.create_group("cell")))
+    (tmp_path / "raw").write_bytes(np.ones((3, 16), np.float32).tobytes())
+
+    def raw(file):
+        add_lstm(file.create_group("lstm/cell"))
+        del file["lstm/cell/vars/0"]
+        file["lstm/cell/vars"].create_dataset("0", (3, 16), "<f4", external=[(str(tmp_path / "raw"), 0, 192)])
+
+    def link(file):
+        file.create_group("lstm")["cell"] = h5py.ExternalLink(add.name, "/cell")
+
+    for write in (raw, link):
+        with pytest.raises(NotImplementedError, match="lstm/cell/vars/0 has its data in another file, which is not re"):
+            weights.load(h5_file(tmp_path / "model.h5", write))
+
+
+@pytest.mark.parametrize("layer", [0, [], [1]])
+def test_a_layer_is_a_name_or_several(layer, tmp_path):
+    path = h5_file(tmp_path / "model.h5", lambda file: add_lstm(file.create_group("lstm/cell")))
+    with pytest.raises(TypeError, match=r"interop.keras.load: layer must be a name, a list of names or None, but is"):
+        weights.load(path, layer)
+
+
 def test_a_file_without_h5py_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'the package h5py is missing; .* "jax_lstm\[interop\]"'):

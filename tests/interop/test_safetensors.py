@@ -68,6 +68,21 @@ class Dots(Own):
 
 
 @dataclass(frozen=True)
+class Metadata(Own):
+    """A leaf with the name that a header has for something else."""
+
+    def init(self, key, dtype=jnp.float32) -> Any:
+        return {"__metadata__": jnp.ones(2, dtype)}
+
+
+@dataclass(frozen=True)
+class OfModel(Own):
+    """A field whose config looks like that of a Model."""
+
+    model: str = "small"
+
+
+@dataclass(frozen=True)
 class Listed(Own):
     """A field that JSON cannot give back as it was."""
 
@@ -77,7 +92,7 @@ class Listed(Own):
 @pytest.fixture
 def register_own():
     before = dict(REGISTERED)
-    for cls in (Own, OneArray, Dots, Listed):
+    for cls in (Own, OneArray, Dots, Listed, Metadata, OfModel):
         jl.register_cell(cls)
     yield
     REGISTERED.clear()
@@ -319,6 +334,8 @@ def test_dump_refuses_what_no_file_can_hold():
         (Listed(gains=[1.0]), drawn(Own()), TypeError, r"dump: .*Listed must have plain data .* makes another cell"),
         (Listed(gains=len), drawn(Own()), TypeError, r"dump: .*Listed must have plain data .*not JSON serializable"),
         (Dots(), drawn(Dots()), ValueError, r"two leaves of params have the same name among a\.b; rename one"),
+        (Metadata(), drawn(Metadata()), ValueError, "dump: a leaf of params must not be called __metadata__"),
+        (OfModel(), drawn(Own()), TypeError, r"dump: cell OfModel must have plain data .*model must be one of Model"),
         (3, params, TypeError, "cell must be one of .*; register your own with register_cell"),
     ]
     for cell, given, error, message in refused:
@@ -367,6 +384,14 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
         ours.dump(LSTM, drawn(LSTM), tmp_path / "nowhere" / "weights")
     with pytest.raises(TypeError, match=r"path must be a path or None, but is 3 \(int\)"):
         ours.dump(LSTM, drawn(LSTM), 3)
+
+
+def test_a_pipe_or_a_device_is_written_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with open(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb") as pipe:
+        data = ours.dump(LSTM, drawn(LSTM), tmp_path / "pipe")
+        assert pipe.read() == data
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # Other processes.

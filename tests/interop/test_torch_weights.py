@@ -193,3 +193,82 @@ def test_params_of_another_cell_are_refused():
         ValueError, match=r"interop\.torch\.dump: params\.w_x has shape \(4, 16\), but cell LSTM takes \(3, 16\)"
     ):
         weights.dump(jl.LSTM(I, H), jl.LSTM(I + 1, H).init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_weight_with_and_without_a_number_is_refused(order):
+    layer = arrays()
+    both = layer | {name.removesuffix("_l0"): 2 * a for name, a in layer.items()}
+    with pytest.raises(ValueError, match=r"must be the only \w+ of its layer, but state_dict has it with and"):
+        weights.load(dict(list(both.items())[::order]))
+
+
+def test_other_names_are_left_alone_or_refused():
+    assert weights.load(arrays() | {0: np.zeros(3)})[0] == jl.LSTM(I, H)
+    for name in ("weight_ih_l00", "weight_ih_l" + 5000 * "9", "weight_ih_l²"):
+        with pytest.raises(ValueError, match=r"interop.torch.load: 'weight_ih_l.* is not a recurrent weight"):
+            weights.load(arrays() | {name: np.zeros((16, I), np.float32)})
+    with pytest.raises(TypeError, match=r"interop.torch.load: prefix must be a string, but is None"):
+        weights.load(arrays(), None)
+
+
+def test_arrays_of_another_byte_order_are_read():
+    cell, params = weights.load(arrays())
+    again, same = weights.load({name: a.astype(">f4") for name, a in arrays().items()})
+    assert again == cell
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="longdouble is float64 here")
+def test_a_float_that_jax_lacks_is_refused():
+    with pytest.raises(TypeError, match=r"load: weight_ih_l0 is float\d+, which JAX lacks; cast it to float64"):
+        weights.load(arrays(weight_ih_l0=np.ones((16, I), np.longdouble)))
+
+
+def test_traced_arrays_are_refused():
+    cell = jl.LSTM(I, H)
+    params = cell.init(jax.random.key(0))
+    with pytest.raises(TypeError, match=r"load: .*_l0 must have values, but is traced; call load outside of jit"):
+        jax.jit(lambda state_dict: weights.load(state_dict)[1])(arrays())
+    for module in (weights, jl.interop.safetensors, jl.interop.keras, jl.interop.onnx):
+        with pytest.raises(TypeError, match=r"dump: params.w_x must have values, but is traced; call dump outside"):
+            jax.eval_shape(lambda params, dump=module.dump: dump(cell, params) and None, params)
+
+
+def test_tensors_without_numbers_are_refused():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.ones(4 * H, I).to_sparse(), torch.ones(4 * H, I, device="meta")):
+        with pytest.raises(TypeError, match=r"load: weight_ih_l0 must be a dense tensor of float64, .* \(\w+\); con"):
+            weights.load(arrays(weight_ih_l0=tensor))
+
+
+class Other(jl.Bidirectional):
+    """Another sum of the same weights."""
+
+
+@pytest.mark.parametrize("name", ["torch", "keras", "flax", "onnx"])
+def test_a_subclass_of_a_layer_is_refused(name):
+    cell = Other(jl.LSTM(I, H))
+    with pytest.raises(NotImplementedError, match=f"interop.{name}.dump: .* has no Other"):
+        getattr(jl.interop, name).dump(cell, cell.init(jax.random.key(0)))
+
+
+class Bare:
+    """A cell without a base class, and params that are one array."""
+
+    input_size, hidden_size = I, H
+
+    def init(self, key, dtype=jnp.float32):
+        return jnp.zeros((1, H), dtype)
+
+    def initial_state(self, params):
+        return jl.RNNState(params[0])
+
+    def step(self, params, state, x):
+        return state, state.h
+
+
+@pytest.mark.parametrize("name", ["torch", "equinox"])
+def test_a_cell_without_a_base_class_is_refused_by_name(name):
+    with pytest.raises(NotImplementedError, match=f"interop.{name}.dump: .* has no Bare, only LSTM"):
+        getattr(jl.interop, name).dump(Bare(), Bare().init(None))
