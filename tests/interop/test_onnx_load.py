@@ -16,7 +16,7 @@ import pytest
 from tiers import slow_except
 
 import jax_lstm as jl
-from jax_lstm.interop.onnx import load
+from jax_lstm.interop.onnx import dump, load
 from jax_lstm.interop.onnx.activations import ACTIVATIONS
 from jax_lstm.interop.onnx.nodes import INPUTS
 
@@ -355,6 +355,31 @@ def test_files_with_external_data_are_read(tmp_path):
         load(path)
 
 
+def test_a_dump_with_external_data_is_read_from_its_folder(tmp_path, monkeypatch):
+    cell = jl.Model(jl.LSTM(I, H), output_size=2)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "model.onnx"
+    onnx.save(dump(cell, params), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    # A file of the same name in the current folder is not the model's.
+    (tmp_path / "weights.bin").write_bytes(bytes((path.parent / "weights.bin").stat().st_size))
+    monkeypatch.chdir(tmp_path)
+    again, same = load(path)
+    assert again == cell
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    with pytest.raises(ValueError, match=r"the tensor '.*' is in the file 'weights.bin', which is not there"):
+        load(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "config", [100_000 * "[", '{"cell": "LSTM", "input_size": 3, "hidden_size": %s}' % (4000 * "9")]
+)
+def test_a_config_that_cannot_be_read_is_left_alone(config):
+    model = dump(jl.LSTM(I, H), jl.LSTM(I, H).init(jax.random.key(0), jnp.float32))
+    model.metadata_props[0].value = config
+    assert load(model)[0] == jl.LSTM(I, H)
+
+
 # Stacks.
 
 
@@ -456,6 +481,20 @@ def test_nodes_that_are_not_one_stack_are_listed(model):
 
 def lstm_twice():
     return node_of("LSTM", {"X": "x_1", "W": "1_W", "R": "1_R"}, name="twin", prefix="twin_", hidden_size=H)
+
+
+def test_cyclic_graphs_are_no_stack():
+    weights = tensors(weights_of("LSTM", features=H, bias=False)) + tensors({"axes": np.array([1])})
+    nodes = [
+        node_of("LSTM", {"X": x, "W": "W", "R": "R"}, name=name, prefix=name, hidden_size=H)
+        for name, x in (("a", "X"), ("b", "c"), ("c", "b"))
+    ]
+    squeezes = [helper.make_node("Squeeze", [f"{name}Y", "axes"], [name]) for name in "bc"]
+    circle = [helper.make_node("Identity", ["b"], ["c"]), helper.make_node("Identity", ["c"], ["b"])]
+    for chosen in ([*nodes, *squeezes], [*nodes[:2], *circle]):
+        model = model_of(chosen, [value("X", np.zeros((T, B, H), np.float32))], [value("aY")], weights)
+        with pytest.raises(ValueError, match="recurrent nodes that are not one stack: 'a'"):
+            load(model)
 
 
 def test_a_stack_of_reverse_nodes_needs_reverse():
@@ -708,6 +747,18 @@ def test_a_wrong_model_is_refused_in_one_sentence(name):
     assert text.startswith("interop.onnx.load: ")
     assert "\n" not in text
     assert ". " not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("direction", 3), ("activations", "Tanh"), ("activation_alpha", 1.0), ("clip", [1.0]), ("hidden_size", 4.0)],
+)
+def test_an_attribute_of_another_type_is_refused(name, wrong):
+    model = one_node("LSTM", weights_of("LSTM"))
+    del model.graph.node[0].attribute[:]
+    model.graph.node[0].attribute.append(helper.make_attribute(name, wrong))
+    with pytest.raises(ValueError, match=f"load: the attribute {name} of node 'the_node' must have type [A-Z]+, but"):
+        load(model)
 
 
 def test_wrong_arguments_are_refused_in_one_sentence(tmp_path):

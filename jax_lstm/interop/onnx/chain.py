@@ -32,14 +32,14 @@ def chain_of(caller: str, nodes: Sequence[Recurrent]) -> list[Recurrent] | None:
     order = lowest
     while order[-1] in above:
         order.append(above[order[-1]])
-    return [nodes[k] for k in order]
+    return [nodes[k] for k in order] if len(order) == len(nodes) else None  # not all, if some read each other
 
 
 def _input_of(nodes: Sequence[Recurrent], one: Recurrent) -> tuple[int, list[Step]] | None:
     """The node whose Y another one reads as X, and the operators in between, the first one first."""
     ys = {(id(node.scope), node.node.output[0]): j for j, node in enumerate(nodes) if node.node.output}
     scope, name, steps = one.scope.home(one.input(0)), one.input(0), []
-    while scope is not None and name in scope.makers:
+    while scope is not None and name in scope.makers and (scope, scope.makers[name]) not in steps:
         if (id(scope), name) in ys:
             return ys[id(scope), name], steps[::-1]
         maker = scope.makers[name]

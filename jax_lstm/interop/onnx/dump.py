@@ -11,7 +11,7 @@ from jax_lstm.abilities import is_causal
 from jax_lstm.interop import files
 from jax_lstm.interop.onnx.files import package
 from jax_lstm.interop.onnx.plan import FORM
-from jax_lstm.interop.parts import checked
+from jax_lstm.interop.parts import check_values, checked
 from jax_lstm.layers.model import Model
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def dump(
     streaming = checks.check_bool(caller, "streaming", streaming)
     lengths = checks.check_bool(caller, "lengths", lengths)
     _check_dtype(caller, params)
+    check_values(caller, "params", params)
     core = cell.cell if is_model else cell
     if streaming and not is_causal(core):
         raise ValueError(

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jax_lstm import checks
 from jax_lstm.interop import files
 
 METADATA = "jax_lstm"  # the key under which `dump` describes its cell
@@ -38,3 +41,19 @@ def _parsed(caller: str, name: str, data: bytes) -> Any:
     except DecodeError:
         what = files.kind_of(data, "not an ONNX model, or only a part of one; pass the whole file")
         raise ValueError(f"{caller}: {name} is {what}") from None
+
+
+def array_of(caller: str, tensor: Any, folder: str | None) -> np.ndarray:
+    """An initializer as an array; `folder` is that of external data."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+    if location is not None and (folder is None or not os.path.exists(Path(folder) / location)):
+        raise ValueError(
+            f"{caller}: the tensor {tensor.name!r} is in the file {checks.shown(location)}, which is not there; pass "
+            "the path of the model, with that file beside it"
+        )
+    try:
+        return package(caller).numpy_helper.to_array(tensor, folder or "")
+    except Exception as error:  # bytes that do not fit the shape, for example
+        raise ValueError(
+            f"{caller}: the tensor {tensor.name!r} cannot be read ({type(error).__name__}); the file is damaged"
+        ) from error

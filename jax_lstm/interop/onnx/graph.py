@@ -11,12 +11,11 @@ A node of a subgraph, such as a branch of If, also reads tensors of the graphs a
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_lstm.interop.onnx.files import package
+from jax_lstm.interop.onnx.files import array_of, package
 
 CONSTANT, SIZES, DATA = range(3)
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -64,7 +63,7 @@ class Scope:
             scope, one = waiting[-1]
             if one not in scope.values:
                 if one in scope.initializers:
-                    scope.values[one] = scope._array(scope.initializers[one])
+                    scope.values[one] = array_of(self.caller, scope.initializers[one], self.folder)
                     continue
                 node = scope.makers[one]
                 needs = [(scope.home(n), n) for n in scope._needs(node)]
@@ -141,22 +140,6 @@ class Scope:
 
     def _is_size(self, node: Any) -> bool:
         return node.op_type in ("Shape", "Size") and self.kind(node.input[0]) == DATA
-
-    def _array(self, tensor: Any) -> np.ndarray:
-        """An initializer as an array."""
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
-        if location is not None and (self.folder is None or not (Path(self.folder) / location).exists()):
-            raise ValueError(
-                f"{self.caller}: the tensor {tensor.name!r} is in the file {location!r}, which is not there; pass the "
-                "path of the model, with that file beside it"
-            )
-        try:
-            return package(self.caller).numpy_helper.to_array(tensor, self.folder or "")
-        except Exception as error:  # bytes that do not fit the shape, for example
-            raise ValueError(
-                f"{self.caller}: the tensor {tensor.name!r} cannot be read ({type(error).__name__}); the file is "
-                "damaged"
-            ) from error
 
 
 class Recurrent(NamedTuple):

@@ -50,7 +50,7 @@ def load(
     caller = "interop.onnx.load"
     reverse = checks.check_bool(caller, "reverse", reverse)
     model, folder = read_model(caller, source)
-    if node is None and not reverse and (own := read_own(model)) is not None:
+    if node is None and not reverse and (own := read_own(model, folder)) is not None:
         return own
     nodes = recurrent_nodes(caller, model, folder)
     if not nodes:

@@ -24,6 +24,10 @@ INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 STATES = {"LSTM": LSTMState, "GRU": GRUState, "RNN": RNNState}
+TYPES = {  # of the attributes
+    "direction": "STRING", "activations": "STRINGS", "activation_alpha": "FLOATS", "activation_beta": "FLOATS",
+    "clip": "FLOAT", "hidden_size": "INT", "input_forget": "INT", "linear_before_reset": "INT", "layout": "INT",
+}  # fmt: skip
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
@@ -79,15 +83,22 @@ def layout_of(caller: str, one: Recurrent) -> int:
 
 def directions_of(caller: str, one: Recurrent) -> int:
     """D, the number of directions of a node."""
-    direction = _attributes(caller, one).get("direction", b"forward").decode()
+    direction = _attributes(caller, one).get("direction", b"forward").decode(errors="replace")
     if direction not in DIRECTIONS:
         raise ValueError(f"{caller}: {one.label} has the direction {direction!r}, but ONNX has {', '.join(DIRECTIONS)}")
     return DIRECTIONS[direction]
 
 
 def _attributes(caller: str, one: Recurrent) -> dict[str, Any]:
-    get = package(caller).helper.get_attribute_value
-    return {attribute.name: get(attribute) for attribute in one.node.attribute}
+    onnx = package(caller)
+    known = [attribute for attribute in one.node.attribute if attribute.name in TYPES]
+    for attribute in known:
+        if attribute.type != getattr(onnx.AttributeProto, TYPES[attribute.name]):
+            raise ValueError(
+                f"{caller}: the attribute {attribute.name} of {one.label} must have type {TYPES[attribute.name]}, but "
+                "has another one; the file is damaged"
+            )
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in known}
 
 
 def _options(caller: str, one: Recurrent, *, reverse: bool) -> Options:
@@ -101,7 +112,7 @@ def _options(caller: str, one: Recurrent, *, reverse: bool) -> Options:
         )
     if reverse and not is_reverse:
         raise ValueError(f"{caller}: reverse=True is for a node with the direction 'reverse', but {one.label} has not")
-    names = [name.decode() for name in given.get("activations", [])] or list(ACTIVATIONS[kind]) * D
+    names = [name.decode(errors="replace") for name in given.get("activations", [])] or list(ACTIVATIONS[kind]) * D
     n = len(ACTIVATIONS[kind])
     if kind == "RNN" and D == 1:
         names = names[:1]  # the specification's default has a second, unused one

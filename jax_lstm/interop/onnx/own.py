@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jax_lstm import checks
-from jax_lstm.interop.onnx.files import METADATA
+from jax_lstm.interop.onnx.files import METADATA, array_of
 from jax_lstm.interop.onnx.plan import Direction, Node, nodes_of, plan_of
 from jax_lstm.interop.onnx.weights import pack, unpack
 from jax_lstm.layers.model import Model
@@ -45,11 +45,12 @@ def arrays_of(nodes: Iterable[Node], params: Any) -> dict[str, np.ndarray]:
     return arrays | {name: a.reshape(1, 1, -1) if name.startswith(learned) else a for name, a in leaves.items()}
 
 
-def read_own(model: "onnx.ModelProto") -> tuple[Any, Any] | None:
+def read_own(model: "onnx.ModelProto", folder: str | None = None) -> tuple[Any, Any] | None:
     """The cell or `Model` of a file of `dump`, and its params, bit for bit.
 
     Args:
         model: what `onnx.load` returns.
+        folder: where the files of external data are, if weights were moved there.
 
     Returns:
         (cell, params), or None if the file is not of `dump`, or was changed so that weights are missing or have other
@@ -58,17 +59,15 @@ def read_own(model: "onnx.ModelProto") -> tuple[Any, Any] | None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA not in metadata:
         return None
-    from onnx import numpy_helper  # not needed to import this library
-
-    arrays = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     try:
+        arrays = {one.name: array_of("interop.onnx.load", one, folder) for one in model.graph.initializer}
         cell = from_config(json.loads(metadata[METADATA]))
         nodes = list(nodes_of(plan_of_model("interop.onnx.load", cell)))
         dtype = arrays[f"{nodes[0].name}.W"].dtype
         arrays |= {name: np.array(json.loads(a), dtype) for name, a in metadata.items() if name.startswith("params.")}
         params = _params_from(cell, nodes, arrays)
         return cell, checks.check_params("interop.onnx.load", cell, params)[0]
-    except (LookupError, ValueError, TypeError, NotImplementedError):
+    except (LookupError, ValueError, TypeError, NotImplementedError, OverflowError, RecursionError):
         return None
 
 

@@ -54,7 +54,8 @@ def plan_of(
     caller: str, cell: Any, params: str = "params", state: str = "state", learned: tuple[str, ...] = ()
 ) -> Node | list[Link]:
     """The nodes of a cell whose params, state and learned initial states have these names."""
-    if isinstance(cell, Stack):
+    kind = type(cell)  # a subclass may compute something else
+    if kind is Stack:
         return [
             Link(
                 plan_of(caller, one, *_below(str(k), params, state, learned)),
@@ -62,12 +63,12 @@ def plan_of(
             )
             for k, one in enumerate(cell.cells)
         ]
-    if isinstance(cell, Dropout):  # drops nothing without a key, but zoneout always mixes two states
+    if kind is Dropout:  # drops nothing without a key, but zoneout always mixes two states
         check_options(caller, FORM, cell, ("cell",))
         return plan_of(caller, cell.cell, params, state, learned)
-    if isinstance(cell, LearnedInitialState):
+    if kind is LearnedInitialState:
         return plan_of(caller, cell.cell, f"{params}.cell", state, (*learned, f"{params}.state"))
-    if isinstance(cell, Bidirectional):
+    if kind is Bidirectional:
         directions = [
             _direction(caller, plan_of(caller, getattr(cell, name), *_below(name, params, state, learned)))
             for name in ("forward", "backward")
