@@ -19,13 +19,14 @@ what follows the program.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 
 from jax_lstm import checks
 from jax_lstm.abilities import check_causal, takes_constants
@@ -145,7 +146,7 @@ def dump(
             "with jax.export"
         )
     B, T = jax.export.symbolic_shape("b, t")
-    trees = {"params": params}
+    trees = {"params": jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)}  # without sharding
     if streaming:
         check_causal(caller, inner)
         state = checks.state_shapes(cell, dtype)
@@ -154,7 +155,7 @@ def dump(
     xs = jax.ShapeDtypeStruct((B, T) if symbols else (B, T, inner.input_size), jnp.int32 if symbols else dtype)
     run = _flat(caller, cell, trees) if flat else partial(_run, cell)
     given = [named(caller, what, tree) if flat else tree for what, tree in trees.items()]
-    with _no_source_locations():
+    with _no_source_locations(), _no_mesh():
         exported = jax.export.export(jax.jit(run), platforms=PLATFORMS)(*given, xs)
         program = _serialized(caller, exported, int(gradient))
     data = program + hashlib.sha256(program).digest() + END
@@ -195,6 +196,13 @@ def _no_source_locations() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_traceback_in_locations_limit", before)
+
+
+def _no_mesh() -> AbstractContextManager[Any]:
+    """Leave a mesh of `jax.set_mesh` out of a program, so that it runs on one device too."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    return jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ()))
 
 
 def _serialized(caller: str, exported: jax.export.Exported, vjp_order: int) -> bytes:

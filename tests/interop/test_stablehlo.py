@@ -151,6 +151,17 @@ def test_a_program_is_for_every_platform():
     assert program.platforms == ("cpu", "cuda", "rocm", "tpu")
 
 
+def test_a_program_does_not_depend_on_where_the_params_are():
+    mesh = jax.make_mesh((8,), ("devices",))
+    params = drawn(LSTM, seed=1)
+    for shardings in (jax.devices()[3], jax.NamedSharding(mesh, jax.P())):
+        assert stablehlo.dump(LSTM, jax.device_put(params, shardings)) == dumped("LSTM")
+    by_column = params._replace(w_x=jax.device_put(params.w_x, jax.NamedSharding(mesh, jax.P(None, "devices"))))
+    assert stablehlo.dump(LSTM, by_column) == dumped("LSTM")
+    with jax.set_mesh(mesh):
+        assert stablehlo.dump(LSTM, params) == dumped("LSTM")
+
+
 def test_a_file_has_no_paths_of_this_machine_in_it():
     before = jax.config.jax_traceback_in_locations_limit  # pyrefly: ignore[missing-attribute]
     assert stablehlo.dump(LSTM, drawn(LSTM, seed=1)) == dumped("LSTM")
