@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from jax_lstm.train.step import TrainState
+from jax_lstm.train.state import TrainState
 
 
 class Checkpoints:
@@ -38,6 +39,10 @@ class Checkpoints:
         """Write `state` as the checkpoint of `step`."""
         self._manager.save(step, args=ocp.args.StandardSave(_written(state)))
 
+    def path(self, step: int) -> Path:
+        """The directory of the checkpoint of `step`."""
+        return Path(self._manager.directory) / str(step)
+
     def restore(self, like: TrainState) -> TrainState:
         """Read the newest checkpoint.
 
@@ -50,13 +55,67 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is no checkpoint.
+            ValueError: the checkpoint has another structure, or other shapes.
         """
         step = self._manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"{self._manager.directory} has no checkpoint; train without --resume first")
         first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding or first), like)
+        if said := _difference(_stored(Path(self._manager.directory), step), _written(like)):
+            raise ValueError(
+                f"resume: wanted the state of this problem and optimizer, but the checkpoint of step {step} in "
+                f"{self._manager.directory} differs: {said}; give the same model, optimizer and options"
+            )
         return like._replace(**self._manager.restore(step, args=ocp.args.StandardRestore(_written(like))))
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """Read the params and the best results of the newest checkpoint, without the state of the optimizer.
+
+    Args:
+        directory: the directory of the checkpoints.
+
+    Returns:
+        The fields "step", "params" and "best" of the state, as NumPy arrays in nested dicts and lists.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    step = newest_step(directory)
+    if step is None:
+        raise FileNotFoundError(f"{directory} has no checkpoint; train the run first, or name another directory")
+    stored = _stored(directory, step)
+    with ocp.CheckpointManager(directory.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
+        want = {name: stored[name] for name in ("step", "params", "best")}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
+        return manager.restore(
+            step, args=ocp.args.PyTreeRestore(item=want, restore_args=as_numpy, partial_restore=True)
+        )
+
+
+def _stored(directory: Path, step: int) -> Any:
+    """The tree of a checkpoint; its leaves have a shape."""
+    with ocp.CheckpointManager(directory.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
+        metadata: Any = manager.item_metadata(step)
+        return metadata.tree
+
+
+def _difference(stored: Any, want: Any) -> str | None:
+    """How the leaves differ in name or shape; None if they do not. A random key is stored in another shape."""
+
+    def shapes(tree: Any) -> dict[str, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        return {name: tuple(leaf.shape) for name, leaf in named.items() if not name.startswith("data_key")}
+
+    before, now = shapes(stored), shapes(want)
+    if missing := [name for name in now if name not in before]:
+        return f"{missing[0]} is missing"
+    if more := [name for name in before if name not in now]:
+        return f"{more[0]} is too much"
+    changed = [name for name in now if before[name] != now[name]]
+    return f"{changed[0]} has shape {before[changed[0]]}, not {now[changed[0]]}" if changed else None
 
 
 def _written(state: TrainState) -> dict[str, Any]:

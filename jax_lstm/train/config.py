@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import optax
 
@@ -21,6 +22,8 @@ class OptConfig:
         warmup_steps: Optimizer steps of the warmup. Required by warmup and warmup_cosine; must be 0 otherwise.
         clip: Largest global norm of a gradient; a larger gradient is scaled down to it. null turns clipping off.
         weight_decay: Weight decay of AdamW; each step subtracts lr * weight_decay * param. 0 is plain Adam.
+        accumulate: Average the gradients of this many batches for each update of the params. train.steps and
+            warmup_steps count batches.
     """
 
     lr: float = 3e-3
@@ -28,6 +31,7 @@ class OptConfig:
     warmup_steps: int = 0
     clip: float | None = 1.0
     weight_decay: float = 0.0
+    accumulate: int = 1
 
     def __post_init__(self):
         _want(0 < self.lr < math.inf, "opt.lr", "a number above 0", self.lr)
@@ -39,6 +43,7 @@ class OptConfig:
         if self.clip is not None:
             _want(0 < self.clip < math.inf, "opt.clip", "a number above 0, or null", self.clip)
         _want(0 <= self.weight_decay < math.inf, "opt.weight_decay", "0 or more", self.weight_decay)
+        _want(self.accumulate >= 1, "opt.accumulate", "1 or more", self.accumulate)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class TrainConfig:
         patience: Stop after this many validations in a row without a better mean score over seeds. null never stops.
         target: Stop once the best validation score of every seed is at least this good. null never stops.
         tensorboard: Also write TensorBoard event files, into run_dir/tensorboard.
+        ema: Decay of an average of the params over steps, such as 0.999. Validation and the best params use the
+            average. null does not average.
     """
 
     steps: int = 1000
@@ -73,10 +80,12 @@ class TrainConfig:
     patience: int | None = None
     target: float | None = None
     tensorboard: bool = False
+    ema: float | None = None
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "eval_every"):
-            _want(getattr(self, name) >= 1, f"train.{name}", "1 or more", getattr(self, name))
+            value = getattr(self, name)
+            _want(isinstance(value, Integral) and value >= 1, f"train.{name}", "an integer, 1 or more", value)
         if self.devices != "auto":
             count = self.devices if isinstance(self.devices, int) else 0
             _want(count >= 1, "train.devices", "auto, or 1 or more", self.devices)
@@ -86,9 +95,14 @@ class TrainConfig:
             _want(self.probe >= 1, "train.probe", "1 or more, or null", self.probe)
         if self.patience is not None:
             _want(self.patience >= 1, "train.patience", "1 or more, or null", self.patience)
+        if self.ema is not None:
+            _want(0 < self.ema < 1, "train.ema", "a number between 0 and 1, or null", self.ema)
+        seeds = tuple(int(s) if isinstance(s, Integral) else s for s in self.seeds)  # NumPy's are no JSON
+        object.__setattr__(self, "seeds", seeds)
         _want(len(self.seeds) > 0, "train.seeds", "at least one seed", list(self.seeds))
         _want(len(set(self.seeds)) == len(self.seeds), "train.seeds", "each seed once", list(self.seeds))
-        _want(all(0 <= s < 2**32 for s in self.seeds), "train.seeds", "seeds from 0 to 2³² − 1", list(self.seeds))
+        valid = all(isinstance(s, int) and 0 <= s < 2**32 for s in self.seeds)
+        _want(valid, "train.seeds", "seeds from 0 to 2³² − 1", list(self.seeds))
 
     @property
     def chunk(self) -> int:
@@ -98,6 +112,11 @@ class TrainConfig:
         the same, but training is slower, because every step is a call of its own.
         """
         return math.gcd(self.steps, self.log_every, self.eval_every, self.probe or 0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `fit`: all fields except batch_size, which the problem decides."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "batch_size"}
 
 
 def learning_rate(opt: OptConfig, steps: int) -> Callable:
@@ -111,8 +130,9 @@ def learning_rate(opt: OptConfig, steps: int) -> Callable:
         An Optax schedule: step (from 0) -> learning rate.
 
     Raises:
-        ValueError: the warmup takes `steps` steps or more.
+        ValueError: the warmup takes `steps` steps or more, or one update takes more than `steps` batches.
     """
+    _want(opt.accumulate <= steps, "opt.accumulate", f"at most train.steps ({steps})", opt.accumulate)
     if opt.warmup_steps:
         _want(opt.warmup_steps < steps, "opt.warmup_steps", f"fewer than train.steps ({steps})", opt.warmup_steps)
     rise = optax.linear_schedule(0.0, opt.lr, opt.warmup_steps)
@@ -130,7 +150,7 @@ def learning_rate(opt: OptConfig, steps: int) -> Callable:
 
 
 def optimizer(opt: OptConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer: clipping by global norm, then AdamW.
+    """The optimizer: clipping by global norm, then AdamW; with `accumulate`, of the mean gradient of several batches.
 
     Args:
         opt: the optimizer's options.
@@ -140,8 +160,10 @@ def optimizer(opt: OptConfig, steps: int) -> optax.GradientTransformation:
         An Optax transformation. Without weight decay it is Adam (Kingma & Ba 2015), else AdamW (Loshchilov & Hutter
         2019).
     """
-    adam = optax.adamw(learning_rate(opt, steps), weight_decay=opt.weight_decay)
-    return adam if opt.clip is None else optax.chain(optax.clip_by_global_norm(opt.clip), adam)
+    rate, k = learning_rate(opt, steps), opt.accumulate
+    adam = optax.adamw(rate if k == 1 else lambda update: rate(update * k), weight_decay=opt.weight_decay)
+    clipped = adam if opt.clip is None else optax.chain(optax.clip_by_global_norm(opt.clip), adam)
+    return clipped if k == 1 else optax.MultiSteps(clipped, k).gradient_transformation()
 
 
 def _want(held: bool, key: str, wanted: str, came: object) -> None:

@@ -8,6 +8,7 @@ are those of the whole batch: XLA sums the partial gradients in one all-reduce p
 numbers of devices differ by rounding only.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -40,6 +41,15 @@ def count_devices(train: TrainConfig) -> int:
     return train.devices
 
 
+def common_size(of_sequences: Any) -> int:
+    """The largest number of devices that can split a batch: it divides the first axis of every leaf.
+
+    Args:
+        of_sequences: a pytree of arrays or their shapes; the first axis of every leaf is over sequences.
+    """
+    return math.gcd(*(leaf.shape[0] if leaf.shape else 1 for leaf in jax.tree.leaves(of_sequences))) or 1
+
+
 def data_mesh(count: int) -> Mesh:
     """A mesh of the first `count` local devices, with one axis, `data`."""
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:count])
@@ -70,6 +80,13 @@ def split(of_sequences: Any, mesh: Mesh | None, name: str = "Problem.batch") -> 
         return of_sequences
     must_be_shared(of_sequences, mesh.size, name)
     return jax.lax.with_sharding_constraint(of_sequences, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def share(of_sequences: Any, mesh: Mesh, name: str = "Problem.source") -> Any:
+    """Put a batch of NumPy arrays on the devices, split along its first axis; the arguments are those of `split`."""
+    if mesh.size > 1:
+        must_be_shared(of_sequences, mesh.size, name)
+    return jax.device_put(of_sequences, NamedSharding(mesh, PartitionSpec(AXIS)) if mesh.size > 1 else whole(mesh))
 
 
 def must_be_shared(of_sequences: Any, count: int, name: str, seeds: int = 0) -> None:

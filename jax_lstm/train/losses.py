@@ -1,4 +1,6 @@
-"""Losses and scores of a batch, by name: means over its sequences, or over weighted steps.
+"""Losses and scores of a batch, by name.
+
+These are means over the sequences of a batch:
 
     cross_entropy = mean_b −log softmax(y_b)[k_b]     k_b: the target class
     bits_per_byte = cross_entropy / ln 2              the classes are bytes
@@ -10,9 +12,18 @@
     largest_error = max_b max_o |y_bo − target_bo|
 
 With weights w (B, T), outputs and targets are given at every step, and a sequence's value is Σ_t w_t v_t / Σ_t w_t.
-Every sequence needs at least one step with a weight above 0. A target with weight 0 is not read: it may be
-padding, such as the class −1.
-Each task names one of these functions as its loss and one as its score.
+The value of a sequence without any weight is 0. A target with weight 0 is not read: it may be padding, such as the
+class −1. Each task names one of these functions as its loss and one as its score.
+
+`BY_NAME` also has the scores of scores.py whose names are not above, such as mae, rmse, nse, kge and f1, and these
+losses, for each number:
+
+    huber    = e² / 2 where |e| ≤ 1, else |e| − 1/2       e = y − target
+    log_cosh = log cosh e
+    bce      = −target log σ(y) − (1 − target) log σ(−y)  targets are 0 or 1, or probabilities
+
+They are means over all outputs that count: every step has the same weight, whatever sequence it is in. So are all
+losses of `LOSSES`, which `supervised` takes.
 """
 
 import math
@@ -21,20 +32,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
-
-def cross_entropy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """Negative log-likelihood in nats.
-
-    Args:
-        ys: logits (*B, O).
-        classes: target classes (*B), from 0 to O − 1.
-
-    Returns:
-        One value per output, (*B).
-    """
-    return -jnp.take_along_axis(jax.nn.log_softmax(ys), classes[..., None], axis=-1)[..., 0]
+from jax_lstm.data.scores import SCORES, Score, cross_entropy, hits, mean_of
 
 
 def bits(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -42,14 +43,9 @@ def bits(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*
     return cross_entropy(ys, classes) / math.log(2)
 
 
-def accuracy(ys: Float[Array, "*B O"], classes: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """1 where the largest logit is that of the target class, else 0; arguments as in `cross_entropy`."""
-    return (jnp.argmax(ys, axis=-1) == classes).astype(ys.dtype)
-
-
 def mse(ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
     """Squared error, averaged over the O outputs: ys and targets (*B, O) -> (*B)."""
-    return jnp.mean(jnp.square(ys - targets), axis=-1)
+    return jnp.mean(optax.losses.squared_error(ys, targets), axis=-1)
 
 
 def within(limit: float, ys: Float[Array, "*B O"], targets: Float[Array, "*B O"]) -> Float[Array, "*B"]:
@@ -76,6 +72,7 @@ def _mean_of(each: Callable[[Array, Array], Array]) -> Callable[..., Array]:
         # A mean of each sequence's own, so that a gradient waits for no sum over devices. Behind a barrier, or XLA
         # multiplies by the inverse of a constant sum, and a mean of ones is not 1.
         totals = jax.lax.optimization_barrier(jnp.sum(weights, axis=1))
+        totals = jnp.where(totals > 0, totals, 1)
         return jnp.mean(jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=1) / totals)
 
     return mean
@@ -102,10 +99,21 @@ def exact(
     return jnp.mean(right if weights is None else ((right > 0) | (weights == 0)).all(axis=1).astype(ys.dtype))
 
 
+LOSSES: dict[str, Score] = {
+    "mse": SCORES["mse"],
+    "mae": SCORES["mae"],
+    "huber": mean_of(optax.losses.huber_loss, "numbers"),
+    "log_cosh": mean_of(optax.losses.log_cosh, "numbers"),
+    "bce": mean_of(optax.losses.sigmoid_binary_cross_entropy, "numbers"),
+    "cross_entropy": SCORES["cross_entropy"],
+}
+
 BY_NAME: dict[str, Callable[..., Array]] = {
+    **LOSSES,
+    **SCORES,
     "cross_entropy": _mean_of(cross_entropy),
     "bits_per_byte": _mean_of(bits),
-    "accuracy": _mean_of(accuracy),
+    "accuracy": _mean_of(hits),
     "mse": _mean_of(mse),
     "largest_error": largest_error,
     "exact": exact,

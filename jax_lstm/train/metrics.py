@@ -1,13 +1,14 @@
-"""The metrics of a run: one JSON object per line in metrics.jsonl, and optionally TensorBoard events.
+"""The metrics of a run: one JSON object per line in metrics.jsonl.
 
     {"step": 50, "split": "train", "loss": [0.61, 0.58], ...}
 
 A list has one number per seed, in the order of train.seeds. A record with split "probe" has the key log_norms: for each
-seed a list over k = 0..T of the natural logs of the gradient norms ‖∂s_T/∂s_k‖. null is the log of a norm of 0.
+seed a list over k = 0..T of the natural logs of the gradient norms ‖∂s_T/∂s_k‖. null is a number that is not finite,
+such as the log of a norm of 0.
 """
 
 import json
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,21 +27,13 @@ class MetricsWriter:
 
     Args:
         run_dir: the run's directory.
-        seeds: the seeds, which name the curves in TensorBoard.
-        tensorboard: also write TensorBoard events to run_dir/tensorboard.
         after: keep existing records up to this step and drop later ones; a resumed run writes those again.
     """
 
-    def __init__(self, run_dir: Path, seeds: Sequence[int], tensorboard: bool, after: int):
+    def __init__(self, run_dir: Path, after: int):
         path = run_dir / FILE
         kept = [r for r in read_metrics(run_dir) if r["step"] <= after] if after and path.exists() else []
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (__exit__ closes it)
-        self._seeds = tuple(seeds)
-        self._events = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter  # optional, and slow to import
-
-            self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after + 1)
         for record in kept:
             self._line(record)
 
@@ -51,8 +44,6 @@ class MetricsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._events is not None:
-            self._events.close()
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Write one record and flush it to disk.
@@ -63,14 +54,14 @@ class MetricsWriter:
             values: numbers, or lists with one number per seed, by name.
         """
         self._line({"step": step, "split": split, **values})
-        if self._events is not None and split != "probe":  # not numbers, but curves
-            for name, value in values.items():
-                if isinstance(value, list):
-                    for seed, x in zip(self._seeds, value, strict=True):
-                        self._events.add_scalar(f"{split}/{name}/seed {seed}", x, step)
-                else:
-                    self._events.add_scalar(f"{split}/{name}", value, step)
 
     def _line(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.write(json.dumps({name: _as_json(value) for name, value in record.items()}, allow_nan=False) + "\n")
         self._file.flush()
+
+
+def _as_json(value: Any) -> Any:
+    """The value with None in place of numbers that are not finite."""
+    if isinstance(value, list):
+        return [_as_json(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,12 @@
 
     config.yaml     the complete config, with all defaults and overrides
     run.json        package versions, devices available and used, seeds
+    model.json      the model and how it predicts, written by run.py
     metrics.jsonl   written by metrics.py
     checkpoints/    written by checkpoint.py
+    source/         the position in a source of batches, written by source.py
+
+`fit` writes model.json and what stands below it; config.yaml and run.json are written where a config is given.
 
 `jax-lstm train RUN/config.yaml --run_dir elsewhere` repeats the run.
 """
@@ -21,6 +25,7 @@ from jax_lstm.train.checkpoint import newest_step
 
 CONFIG, INFO, CHECKPOINTS = "config.yaml", "run.json", "checkpoints"
 MAY_CHANGE = ("train.steps", "train.patience", "train.target", "train.probe", "train.tensorboard", "train.devices")
+ADDED = {"opt.accumulate": 1, "train.ema": None}  # keys that older runs do not have, and what they did
 
 
 def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devices: int, resume: bool) -> None:
@@ -39,18 +44,9 @@ def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devi
         FileNotFoundError: `resume` is True and there is no checkpoint.
         ValueError: `resume` is True and the config has changed; the message names the keys.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise FileExistsError(f"run_dir: wanted a directory, but {run_dir} is a file; name another path")
-    step = newest_step(run_dir / CHECKPOINTS)
-    if step is not None and not resume:
-        raise FileExistsError(
-            f"run_dir: {run_dir} already has a checkpoint of step {step}; continue it with --resume, or name another "
-            "directory"
-        )
+    check_run_dir(run_dir, resume)
     if resume:
-        if step is None:
-            raise FileNotFoundError(f"--resume: {run_dir} has no checkpoint; train without --resume first")
-        before, now = flat(read_config(run_dir)), flat(config)
+        before, now = ADDED | flat(read_config(run_dir)), ADDED | flat(config)
         changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in MAY_CHANGE]
         if changed:
             raise ValueError(
@@ -59,7 +55,7 @@ def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devi
                 + "; give the same config, or name another run_dir"
             )
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_config(run_dir, config)
     info = {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")},
@@ -72,6 +68,31 @@ def open_run(run_dir: Path, config: dict[str, Any], seeds: tuple[int, ...], devi
         "seeds": list(seeds),
     }
     (run_dir / INFO).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def check_run_dir(run_dir: Path, resume: bool) -> None:
+    """Check that a run can be written to a directory; writes nothing.
+
+    Raises:
+        FileExistsError: run_dir is a file, or it has checkpoints and `resume` is False.
+        FileNotFoundError: `resume` is True and there is no checkpoint.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"run_dir: wanted a directory, but {run_dir} is a file; name another path")
+    step = newest_step(run_dir / CHECKPOINTS)
+    if step is not None and not resume:
+        raise FileExistsError(
+            f"run_dir: {run_dir} already has a checkpoint of step {step}; continue it with --resume (in Python: "
+            "resume=True), or name another directory"
+        )
+    if step is None and resume:
+        raise FileNotFoundError(f"--resume: {run_dir} has no checkpoint; train without --resume first")
+
+
+def write_config(run_dir: Path, config: dict[str, Any] | None) -> None:
+    """Write config.yaml; without a config do nothing."""
+    if config is not None:
+        (run_dir / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:

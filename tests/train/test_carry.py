@@ -16,11 +16,13 @@ from jax.sharding import PartitionSpec
 from programs import HLO
 
 import jax_lstm as jl
-from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, fit, init_state, optimizer, read_metrics
+from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, init_state, optimizer, read_metrics
 from jax_lstm.train.devices import data_mesh
-from jax_lstm.train.step import compile_steps, compile_validation, key_of_step, place
+from jax_lstm.train.state import place
+from jax_lstm.train.step import compile_steps, compile_validation, key_of_step
 from tests.train import toy
 from tests.train.test_devices import ADAM, CELL, B, assert_close, collectives, recurrent
+from tests.train.toy import fit
 
 RATE = 0.02
 SGD = optax.sgd(RATE)
@@ -33,7 +35,7 @@ def x_of(key, step):
 def decayed_sum(w, x, c, key):
     """c_t = w c_tm1 + x_t, of which the mean is minimised; the score is drawn from the step's key."""
     c = w * c + x
-    return jnp.mean(c), (jax.random.uniform(key, dtype=jnp.float32), c)
+    return jnp.mean(c), {"drawn": jax.random.uniform(key, dtype=jnp.float32)}, c
 
 
 # One number is trained; c begins as it.
@@ -79,8 +81,8 @@ def test_step_keys_are_unique_and_differ_from_batch_keys():
     _, report = run(DECAY, SGD, (0, 1), 2, 4)
     keys = init_state(DECAY, SGD, (0, 1)).data_key
     drawn = [[jax.random.uniform(key_of_step(key, t), dtype=jnp.float32) for key in keys] for t in range(8)]
-    np.testing.assert_array_equal(report.score, drawn)
-    assert len(np.unique(report.score)) == 16
+    np.testing.assert_array_equal(report.metrics["drawn"], drawn)
+    assert len(np.unique(report.metrics["drawn"])) == 16
     folded = jax.vmap(lambda n: jax.random.fold_in(keys[0], n))(jnp.arange(1000))
     own = jax.vmap(lambda t: key_of_step(keys[0], t))(jnp.arange(1000))
     assert len(np.unique(jax.random.key_data(jnp.concatenate([folded, own, keys])), axis=0)) == 2002
@@ -136,7 +138,7 @@ def stateful():
         xs, sums = data
         state, _ = jl.batched(jl.unroll)(CELL, params, xs, state)
         error = jnp.sum(state.h, axis=1) - sums
-        return jnp.mean(jnp.square(error)), (jnp.mean(jnp.abs(error)), state)
+        return jnp.mean(jnp.square(error)), {"distance": jnp.mean(jnp.abs(error))}, state
 
     def carry(params):
         return jax.tree.map(lambda a: jnp.zeros((B, *a.shape), a.dtype), CELL.initial_state(params))

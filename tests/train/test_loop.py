@@ -1,6 +1,5 @@
 """The loop: what it writes, how it stops, how it goes on, and what it refuses."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,22 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 from jax_lstm.train import (
     Checkpoints,
     NotFiniteError,
     OptConfig,
     TrainConfig,
-    fit,
     init_state,
     learning_rate,
-    loop,
     optimizer,
     read_metrics,
 )
 from jax_lstm.train.checkpoint import newest_step
-from tests.train.toy import PROBLEM, batch, init, loss, score, traced_once
+from tests.train.toy import PROBLEM, batch, fit, init, loss, score, traced_once
 
 OPT = OptConfig(lr=0.1, schedule="warmup_cosine", warmup_steps=5)
 TRAIN = TrainConfig(steps=40, seeds=(0, 1), log_every=5, eval_every=10)
@@ -101,7 +97,7 @@ def test_training_stops_after_patience_validations_without_gain(tmp_path):
     problem = replace(
         PROBLEM,
         init=lambda key: init(key)._replace(w=jnp.zeros(3, jnp.float32)),
-        loss=lambda p, *_: (-jnp.sum(p.w), (jnp.float32(0), None)),
+        loss=lambda p, *_: -jnp.sum(p.w),
         score=lambda p: p.w[0],  # minimised, and it grows
     )
     train = replace(TRAIN, steps=1000, patience=3)
@@ -148,8 +144,8 @@ def poisoned(at_step, poison):
 
     def bad_loss(params, data, carry, key):
         *points, now = data
-        error, seen = loss(params, points)
-        return poison(error, params, now.any()), seen
+        error, metrics = loss(params, points)
+        return poison(error, params, now.any()), metrics
 
     return replace(PROBLEM, batch=bad_batch, loss=bad_loss)
 
@@ -223,59 +219,6 @@ def test_nothing_is_traced_after_the_first_chunk_and_validation(tmp_path):
 
     assert int(traces(10).step) == 10
     assert int(traces(60).step) == 60
-
-
-def test_without_a_console_nothing_is_printed_off_a_terminal(tmp_path, capsys):
-    fit(PROBLEM, OPT, replace(TRAIN, steps=10), tmp_path)
-    assert capsys.readouterr() == ("", "")
-
-
-def lines(run_dir, train, **given):
-    """What training prints on a console that is not a terminal."""
-    run_dir.mkdir(exist_ok=True)
-    printed = io.StringIO()
-    fit(PROBLEM, OPT, train, run_dir, console=Console(file=printed, width=40), **given)
-    return printed.getvalue().splitlines()
-
-
-def test_without_a_terminal_each_interval_prints_one_line(tmp_path, monkeypatch):
-    train = replace(TRAIN, steps=20)
-    few = lines(tmp_path / "few", train)
-    assert [line.split("  ")[1] for line in few] == ["step 20 of 20"], "the last step always has a line"
-    assert all(word in few[0] for word in ("loss", "mse", "best validation", "steps/s"))
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_LINES", 0.0)
-    many = lines(tmp_path / "many", train)
-    assert [line.split("  ")[1] for line in many] == [f"step {n} of 20" for n in (5, 10, 15, 20)]
-    assert [" s left" in line for line in many] == [False, False, True, False]
-    assert ["best validation" in line for line in many] == [False, True, True, True]
-    resumed = lines(tmp_path / "many", replace(train, steps=30), resume=True)
-    assert [line.split("  ")[1] for line in resumed] == ["step 25 of 30", "step 30 of 30"]
-
-
-def test_a_run_that_stops_early_says_why(tmp_path):
-    *_, step, reason = lines(tmp_path / "target", replace(TRAIN, steps=400, target=0.05))
-    n = step.split()[1]
-    assert reason == (
-        f"  stopped at step {n} of 400: the best validation mse of every seed reached train.target (0.05)"
-    )
-    again = lines(tmp_path / "target", replace(TRAIN, steps=400, target=0.05), resume=True)
-    assert again == [reason]
-    *_, patience = lines(tmp_path / "patience", replace(TRAIN, steps=4000, patience=1, eval_every=5))
-    assert patience.endswith("the mean validation mse has not improved in 1 validations (train.patience)")
-
-
-def test_a_terminal_shows_a_progress_bar_with_loss_and_speed(tmp_path):
-    console = Console(force_terminal=True, force_interactive=True, width=120)
-    with console.capture() as captured:
-        fit(PROBLEM, OPT, replace(TRAIN, steps=10), tmp_path, console=console)
-    shown = captured.get()
-    assert "step 10 of 10" not in shown, "the bar is enough"
-    assert all(word in shown for word in ("loss", "mse", "steps/s", "10/10"))
-
-
-def test_tensorboard_events_are_written_where_asked_for(tmp_path):
-    fit(PROBLEM, OPT, replace(TRAIN, steps=10, tensorboard=True), tmp_path)
-    assert list((tmp_path / "tensorboard").glob("events*"))
 
 
 def test_a_probe_is_written_at_step_0_and_at_every_interval(tmp_path):

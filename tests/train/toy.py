@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jax_lstm.train import Problem
+from jax_lstm import train as library
+from jax_lstm.train import Problem, learning_rate, optimizer
 
 W = np.array([1.0, -2.0, 0.5])
 
@@ -32,10 +33,10 @@ def batch(key, step):
 
 
 def loss(params, batch, carry=None, key=None):
-    """Squared error, twice: as the loss and as the score; nothing is carried."""
+    """Squared error, twice: as the loss and as a metric; nothing is carried."""
     x, y = batch
     error = jnp.mean(jnp.square(x @ params.w + params.b - y))
-    return error, (error, carry)
+    return error, {"mse": error}
 
 
 def score(params):
@@ -44,6 +45,12 @@ def score(params):
 
 
 PROBLEM = Problem(init=init, batch=batch, loss=loss, score=score, maximize=False, metric="mse")
+
+
+def fit(problem, opt, train, run_dir, **given) -> Any:
+    """The last state of a run with these options, as the command line trains; it is silent without a console."""
+    given = {"progress": "console" in given, "schedule": learning_rate(opt, train.steps), **given}
+    return library.fit(problem, optimizer(opt, train.steps), run_dir=run_dir, **train.options, **given).state
 
 
 def traced_once(fn) -> Any:
