@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_lstm.data.text import split_of
 from jax_lstm.tasks import Bytes, Digits, ReadsTokens, ngram
 from jax_lstm.tasks import bytes as bytes_of
-from jax_lstm.tasks.bytes import STREAM, library, split_of, streams, texts
+from jax_lstm.tasks.byte_streams import STREAM
+from jax_lstm.tasks.bytes import library, streams, texts
 
 SPLITS = ("train", "validation", "test")
 

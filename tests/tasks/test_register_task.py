@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+import ragged
 
 from jax_lstm.tasks import TASKS, GroupProduct, MarkedNumbers, Task, register_task, task_class
 from jax_lstm.tasks.group_product import a5
@@ -17,12 +18,20 @@ def registry():
     TASKS.update(names)
 
 
+@pytest.fixture
+def needed(tmp_path):
+    """The options that have no default, by the name of the task."""
+    path = ragged.write(tmp_path, "a.csv", ragged.csv(ragged.columns()))
+    return {"series": {"path": path, **ragged.OPTIONS}}
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_every_registered_task_has_the_protocol_and_its_class(name):
-    task = TASKS[name]()
+def test_every_registered_task_has_the_protocol_and_its_class(name, needed):
+    options = needed.get(name, {})
+    task = TASKS[name](**options)
     assert isinstance(task, Task)
     assert type(task) is task_class(TASKS[name])
-    assert hash(task) == hash(TASKS[name]())
+    assert hash(task) == hash(TASKS[name](**options))
 
 
 def test_a_factory_fixes_some_options_of_its_class():
