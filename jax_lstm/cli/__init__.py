@@ -13,11 +13,16 @@ import jax_lstm
 COMMANDS = {
     "train": "train a network on a task, once per seed, from a config file",
     "evaluate": "score the best checkpoint of each seed on the test split",
-    "sample": "generate text with a network trained on the task bytes",
+    "predict": "write the predictions of a trained network for a file of your own as CSV",
+    "sample": "generate text with a network trained on the task bytes or text",
+    "runs": "list and compare the runs below a folder",
+    "export": "write a trained network as ONNX, safetensors or StableHLO",
+    "import": "make a run of the weights in an ONNX, safetensors or Keras file",
     "gradflow": "measure how far gradients reach, in a trained network or in a new cell",
     "experiment": "reproduce a published experiment with several seeds",
     "demo": "compare an LSTM with a tanh RNN on two tasks, in a few minutes",
 }
+FILES = {"import": "import_weights"}  # `import` is a keyword of Python
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=REMAINDER, help="the arguments of the command")
     values = parser.parse_args(argv)
     try:
-        command = import_module(f"jax_lstm.cli.{values.command}")  # import only the command that runs
+        command = import_module(
+            f"jax_lstm.cli.{FILES.get(values.command, values.command)}"
+        )  # import only the command that runs
         return command.main(values.arguments)
     except ModuleNotFoundError as error:
         package = (error.name or "jax_lstm").partition(".")[0]

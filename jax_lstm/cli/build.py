@@ -10,12 +10,15 @@ from jaxtyping import Array, Float, Int
 
 import jax_lstm as jl
 from jax_lstm.abilities import output_size
-from jax_lstm.cli.choice import CELL, TASK, Choice
+from jax_lstm.cli.choice import CELL, TASK, Choice, options_key
 from jax_lstm.cli.profile import mean_log_norms
+from jax_lstm.cli.scores import OF_A_SPLIT, names_on, scores_in_chunks, scores_of
 from jax_lstm.cli.trained_run import TrainedRun
+from jax_lstm.data import shortest
 from jax_lstm.tasks import Batch, Continues, ReadsTokens, Task
-from jax_lstm.train import Checkpoints, OptConfig, Problem, TrainConfig, TrainState, init_state, optimizer
+from jax_lstm.train import Checkpoints, OptConfig, Predictor, Problem, TrainConfig, TrainState, init_state, optimizer
 from jax_lstm.train.config import learning_rate
+from jax_lstm.train.losses import BY_NAME
 from jax_lstm.train.run_dir import CHECKPOINTS
 
 PROBED = 4  # validation sequences over which train.probe averages gradient norms
@@ -101,6 +104,8 @@ class Experiment:
         task = self.build_task()
         self.model.build(task)
         learning_rate(self.opt, self.train.steps)
+        if hasattr(task, "texts"):
+            task.texts()  # a file that cannot be read is no error of the batch size
         try:
             jax.eval_shape(lambda: task.train_batch(jax.random.key(0), 0, self.train.batch_size))
         except ValueError as error:
@@ -114,9 +119,13 @@ class Experiment:
         """The options as nested dicts of plain values, for YAML."""
         model = {f.name: getattr(self.model, f.name) for f in fields(self.model)} | {"cell": self.model.cell.as_data()}
         train = asdict(self.train) | {"seeds": list(self.train.seeds)}
+        section = options_key(TASK, "task", self.task.name)
+        task = self.task.as_data() if section == "task" else self.task.name
+        own = {} if section == "task" else {section: self.task.options}
         return {
             "model": model,
-            "task": self.task.as_data(),
+            "task": task,
+            **own,
             "opt": asdict(self.opt),
             "train": train,
             "run_dir": self.run_dir,
@@ -124,10 +133,14 @@ class Experiment:
 
 
 def build_model(experiment: Experiment, task: Task) -> TrainedRun:
-    """The model of an experiment: cells, readout, and an embedding if the task reads tokens."""
+    """The model of an experiment, and the window of its gradients."""
+    return TrainedRun(model_of(experiment.model, task), experiment.model.window)
+
+
+def model_of(config: ModelConfig, task: Task) -> jl.Model:
+    """The model for a task: cells, readout, and an embedding if the task reads tokens."""
     vocabulary = task.vocabulary if isinstance(task, ReadsTokens) else None
-    net = jl.Model(experiment.model.build(task), task.output_size, vocabulary)
-    return TrainedRun(net, experiment.model.window)
+    return jl.Model(config.build(task), task.output_size, vocabulary)
 
 
 def build_problem(experiment: Experiment) -> Problem:
@@ -137,20 +150,33 @@ def build_problem(experiment: Experiment) -> Problem:
     probed = steps_of_all(validation, PROBED)
 
     size, stateful = experiment.train.batch_size, isinstance(task, Continues)
+    scored = names_on(task, validation)
+    reported = () if task.metric in OF_A_SPLIT else (task.metric,)
 
     def loss_fn(params, batch, carry, key):
-        (loss, score), state = model.values((task.loss, task.metric), params, batch, carry, key)
-        return loss, (score, state if stateful else None)
+        state, ys = model.outputs(params, batch, carry, key)
+        loss = BY_NAME[task.loss](ys, batch.targets, batch.weights)
+        return loss, scores_of(task, reported, ys, batch), state if stateful else None
+
+    def score(params):
+        return scores_in_chunks(task, scored, lambda batch: model.outputs(params, batch)[1], validation)
 
     return Problem(
         init=model.init,
         batch=lambda key, step: task.train_batch(key, step, size),
-        loss=loss_fn,
-        score=lambda params: model.values((task.metric,), params, validation)[0][0],
+        # Batches of ragged sequences are cut to one of a few lengths, which are branches of the program.
+        loss=shortest(loss_fn, getattr(task, "cut_lengths", (task.length,))),
+        score=score,
         maximize=task.maximize,
         metric=task.metric,
         carry=partial(model.first_states, size) if stateful else None,
         probe=lambda params: mean_log_norms(model.cell, params.cell, model.net.embedded(params, probed)),
+        predictor=Predictor(
+            model.net,
+            scaling=getattr(task, "scaling", None),
+            every_step=validation.weights is not None,
+            window=model.window,
+        ),
     )
 
 
@@ -175,6 +201,6 @@ def restore(experiment: Experiment, run_dir: Path) -> TrainState:
         FileNotFoundError: the run has no checkpoint.
     """
     tx, problem = optimizer(experiment.opt, experiment.train.steps), build_problem(experiment)
-    like = jax.eval_shape(lambda: init_state(problem, tx, experiment.train.seeds))
+    like = jax.eval_shape(lambda: init_state(problem, tx, experiment.train.seeds, ema=experiment.train.ema))
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         return checkpoints.restore(like)

@@ -2,7 +2,8 @@
 
 The name is a registered name, such as LSTM, or the dotted path of any class, such as my_lab.cells.Leaky. In a config, a
 choice is the name alone, or {class_path: NAME, init_args: {OPTION: VALUE}}. The options are the parameters of the
-class, except those that the program sets, such as the sizes of a cell.
+class, except those that the program sets, such as the sizes of a cell. choose.py describes options in a section of
+their own.
 """
 
 import inspect
@@ -31,10 +32,12 @@ class Kind(NamedTuple):
     registry: dict[str, Any]
     set_parameters: tuple[str, ...]
     protocol: Any
+    sections: tuple[str, ...] = ()
+    """The sections that a class of this kind can name as its own."""
 
 
 CELL = Kind("cell", CELLS, ("input_size", "hidden_size"), jl.Cell)
-TASK = Kind("task", TASKS, (), Task)
+TASK = Kind("task", TASKS, (), Task, ("data",))
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,17 @@ class Choice:
             ValueError: the class is not found, it refuses an option, or what it makes lacks a part of the protocol.
         """
         _, factory = find(kind, key, self.name)
+        place = options_key(kind, key, self.name)
         parser = ArgumentParser(exit_on_error=False)
         add_options(parser, kind, key, self.name)
         try:
-            parsed = parser.instantiate(parser.parse_object(nested(key, self.options)))
-            made = factory(**values, **at(parsed, key))
+            parsed = parser.instantiate(parser.parse_object(nested(place, self.options)))
+            made = factory(**values, **at(parsed, place))
             hash(made)  # it is a static argument of compiled functions
         except (ArgumentError, ValueError, TypeError) as error:
-            raise ValueError(f"{key}: {error}") from error
-        if not isinstance(made, kind.protocol):
-            missing = next(name for name in _members(kind.protocol) if not hasattr(made, name))
-            raise ValueError(f"{key}: wanted a {kind.what}, but {self.name} has no {missing}")
+            raise ValueError(f"{place}: {error}") from error
+        if missing := [name for name in _members(kind.protocol) if not _has(made, name)]:
+            raise ValueError(f"{key}: wanted a {kind.what}, but {self.name} has no {missing[0]}")
         return made
 
 
@@ -112,8 +115,19 @@ def find(kind: Kind, key: str, name: str) -> tuple[str, Callable[..., Any]]:
     if registered is None:
         return name, factory
     # A config gets the path of a class of another package: its name is registered only after that package is imported.
-    own = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
-    return (registered if own else _path(factory)), factory
+    ours = factory.__module__.startswith("jax_lstm.") or "<locals>" in factory.__qualname__
+    return (registered if ours else _path(factory)), factory
+
+
+def options_key(kind: Kind, key: str, name: str) -> str:
+    """The key of the options of a class: that of the choice, or the section that the class names as its own."""
+    section = getattr(task_class(find(kind, key, name)[1]), "section", None)
+    return section if section in kind.sections else key
+
+
+def is_own(kind: Kind, key: str, name: str) -> bool:
+    """Whether a class is one of this library."""
+    return find(kind, key, name)[1].__module__.startswith("jax_lstm.")
 
 
 def _registered(kind: Kind, name: str) -> str | None:
@@ -184,8 +198,13 @@ def _members(protocol: Any) -> list[str]:
     return [name for name in vars(protocol) if not name.startswith("_")]
 
 
+def _has(made: Any, name: str) -> bool:
+    """Whether an object has an attribute. A property is not read: it may need a file that is gone."""
+    return inspect.getattr_static(made, name, _has) is not _has or hasattr(made, name)
+
+
 def add_options(parser: ArgumentParser, kind: Kind, key: str, name: str | None) -> None:
-    """Add the options of the class called `name` to a parser, under `key`; without a name, only say how to choose."""
+    """Add the options of the class called `name` to a parser; without a name, only say how to choose."""
     how = f"--{key} NAME chooses the {kind.what}: one of {', '.join(names(kind))}, or the dotted path of a class. "
     if name is None:
         parser.add_argument_group(
@@ -193,9 +212,10 @@ def add_options(parser: ArgumentParser, kind: Kind, key: str, name: str | None) 
         )
         return
     name, factory = find(kind, key, name)
-    group: Any = parser.add_argument_group(f"{kind.what} ({key}): {name}", f"{_summary(factory)} {how}")
+    place = options_key(kind, key, name)
+    group: Any = parser.add_argument_group(f"{kind.what} ({place}): {name}", f"{_summary(factory)} {how}")
     add = group.add_class_arguments if inspect.isclass(factory) else group.add_function_arguments
-    add(factory, key, as_group=False, skip=set(kind.set_parameters), fail_untyped=False)
+    add(factory, place, as_group=False, skip=set(kind.set_parameters), fail_untyped=False)
 
 
 def _summary(factory: Callable[..., Any]) -> str:
@@ -210,15 +230,20 @@ def options_of(parser: ArgumentParser, values: Namespace, key: str) -> dict[str,
     return data
 
 
-def show_options(kind: Kind, key: str, name: str | None) -> None:
-    """Print the options of a class, for --KEY.help NAME; without a name, print all names."""
+def show_options(kind: Kind, key: str, name: str | None, place: str) -> None:
+    """Print the options of a class, for --KEY.help NAME; without a name, print the names.
+
+    `place` is `key`, or a section: then the names are those of the classes that have it.
+    """
     if name is None:
-        width = max(map(len, names(kind)))
+        known = [name for name in names(kind) if place in (key, options_key(kind, key, name))]
+        width = max(map(len, known))
         print(f"--{key} NAME chooses the {kind.what}: one of these, or the dotted path of a class.")
-        for registered in names(kind):
+        for registered in known:
             print(f"  {registered:{width}s}  {_summary(kind.registry[registered])}")
-        print(f"--{key}.help NAME lists the options of one.")
+        print(f"--{place}.help NAME lists the options of one.")
         return
-    parser = ArgumentParser(prog=f"--{key} {name}", usage=f"--{key} {name} [--{key}.OPTION VALUE ...]", add_help=False)
+    usage = f"--{key} {name} [--{options_key(kind, key, name)}.OPTION VALUE ...]"
+    parser = ArgumentParser(prog=f"--{key} {name}", usage=usage, add_help=False)
     add_options(parser, kind, key, name)
     parser.print_help()

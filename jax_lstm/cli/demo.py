@@ -151,7 +151,7 @@ def _run(experiment: Experiment, console: Console) -> Row:
     state = train(experiment, resume=False, console=console)
     seconds = time.perf_counter() - start
     _say(console, f"  trained in {seconds:.0f} s; scoring on the test split and measuring gradients")
-    scores = evaluate(experiment, state, "test", run_dir)
+    scores = evaluate(experiment, state.best, "test", run_dir)["scores"]
     task = experiment.build_task()
     model, params = build_model(experiment, task), state.best.params
     xs = model.features(params, steps_of_all(task.validation(), SEQUENCES))

@@ -200,7 +200,7 @@ def _run_task(experiment: Experiment, measures: list[str], console: Console) -> 
         metric=task.metric,
         maximize=task.maximize,
         baseline=next(iter(task.baselines("test").values()), None),
-        scores=evaluate(experiment, state, "test", Path(experiment.run_dir)),
+        scores=evaluate(experiment, state.best, "test", Path(experiment.run_dir))["scores"],
         profiles=found,
         measured=measure(measures, model, params, task.test()),
     )

@@ -11,7 +11,6 @@ predicted. It is a `Problem` for the training loop; `jax-lstm experiment flossin
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from jax_lstm.cli.outcome import Outcome
 from jax_lstm.cli.parser import add_sections, choose, parse
 from jax_lstm.cli.profile import mean_log_norms, profiles
 from jax_lstm.tasks.generated import TEST_SEED, VALIDATION_SEED
-from jax_lstm.train import OptConfig, Problem, TrainConfig, fit
+from jax_lstm.train import OptConfig, Problem, TrainConfig, fit, optimizer
 from jax_lstm.train.config import learning_rate
 from jax_lstm.train.losses import largest_error, mse
 from jax_lstm.train.step import over_seeds
@@ -121,7 +120,8 @@ def build_problem(flossing: Flossing) -> Problem:
 
     def loss_fn(params, xs, carry, key):
         found = exponents(cell, params, xs)
-        return jnp.mean(mse(found, jnp.zeros_like(found))), (largest_error(found, jnp.zeros_like(found)), None)
+        zeros = jnp.zeros_like(found)
+        return jnp.mean(mse(found, zeros)), {METRIC: largest_error(found, zeros)}
 
     return Problem(
         # `Model.init` splits the key for cell and readout. Split it here too: a seed then gives the same cell params.
@@ -147,7 +147,16 @@ def run(flossing: Flossing, sequences: int, console: Console) -> Outcome:
         The scores of all seeds, and the gradient norms over time.
     """
     cell, problem = flossing.build_cell(), build_problem(flossing)
-    state = fit(problem, flossing.opt, flossing.train, Path(flossing.run_dir), resume=False, console=console)
+    opt, loop = flossing.opt, flossing.train
+    trained = fit(
+        problem,
+        optimizer(opt, loop.steps),
+        run_dir=flossing.run_dir,
+        console=console,
+        schedule=learning_rate(opt, loop.steps),
+        config=flossing.as_data(),
+        **loop.options,
+    )
     test = noise(jax.random.key(TEST_SEED), TEST_SIZE, flossing.length)
 
     @jax.jit
@@ -155,7 +164,7 @@ def run(flossing: Flossing, sequences: int, console: Console) -> Outcome:
     def score(params):
         return jnp.max(jnp.abs(exponents(cell, params, test)))
 
-    params = state.best.params
+    params = trained.best.params
     xs = noise(jax.random.key(VALIDATION_SEED), VALIDATION_SIZE, flossing.length)[:sequences]
     xs = jnp.broadcast_to(xs, (len(flossing.train.seeds), *xs.shape))
     scores = np.asarray(score(params), np.float64).tolist()

@@ -17,7 +17,8 @@ import jax_lstm as jl
 from jax_lstm.abilities import output
 from jax_lstm.cli.build import build_model, restore, steps_of_all
 from jax_lstm.cli.choice import CELL, Choice, options_of
-from jax_lstm.cli.parser import add_imports, choose, experiment_of_run, parse, take_imports
+from jax_lstm.cli.choose import choose
+from jax_lstm.cli.parser import add_imports, experiment_of_run, parse, take_imports
 from jax_lstm.cli.profile import Profile, json_ready, profiles
 from jax_lstm.cli.report import details, page, words
 from jax_lstm.train.losses import BY_NAME
@@ -129,16 +130,27 @@ def _of_run(parser: ArgumentParser, values: Namespace, packages: Sequence[str]) 
     readout = jax.tree.map(lambda p: p[0], params.readout)
     steps = steps_of_all(data, values.sequences)
 
+    T, targets = steps.shape[1], data.targets[:1]
+    # Outside the loss, which is traced.
+    weights = None if data.weights is None else counted(targets[:, :T], data.weights[:1, :T])
+
     def loss(states: Any) -> Array:
         ys = model.readout.apply(readout, output(model.cell, states))
-        if data.weights is None:
-            return BY_NAME[task.loss](ys[-1:], data.targets[:1])
-        T = steps.shape[1]
-        return BY_NAME[task.loss](ys[None], data.targets[:1, :T], data.weights[:1, :T])
+        if weights is None:
+            return BY_NAME[task.loss](ys[-1:], targets)
+        return BY_NAME[task.loss](ys[None], targets[:, :T], weights)
 
     title = f"{experiment.model.cell.label} on {experiment.task.label}"
     xs = model.features(params, steps)
     return Subject(title, experiment.train.seeds, model.cell, params.cell, xs, loss, _probed(run_dir))
+
+
+def counted(targets: Array, weights: Float[Array, "B T"]) -> Float[Array, "B T"]:
+    """The weights of the first steps; if none counts there, as where a series is split by time, 1 for known targets."""
+    if bool((weights > 0).any()):
+        return weights
+    numbers = jnp.issubdtype(targets.dtype, jnp.floating)
+    return (jnp.isfinite(targets).all(axis=-1) if numbers else targets >= 0).astype(weights.dtype)
 
 
 def _probed(run_dir: Path) -> tuple[list[int], Float[np.ndarray, "P T+1"]] | None:

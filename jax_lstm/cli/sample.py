@@ -1,4 +1,4 @@
-"""`jax-lstm sample`: generate text with a model trained on the task bytes."""
+"""`jax-lstm sample`: generate text with a model trained on the task bytes or text."""
 
 import sys
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 import jax_lstm as jl
-from jax_lstm.cli.build import build_model, restore
-from jax_lstm.cli.parser import add_imports, experiment_of_run, parse, take_imports
-from jax_lstm.tasks import Bytes
+from jax_lstm.cli.parser import add_imports, parse, take_imports
+from jax_lstm.cli.trained import read_trained
+
+BYTES = 256
 
 
 def main(argv: Sequence[str]) -> int:
     """Sample bytes after a prompt, in one compiled scan; print the prompt and the sample."""
     parser = ArgumentParser(
         prog="jax-lstm sample",
-        description="Generate text with the best "
-        "checkpoint of the first seed of a run of task bytes. Prints the prompt and the sampled bytes as text.",
+        description="Generate text with the best checkpoint of the best seed of a run of task bytes or text. Prints "
+        "the prompt and the sampled bytes as text.",
     )
-    parser.add_argument("run_dir", type=str, help="directory of a run of task bytes")
+    parser.add_argument("run_dir", type=str, help="directory of a run of task bytes or text")
     parser.add_argument("--prompt", type=str, default="def ", help="text to continue, at least one byte")
     parser.add_argument("--length", type=int, default=600, help="number of bytes to sample")
     parser.add_argument(
@@ -46,26 +47,22 @@ def main(argv: Sequence[str]) -> int:
     if not 0 <= values.seed < 2**32:
         parser.error(f"--seed: wanted a number from 0 to 2³² − 1, but got {values.seed}")
     run_dir = Path(values.run_dir)
-    experiment = experiment_of_run(parser, run_dir, packages)
-    task = experiment.build_task()
-    if not isinstance(task, Bytes):
+    run, task = read_trained(parser, run_dir, packages)
+    if getattr(run.model, "vocabulary", None) != BYTES or run.model.output_size != BYTES:
+        of = "an imported network" if task is None else f"a run of another task, {type(task).__name__}"
         parser.error(
-            f"run_dir: wanted a run of task bytes, but {run_dir} is a run of {experiment.task.label}; "
-            "train configs/bytes.yaml first"
+            f"run_dir: wanted a run of task bytes or text, but {run_dir} is {of}; train configs/bytes.yaml first"
         )
     try:
-        params = jax.tree.map(lambda p: p[0], restore(experiment, run_dir).best.params)
         _, symbols = jl.sample(
-            build_model(experiment, task).net,
-            params,
+            run.model,
+            run.params,
             jax.random.key(values.seed),
             prompt,
             steps=values.length,
             temperature=values.temperature,
             top_p=values.top_p,
         )
-    except FileNotFoundError as error:
-        parser.error(f"run_dir: {error}")
     except ValueError as error:
         parser.error(str(error))
     sys.stdout.write(values.prompt + np.asarray(symbols, np.uint8).tobytes().decode("utf-8", "replace") + "\n")

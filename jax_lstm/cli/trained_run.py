@@ -5,18 +5,17 @@
 The task names the loss and the score. They compare y_T, or every y_t, with the targets.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 import jax_lstm as jl
-from jax_lstm.abilities import has_noise, output
 from jax_lstm.layers import ModelParams
 from jax_lstm.tasks import Batch
 from jax_lstm.train.losses import BY_NAME
+from jax_lstm.train.predictor import Predictor
 
 
 class TrainedRun(NamedTuple):
@@ -63,21 +62,8 @@ class TrainedRun(NamedTuple):
         Returns:
             The last states, and the outputs: (B, T, O) if the batch has weights, else the last ones (B, O).
         """
-        run = jl.unroll if self.window is None else partial(jl.tbptt, window=self.window)
-        xs = self.net.embedded(params, batch.xs, batch.mask)
-        key = key if has_noise(self.cell) else None
-        state, hs = jl.batched(run)(self.cell, params.cell, xs, state, batch.mask, key=key)
-        shown = self._last(state, hs, batch.mask) if batch.weights is None else hs
-        return state, self.readout.apply(params.readout, shown)
-
-    def _last(self, state: Any, hs: Float[Array, "B T H"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B H"]:
-        """The output of the cell at the last unmasked step of each sequence."""
-        if hasattr(self.cell, "output") or hasattr(state, "h"):
-            return output(self.cell, state)
-        if mask is None:
-            return hs[:, -1]
-        last = hs.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-        return jnp.take_along_axis(hs, last[:, None, None], axis=1)[:, 0]
+        predictor = Predictor(self.net, every_step=batch.weights is not None, window=self.window)
+        return predictor.outputs(params, batch, state, key)
 
     def values(
         self, names: tuple[str, ...], params: ModelParams, batch: Batch, state: Any = None, key: Any = None

@@ -17,7 +17,8 @@ from jax_lstm.cli.cores import count_cores
 from jax_lstm.cli.parser import experiment_parser, parse_experiment
 from jax_lstm.train import init_state, optimizer, read_metrics
 from jax_lstm.train.devices import data_mesh
-from jax_lstm.train.step import compile_steps, place
+from jax_lstm.train.state import place
+from jax_lstm.train.step import compile_steps
 
 ROOT = Path(__file__).parents[2]
 TINY = [

@@ -34,6 +34,8 @@ def test_the_lstm_of_the_demo_leaves_and_comes_back(task, tmp_path):
         again, back = format.load(tmp_path / name)
         assert again == model
         assert all(a.tobytes() == b.tobytes() for a, b in zip(*map(jax.tree.leaves, (back, params)), strict=True))
+    assert main(["export", str(run), "--seed", "0", "--to", str(tmp_path / "by_command.onnx")]) == 0
+    assert (tmp_path / "by_command.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (ys,) = session.run(["ys"], {"xs": xs})
     np.testing.assert_allclose(np.asarray(ys), expected, rtol=0, atol=1e-5)

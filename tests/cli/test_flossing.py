@@ -20,17 +20,18 @@ def test_noise_has_its_amplitude_and_changes_with_the_step():
     assert xs.shape == (100, 50, 8)
     np.testing.assert_allclose((xs.mean(), xs.std()), (0, 0.1), atol=0.002)
     problem = build_problem(read_flossing([*SMALL, "--run_dir", "nowhere"]))
+    assert problem.batch is not None
     assert not np.array_equal(*(problem.batch(jax.random.key(0), t) for t in (0, 1)))
 
 
 def test_the_loss_is_the_mean_square_lyapunov_exponent():
     problem = build_problem(read_flossing([*SMALL, "--run_dir", "nowhere"]))
+    assert problem.batch is not None
     params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
     exponents = np.stack([gradflow.lyapunov_spectrum(jl.RNN(8, 10), params, xs, k=10) for xs in batch])
-    loss, (score, carry) = problem.loss(params, batch, None, jax.random.key(2))
+    loss, scores = problem.loss(params, batch, None, jax.random.key(2))
     np.testing.assert_allclose(loss, (exponents**2).mean(), rtol=1e-4)
-    np.testing.assert_allclose(score, np.abs(exponents).max(), rtol=1e-4)
-    assert carry is None
+    np.testing.assert_allclose(scores[problem.metric], np.abs(exponents).max(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tiers import slow_except
 
 import jax_lstm as jl
 from jax_lstm.cli import main
+from jax_lstm.cli.gradflow import counted
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.gradflow import data_horizon, horizon, sensitivity
 
@@ -95,3 +96,10 @@ def test_a_bad_choice_is_refused_by_name_and_nothing_is_written(flags, said, tmp
     err = capsys.readouterr().err
     assert all(word in err for word in said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_target_counts_all_known_ones_do():
+    targets, some = jnp.float32([[[1], [jnp.nan], [2]]]), jnp.float32([[0, 0, 1]])
+    assert counted(targets, some) is some
+    assert counted(targets, 0 * some).tolist() == [[1, 0, 1]]
+    assert counted(jnp.array([[1, -1, 0]]), 0 * some).tolist() == [[1, 0, 1]]

@@ -248,18 +248,32 @@ EVIL = {
     "nested": {"model": {"cell": {"class_path": "LSTM", "init_args": {"without": {"class_path": "my_lab.Noise"}}}}},
     "as a value": {"task": {"class_path": "adding", "init_args": {"length": "my_lab.Noise"}}},
     "yaml in a string": {"task": {"class_path": "adding", "init_args": {"length": '{class_path: "my\\x5flab.Noise"}'}}},
+    "data": {"task": "series", "data": {"path": {"class_path": "my_lab.Noise"}}},
+    "data as yaml": {"task": "series", "data": {"path": "a.csv", "inputs": '{class_path: "my_lab.Noise"}'}},
+    "data of another class": {"task": "my_lab.Spikes", "data": {"noise": {"class_path": "my_lab.Noise"}}},
     "dotted keys": {"model": {"cell": "LSTM", "cell.without": "my_lab.Noise"}},
 }
 
 
+READERS = {
+    "evaluate": [],
+    "gradflow": [],
+    "sample": [],
+    "predict": ["--data.path", "a.csv"],
+    "export": ["--to", "a.onnx"],
+}
+
+
 @pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("command", ["train", "evaluate", "gradflow", "sample", "resume", "experiment"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "gradflow", "sample", "predict", "export", "resume", "experiment"]
+)
 def test_a_file_that_names_a_class_of_others_imports_nothing(command, name, lab, capsys):
     config = {"model": {"cell": "LSTM"}, "task": "reber", "run_dir": "run"} | EVIL[name]
     Path("run").mkdir()
     for path in ("run/config.yaml", "own.yaml"):
         Path(path).write_text(yaml.safe_dump(config), encoding="utf-8")
-    argv = [command, "run"]
+    argv = [command, "run", *READERS.get(command, [])]
     if command in ("train", "resume"):
         argv = ["train", "run/config.yaml", *(["--resume"] if command == "resume" else [])]
     if command == "experiment":
@@ -268,7 +282,7 @@ def test_a_file_that_names_a_class_of_others_imports_nothing(command, name, lab,
         Path("experiments/own.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
         argv = ["experiment", "own", "--configs", "."]
     said = refused(capsys, *argv)
-    assert "--imports my_lab" in said or name == "dotted keys"
+    assert "--imports my_lab" in said or name in ("dotted keys", "data", "data as yaml")
     assert not Path("imported").exists()
     assert "my_lab" not in sys.modules
 

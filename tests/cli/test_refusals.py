@@ -72,6 +72,10 @@ def config(**changes):
         (["--task", "mnist"], ["task", "digits", "adding"]),
         (["--task", "pathlib.Path"], ["task", "Path has no"]),
         (["--task", "digits", "--task.length", "6"], ["task.length"]),
+        (["--data.path", "flows.csv"], ["data.path", "series or text", "but the task is adding"]),
+        (["--task", "series"], ["data", "path", "--data.path FILE"]),
+        (["--task", "series", "--task.path", "flows.csv"], ["task.path", "wanted --data.path"]),
+        (["--task", "text", "--data.inputs", "rain"], ["data.inputs"]),
         (["--task.length", "1"], ["task", "length", "at least 2"]),
         (["--task.length", "long"], ["task.length", "int"]),
         (["--task", "digits", "--train.batch_size", "2000"], ["train.batch_size", "1297"]),
@@ -115,6 +119,8 @@ def test_a_bad_flag_is_refused_by_name(here, capsys, flags, said):
         ({"task": {"name": "adding"}}, ["task", "class_path"]),
         ({"task": None}, ["task", "wanted a name"]),
         ({"opt": "other.yaml"}, ["opt", "the options of this section"]),
+        ({"data": {"path": "flows.csv"}}, ["data", "series or text", "but the task is adding"]),
+        ({"task": {"class_path": "series", "init_args": {"path": "a"}}}, ["task: series and data: {OPTION: VALUE}"]),
         ({"train__seeds": 3}, ["train.seeds", "tuple"]),
         ({"train__devices": True}, ["train.devices", "int", "auto"]),
         ({"train__devices": [1, 2]}, ["train.devices", "int", "auto"]),
@@ -167,7 +173,7 @@ def test_an_unknown_command_is_refused_with_the_known_ones(here, capsys):
     assert all(word in err for word in ("fly", "train", "evaluate", "gradflow", "demo"))
 
 
-@pytest.mark.parametrize("command", ["evaluate", "gradflow"])
+@pytest.mark.parametrize("command", ["evaluate", "gradflow"])  # for the others see the tests of each
 def test_a_directory_that_is_no_run_is_refused(here, capsys, command):
     Path("folder").mkdir()
     assert "folder is not the directory of a run" in refused(capsys, command, "folder")

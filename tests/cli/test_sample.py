@@ -1,5 +1,7 @@
 """A model of bytes from the command line: trained with a state that goes on, sampled, and what is refused."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from jax_lstm.cli.choice import Choice
 from jax_lstm.tasks import Bytes
 from jax_lstm.train import OptConfig, TrainConfig, read_metrics
 
-CONFIG = "configs/bytes.yaml"
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/bytes.yaml")
 SMALL = ["--model.hidden_size", "12", "--model.embedding", "6", "--train.batch_size", "4", "--train.devices", "1"]
 SMALL += ["--train.steps", "2", "--opt.schedule", "constant", "--opt.warmup_steps", "0"]
 
@@ -65,10 +68,35 @@ def test_a_faulty_choice_is_refused_with_2(run_dir, capsys, arguments, says):
 
 def test_a_run_of_another_task_is_not_sampled(tmp_path, capsys):
     small = ["--train.steps", "1", "--train.eval_every", "1", "--train.log_every", "1", "--train.seeds", "[0]"]
-    assert main(["train", "configs/parity.yaml", "--run_dir", str(tmp_path / "run"), *small]) == 0
+    assert main(["train", str(ROOT / "configs/parity.yaml"), "--run_dir", str(tmp_path / "run"), *small]) == 0
     with pytest.raises(SystemExit):
         main(["sample", str(tmp_path / "run")])
     assert "wanted a run of task bytes" in capsys.readouterr().err
+
+
+def test_a_run_of_a_text_of_ones_own_is_sampled_without_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("book").mkdir()
+    for name in ("one.txt", "two.txt", "left.out"):
+        Path("book", name).write_text("It was the best of times. " * 40, encoding="utf-8")
+    small = [*SMALL, "--data.trained", "8", "--model.hidden_size", "4", "--model.layers", "1"]
+    argv = ["train", str(ROOT / "configs/text.yaml"), "--data.path", "book", "--data.suffixes", ".txt", *small]
+    assert main([*argv, "--run_dir", "run"]) == 0
+    assert "order-3 n-gram" in capsys.readouterr().out
+    assert main(["evaluate", "run"]) == 0
+    Path("book").rename("gone")
+    capsys.readouterr()
+    assert main(["sample", "run", "--prompt", "It ", "--length", "5"]) == 0
+    assert capsys.readouterr().out.startswith("It ")
+
+
+def test_a_network_that_was_imported_may_be_sampled(tmp_path, capsys):
+    model = jl.Model(jl.RNN(2, 3), 256, 256)
+    jl.interop.safetensors.dump(model, model.init(jax.random.key(0)), tmp_path / "model.safetensors")
+    assert main(["import", str(tmp_path / "model.safetensors"), "--to", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["sample", str(tmp_path / "run"), "--length", "2"]) == 0
+    assert capsys.readouterr().out.startswith("def ")
 
 
 def experiment(**model):
@@ -82,11 +110,12 @@ def test_state_and_streams_continue_from_one_step_to_the_next():
     problem = build_problem(experiment())
     params, key = problem.init(jax.random.key(0)), jax.random.key(1)
     assert problem.carry is not None
+    assert problem.batch is not None
     carry = problem.carry(params)
     batches = [problem.batch(key, t) for t in (0, 1)]
     losses = []
     for batch in batches:
-        loss, (_, carry) = problem.loss(params, batch, carry, key)
+        loss, _, carry = problem.loss(params, batch, carry, key)
         losses.append(loss)
     whole = jnp.concatenate([b.xs for b in batches], axis=1)
     cell = experiment().model.build(Bytes(7))
@@ -100,6 +129,7 @@ def test_state_and_streams_continue_from_one_step_to_the_next():
 
 def test_dropout_uses_the_step_key_and_is_off_in_validation():
     problem = build_problem(experiment(dropout=0.5))
+    assert problem.batch is not None
     params, batch = problem.init(jax.random.key(0)), problem.batch(jax.random.key(1), 0)
     assert problem.carry is not None
     carry = problem.carry(params)
