@@ -14,7 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FILES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "README.md")
+FILES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "data.md",
+    ROOT / "benchmarks" / "README.md",
+)
 PICTURE = RESULTS / "speed.png"
 OURS, TWIN, TORCH = "jax_lstm", "custom_vjp twin", "PyTorch"
 BATCHED, VMAP = f"{OURS}, batched", f"{OURS}, vmap"
@@ -304,6 +309,22 @@ def gpu_left_out(rows: dict[str, Any]) -> list[str]:
     return [f"Not measured: {'; '.join(missing)}."] if missing else []
 
 
+def fulda() -> str:
+    """The test NSE on the river Fulda: LSTM, ridge regression, persistence."""
+    rows = read("fulda")["rows"]
+
+    def lstm(name: str) -> str:
+        seeds = rows[name]
+        return f"{sum(seeds) / len(seeds):.3f} ({' '.join(f'{score:.3f}' for score in seeds)})"
+
+    lines = [
+        ["weather, to the day", lstm("LSTM"), f"{rows['ridge']:.3f}", ""],
+        ["these and discharge, to the day before", lstm("LSTM with flow"), f"{rows['ridge with flow']:.3f}",
+         f"{rows['persistence']:.3f}"],
+    ]  # fmt: skip
+    return table(["inputs", "LSTM", "ridge regression, lagged inputs", "persistence"], lines)
+
+
 def machine() -> str:
     """What the figures were measured on."""
     m = read("speed")["machine"]
@@ -328,6 +349,7 @@ TABLES = {
     "depth": depth,
     "compiled": compiled,
     "gpu": gpu,
+    "fulda": fulda,
     "machine": machine,
 }
 

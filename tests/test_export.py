@@ -182,7 +182,8 @@ def test_a_fresh_process_runs_saved_programs(names, tmp_path):
 def defined(kind):
     """The classes that satisfy `kind`, from all modules whose classes may be arguments or results of a run."""
     formats = tuple(f"jax_lstm.interop.{name}" for name in ("parts", *jl.interop.__all__) if name != "textbook")
-    apart = ("jax_lstm.cli", "jax_lstm.nnx", "jax_lstm.linen", "jax_lstm.gradflow.headline_table", *formats)
+    of_files = tuple(f"jax_lstm.data.{name}" for name in ("grouping", "npz_files", "places", "text", "windows"))
+    apart = ("jax_lstm.cli", "jax_lstm.nnx", "jax_lstm.linen", "jax_lstm.gradflow.headline_table", *formats, *of_files)
     names = [m.name for m in pkgutil.walk_packages(jl.__path__, "jax_lstm.") if not m.name.startswith(apart)]
     modules = [importlib.import_module(name) for name in names]
     return {

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jax_lstm"
 ABSENT = (
     "flax", "optax", "chex", "orbax", "matplotlib", "sklearn", "jsonargparse", "rich", "tensorboardX", "onnx",
-    "safetensors", "h5py",
+    "safetensors", "h5py", "polars",
 )  # fmt: skip
 
 # A module that is None in sys.modules cannot be imported.
