@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any, Literal, get_args
 
+import numpy as np
 import optax
 
 Schedule = Literal["constant", "cosine", "warmup", "warmup_cosine"]
@@ -85,7 +85,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "eval_every"):
             value = getattr(self, name)
-            _want(isinstance(value, Integral) and value >= 1, f"train.{name}", "an integer, 1 or more", value)
+            _want(isinstance(value, int | np.integer) and value >= 1, f"train.{name}", "an integer, 1 or more", value)
         if self.devices != "auto":
             count = self.devices if isinstance(self.devices, int) else 0
             _want(count >= 1, "train.devices", "auto, or 1 or more", self.devices)

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jax_lstm.train.devices import whole
@@ -85,7 +85,8 @@ def _inner(eqn: JaxprEqn) -> list[ClosedJaxpr]:
     if eqn.primitive.name == "cond":
         return list(eqn.params["branches"])
     found = [eqn.params[name] for name in names.get(eqn.primitive.name, ())]
-    return [ClosedJaxpr(inner, []) if isinstance(inner, Jaxpr) else inner for inner in found]
+    # From JAX 0.12 on a Jaxpr has constants too.
+    return [inner if hasattr(inner, "consts") else ClosedJaxpr(inner, []) for inner in found]
 
 
 def _run(closed: ClosedJaxpr, instead: dict[int, Any], *args: Any) -> list[Any]:
@@ -130,7 +131,10 @@ def _again(eqn: JaxprEqn, instead: dict[int, Any], read: list[Any]) -> Any:
                 lambda carry: first(*read[:n], *carry)[0], lambda carry: body(*read[n:m], *carry), read[m:]
             )
         case _:
-            n, m = params["num_consts"], params["num_consts"] + params["num_carry"]
+            # A stack has one axis more than its step. The names of these numbers depend on the version of JAX.
+            inner = params["jaxpr"].jaxpr
+            m = _unstacked(eqn.invars, inner.invars)
+            n = m - _unstacked(eqn.outvars, inner.outvars)
 
             def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
                 found = first(*read[:n], *carry, *xs)
@@ -139,6 +143,11 @@ def _again(eqn: JaxprEqn, instead: dict[int, Any], read: list[Any]) -> Any:
             how = {name: params[name] for name in ("length", "reverse", "unroll")}
             carry, ys = jax.lax.scan(body, read[n:m], read[m:], **how)
             return [*carry, *ys]
+
+
+def _unstacked(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+    """How many variables of a scan have the same number of axes inside: constants and carries, not stacks."""
+    return sum(v.aval.ndim == one.aval.ndim for v, one in zip(outer, inner, strict=True))
 
 
 class Placed:
