@@ -85,7 +85,12 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "eval_every"):
             value = getattr(self, name)
-            _want(isinstance(value, int | np.integer) and value >= 1, f"train.{name}", "an integer, 1 or more", value)
+            _want(
+                isinstance(value, int | np.integer) and bool(value >= 1),
+                f"train.{name}",
+                "an integer, 1 or more",
+                value,
+            )
         if self.devices != "auto":
             count = self.devices if isinstance(self.devices, int) else 0
             _want(count >= 1, "train.devices", "auto, or 1 or more", self.devices)
@@ -97,7 +102,7 @@ class TrainConfig:
             _want(self.patience >= 1, "train.patience", "1 or more, or null", self.patience)
         if self.ema is not None:
             _want(0 < self.ema < 1, "train.ema", "a number between 0 and 1, or null", self.ema)
-        seeds = tuple(int(s) if isinstance(s, Integral) else s for s in self.seeds)  # NumPy's are no JSON
+        seeds = tuple(int(s) if isinstance(s, int | np.integer) else s for s in self.seeds)  # NumPy's are no JSON
         object.__setattr__(self, "seeds", seeds)
         _want(len(self.seeds) > 0, "train.seeds", "at least one seed", list(self.seeds))
         _want(len(set(self.seeds)) == len(self.seeds), "train.seeds", "each seed once", list(self.seeds))
