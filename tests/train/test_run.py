@@ -149,7 +149,9 @@ def test_saved_params_are_loaded_and_trained_on(tmp_path):
 
 
 def test_params_of_the_cell_alone_leave_the_readout_to_each_seed():
-    given = MODEL.cell.init(jax.random.key(4))
+    weights = jl.interop.torch.dump(MODEL.cell, MODEL.cell.init(jax.random.key(4)))
+    cell, given = jl.interop.torch.load(weights)  # a state dict of PyTorch
+    assert cell == MODEL.cell
     run = train.fit(summed(), optax.sgd(0.0), 2, params=given, seeds=SEEDS, **QUIET)
     one, other = (run.of_seed(seed) for seed in SEEDS)
     chex.assert_trees_all_equal(one.cell, given)
