@@ -56,7 +56,7 @@ assert jnp.allclose(carry.h[0], h, atol=1e-6)
 
 @pytest.mark.parametrize(
     "page",
-    slow_except(["README.md", "docs/semantics.md"], [name for name, blocks in BLOCKS.items() if blocks]),
+    slow_except(["README.md"], [name for name, blocks in BLOCKS.items() if blocks]),
 )
 def test_the_examples_of_a_page_run(page):
     result = run_as_a_newcomer_would("\n".join([*BLOCKS[page], RESETS if page == "README.md" else ""]))

@@ -66,6 +66,7 @@ def test_every_example_is_run_here():
     assert len(BLOCKS) == 4
 
 
+@pytest.mark.slow
 def test_a_torch_model_is_tuned_and_leaves_as_onnx(tmp_path):
     pytest.importorskip("torch")
     program = block("torch.nn")

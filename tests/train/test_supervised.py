@@ -51,6 +51,7 @@ def ten_lines(tmp_path):
     return run.predict(xs), ys
 
 
+@pytest.mark.slow  # the README has a program like it
 def test_ten_lines_train_on_ragged_data_and_predict(tmp_path):
     predicted, ys = ten_lines(tmp_path)
     assert predicted.shape == ys.shape
