@@ -28,7 +28,7 @@ def test_a_loss_may_come_alone_with_metrics_and_with_a_carry():
     assert parts((loss, {"right": jnp.int32(3), "all": np.bool_(True)}))[1][0]["right"] == 3
 
 
-LOSS = jnp.float32(2)
+LOSS = np.float32(2)
 FORMS = "wanted a scalar loss, or (loss, metrics), but got"
 SCALAR = "wanted a scalar loss of a float dtype, but got"
 
@@ -64,10 +64,10 @@ def test_another_form_of_loss_gets_one_sentence(returned, said):
         (LOSS, "wanted (loss, metrics, carry), but got one value (a scalar of dtype float32); return them in"),
         ((LOSS, {}), "wanted (loss, metrics, carry), but got a tuple of 2; return them in this order"),
         (
-            (LOSS, {}, {"h": jnp.zeros(3)}),
+            (LOSS, {}, {"h": np.zeros(3)}),
             "wanted a next carry like the one it was given, but h has shape (3,) and dtype",
         ),
-        ((LOSS, {}, {"c": jnp.zeros(2)}), "wanted a next carry like the one it was given, but h is missing"),
+        ((LOSS, {}, {"c": np.zeros(2)}), "wanted a next carry like the one it was given, but h is missing"),
         ((LOSS, {}, None), "wanted a next carry like the one it was given, but h is missing"),
     ],
 )

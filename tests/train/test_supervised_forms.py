@@ -17,7 +17,6 @@ XS, YS, LABELS = RNG.normal(size=(N, T, I)), RNG.normal(size=(N, T, 2)), RNG.int
 LENGTHS = np.array([4, 2, 3, 1, 4, 4, 2, 4, 3, 4])
 HOLES = YS.copy()
 HOLES[2, 1, 0] = np.nan
-KEY = jax.random.key(0)
 
 
 def made(*data, **options) -> Any:
@@ -45,8 +44,10 @@ def weighted_mean(outputs, targets, weights):
 
 def values(problem):
     """The loss of a batch, its metrics, and the validation loss."""
-    params = problem.init(KEY)
-    loss, metrics = jax.jit(lambda p: problem.loss(p, problem.batch(KEY, 0), None, KEY))(params)
+    params = problem.init(jax.random.key(0))
+    loss, metrics = jax.jit(lambda p: problem.loss(p, problem.batch(jax.random.key(0), 0), None, jax.random.key(0)))(
+        params
+    )
     return loss, metrics, jax.jit(problem.score)(params)
 
 
@@ -179,7 +180,7 @@ def test_labels_that_are_no_classes_need_weight_0():
     with pytest.raises(ValueError, match=r"classes from 0 to 2, but targets\[4\] \(row 4\) is -100; .*weights"):
         made(model, XS, labels, loss="cross_entropy")
     problem = made(model, XS, labels, loss="cross_entropy", weights=labels >= 0)
-    assert 4 not in np.asarray(problem.batch(KEY, 0).targets)
+    assert 4 not in np.asarray(problem.batch(jax.random.key(0), 0).targets)
 
 
 def test_targets_of_t_numbers_need_a_model_that_says_so():
@@ -189,8 +190,8 @@ def test_targets_of_t_numbers_need_a_model_that_says_so():
 
 
 def test_classes_of_ragged_sequences_may_be_a_list_of_ints():
-    listed = made(CELL, list(XS), LABELS.tolist(), loss="cross_entropy").batch(KEY, 0)
-    given = made(CELL, list(XS), LABELS, loss="cross_entropy").batch(KEY, 0)
+    listed = made(CELL, list(XS), LABELS.tolist(), loss="cross_entropy").batch(jax.random.key(0), 0)
+    given = made(CELL, list(XS), LABELS, loss="cross_entropy").batch(jax.random.key(0), 0)
     np.testing.assert_array_equal(listed.targets, given.targets)
     with pytest.raises(ValueError, match=r"targets must have the shape \(N, O\), .* pass targets"):
         made(CELL, list(XS), [0.5] * N)

@@ -20,7 +20,6 @@ XS = RNG.normal(size=(N, T, I)).astype(np.float32)
 YS = XS.sum(axis=1)[:, :1]
 LENGTHS = RNG.integers(1, T + 1, N)
 CELL = jl.RNN(I, 4)
-KEY = jax.random.key(0)
 PARTS = [slice(k, k + SIZE) for k in range(0, N, SIZE)]
 
 
@@ -41,8 +40,8 @@ def first_batch(problem):
 def loss_of():
     """The loss of a batch, compiled once for all batches of these shapes."""
     problem = made(batches())
-    run = jax.jit(lambda params, batch: problem.loss(params, batch, None, KEY)[0])
-    return lambda batch: run(problem.init(KEY), batch)
+    run = jax.jit(lambda params, batch: problem.loss(params, batch, None, jax.random.key(0))[0])
+    return lambda batch: run(problem.init(jax.random.key(0)), batch)
 
 
 def test_a_list_is_read_again_and_a_generator_once(loss_of):
@@ -53,7 +52,7 @@ def test_a_list_is_read_again_and_a_generator_once(loss_of):
         for batch, (xs, ys) in zip(got, batches(), strict=False):
             np.testing.assert_array_equal(batch.xs, xs)
             np.testing.assert_array_equal(batch.targets, ys)
-    params = listed.init(KEY)
+    params = listed.init(jax.random.key(0))
     ys = jl.batched(listed.predictor.model.apply_last)(params, XS[:SIZE])[1]
     np.testing.assert_allclose(loss_of(first_batch(listed)), np.mean((ys - YS[:SIZE]) ** 2), rtol=1e-5)
 
@@ -83,7 +82,7 @@ def test_batches_may_be_dicts_and_have_lengths_or_masks():
 def test_validation_may_be_batches_of_different_lengths():
     short = [(XS[:4, :3], YS[:4]), (XS[4:9], YS[4:9])]
     problem = train.supervised(CELL, batches(), validation=short)
-    model, params = problem.predictor.model, problem.init(KEY)
+    model, params = problem.predictor.model, problem.init(jax.random.key(0))
     ys = [jl.batched(model.apply_last)(params, xs)[1] for xs, _ in short]
     errors = np.concatenate([(y - t) ** 2 for y, (_, t) in zip(ys, short, strict=True)])
     np.testing.assert_allclose(problem.score(params)["loss"], errors.mean(), rtol=1e-5)
@@ -94,7 +93,7 @@ def test_a_scaling_is_applied_in_the_step(loss_of):
     problem = made(batches(), scale=Scaling(one, 2 * one, two, two))
     batch = first_batch(problem)
     np.testing.assert_array_equal(batch.xs, XS[:SIZE])
-    loss = problem.loss(problem.init(KEY), batch, None, KEY)[0]
+    loss = problem.loss(problem.init(jax.random.key(0)), batch, None, jax.random.key(0))[0]
     scaled = batch._replace(xs=(batch.xs - 1) / 2, targets=(batch.targets - 2) / 2)
     np.testing.assert_allclose(loss, loss_of(scaled), rtol=1e-5)
 
