@@ -518,7 +518,7 @@ def test_a_documented_cell_with_flags_matches_its_equation(page):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-12), ours, plain)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", slow_except(["README.md"], PAGES))
 def test_a_documented_cell_is_measured(page):
     cell, (xs, *_) = documented_cell(page), flagged()
     params = params_of(cell)

@@ -13,6 +13,8 @@ import pytest
 
 import jax_lstm as jl
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 
 @contextmanager
 def jaxs_defaults():

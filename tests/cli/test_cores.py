@@ -20,6 +20,8 @@ from jax_lstm.train.devices import data_mesh
 from jax_lstm.train.state import place
 from jax_lstm.train.step import compile_steps
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     *("--model.cell", "LSTM", "--model.hidden_size", "3", "--task", "adding", "--task.length", "4"),

@@ -9,6 +9,8 @@ import pytest
 from jax_lstm.cli import main
 from jax_lstm.cli.demo import FILES, NOTES
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 CONFIGS = str(Path(__file__).parents[2] / "configs")
 SMALL = [
     *("--configs", CONFIGS, "--train.steps", "2", "--opt.warmup_steps", "1", "--train.batch_size", "4"),

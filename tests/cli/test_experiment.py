@@ -11,6 +11,8 @@ from jax_lstm.cli.measures import BY_NAME
 from jax_lstm.cli.results import count, joined, page, read_results, read_spec, say, summary
 from jax_lstm.tasks import Reber
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
 RESULTS = ROOT / "notebooks" / "results"

@@ -15,6 +15,8 @@ from jax_lstm.cli.gradflow import counted
 from jax_lstm.cli.profile import Profile, profiles
 from jax_lstm.gradflow import data_horizon, horizon, sensitivity
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 CELL = jl.LSTM(2, 3)
 XS = np.random.default_rng(1).normal(size=(4, 12, 2)).astype(np.float32)
 

@@ -14,6 +14,8 @@ from jax_lstm.cli.choice import Choice
 from jax_lstm.tasks import Bytes
 from jax_lstm.train import OptConfig, TrainConfig, read_metrics
 
+pytestmark = pytest.mark.slow  # make test-all runs it
+
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/bytes.yaml")
 SMALL = ["--model.hidden_size", "12", "--model.embedding", "6", "--train.batch_size", "4", "--train.devices", "1"]
