@@ -105,7 +105,7 @@ class Experiment:
         self.model.build(task)
         learning_rate(self.opt, self.train.steps)
         if hasattr(task, "texts"):
-            task.texts()  # a file that cannot be read is no error of the batch size
+            task.texts()  # or an unreadable file would be reported as an error of train.batch_size
         try:
             jax.eval_shape(lambda: task.train_batch(jax.random.key(0), 0, self.train.batch_size))
         except ValueError as error:

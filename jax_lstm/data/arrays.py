@@ -33,7 +33,7 @@ def sequences_of(
 
     Raises:
         ValueError: a shape or a value is wrong; the message names the argument, and the place of a wrong value.
-        TypeError: an argument is no array of numbers.
+        TypeError: an argument is not an array of numbers.
     """
     ragged = isinstance(inputs, list | tuple)
     data = _listed(want, inputs, lengths, mask) if ragged else _padded(want, inputs, lengths, mask)

@@ -153,7 +153,7 @@ def _read(path: str, suffix: str, separator: str | None) -> Table:
 
         try:
             frame = polars.read_parquet(path)
-        # A changed file makes polars panic, which is no subclass of Exception.
+        # polars panics if the file is damaged. `except Exception` would not catch its PanicException.
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
             reason = str(error).partition("\n")[0]
             raise bad_file(path, f"wanted a Parquet file, but it is damaged ({reason}); write it again") from None

@@ -17,7 +17,7 @@ def as_optimizer(optimizer: Any) -> optax.GradientTransformation:
     """The optimizer; an optax.MultiSteps becomes one.
 
     Raises:
-        TypeError: it is no optimizer.
+        TypeError: it is not an optimizer.
     """
     if isinstance(optimizer, optax.MultiSteps):
         return optimizer.gradient_transformation()

@@ -65,7 +65,7 @@ class Criterion:
 
         Raises:
             ValueError: the function returned a wrong shape, or a mean that cannot know what counts.
-            TypeError: the function returned no array, or metrics that are no dict.
+            TypeError: the function did not return an array, or its metrics are not a dict.
         """
         if self.fn is None:
             assert self.score is not None
@@ -131,7 +131,7 @@ def criterion_of(caller: str, loss: Any) -> Criterion:
     """The criterion of a name of `LOSSES`, or of a function (outputs, targets) or (outputs, targets, weights).
 
     Raises:
-        ValueError: there is no loss of this name.
+        ValueError: the name is unknown.
         TypeError: loss is neither a name nor a function of two or three arguments.
     """
     if isinstance(loss, str):

@@ -82,7 +82,7 @@ class Predictor:
 
         Raises:
             ValueError: the shapes do not fit, an input is NaN, or a sequence without a step has no last output.
-            TypeError: the inputs are no arrays of numbers.
+            TypeError: the inputs are not arrays of numbers.
         """
         data = sequences_of(wanted("predict", self.model), inputs, lengths=lengths, mask=mask)
         if not self.every_step and (data.lengths == 0).any():

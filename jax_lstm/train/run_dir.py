@@ -7,7 +7,8 @@
     checkpoints/    written by checkpoint.py
     source/         the position in a source of batches, written by source.py
 
-`fit` writes model.json and what stands below it; config.yaml and run.json are written where a config is given.
+`fit` writes model.json, metrics.jsonl and checkpoints/. It writes config.yaml if it gets a config, and source/ if the
+batches come from a source. `open_run` writes run.json.
 
 `jax-lstm train RUN/config.yaml --run_dir elsewhere` repeats the run.
 """
